@@ -1,0 +1,1 @@
+//! Runs Sipbox policies natively in unit tests.

@@ -1,0 +1,9 @@
+//! RFC 3261 without I/O.
+//!
+//! Bytes, time and randomness come in as arguments; what is to be sent, asked
+//! or resolved comes out as values. No clock, socket, file or global lives
+//! here, so everything runs under simulated time and loss.
+
+pub mod flow;
+pub mod policy;
+pub mod time;

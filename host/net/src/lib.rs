@@ -1,0 +1,1 @@
+//! Sockets: UDP workers, TCP connections, name resolution.

@@ -1,0 +1,2 @@
+//! Filled in step by step.
+fn main() {}

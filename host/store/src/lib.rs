@@ -1,0 +1,1 @@
+//! Databases behind core's traits: SQLite with OpenSIPS's tables.

@@ -1,0 +1,1 @@
+//! Benches: ratios against a peer or a floor in the same run.

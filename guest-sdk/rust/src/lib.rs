@@ -1,1 +1,3 @@
 //! The Rust SDK for Sipbox policies.
+#[doc(hidden)]
+pub mod bindings;

@@ -1,0 +1,493 @@
+//! A message: bytes and their index together, with typed values on demand.
+//! Nothing is stored but spans; each typed getter parses when it is asked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::auth::Credentials;
+use crate::error::{ParseError, ValueError};
+use crate::header::HeaderId;
+use crate::index::{ContentLength, HeaderField, Index};
+use crate::lex;
+use crate::method::Method;
+use crate::name_addr::{Contact, NameAddr};
+use crate::span::Span;
+use crate::via::Via;
+
+/// A request or response over borrowed bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) index: &'a Index,
+}
+
+/// One element of a comma-separated header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// Position of its field in [`Message::headers`].
+    pub field: usize,
+    /// Where it stands, white space trimmed.
+    pub span: Span,
+    bytes: &'a [u8],
+}
+
+impl<'a> Value<'a> {
+    /// The element's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// The value of a CSeq header field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CSeq<'a> {
+    /// The sequence number, below 2^31.
+    pub number: u32,
+    /// The method's token.
+    pub method: &'a [u8],
+}
+
+impl<'a> CSeq<'a> {
+    /// Reads a CSeq value.
+    ///
+    /// # Errors
+    /// When it is not a number below 2^31 (RFC 3261 8.1.1.5) and a method.
+    pub fn parse(value: &'a [u8]) -> Result<Self, ValueError> {
+        let value = lex::trim(value);
+        let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
+        let (number, rest) = value.split_at_checked(digits).unwrap_or_default();
+        let method = lex::trim(rest);
+        if method.len() == rest.len() || !lex::is_token(method) {
+            return Err(ValueError::Malformed("CSeq"));
+        }
+        let number = lex::decimal(number).ok_or(ValueError::Malformed("CSeq"))?;
+        match u32::try_from(number) {
+            Ok(number) if number <= i32::MAX as u32 => Ok(Self { number, method }),
+            _ => Err(ValueError::OutOfRange("CSeq")),
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Ties bytes to the index that was made from them.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], index: &'a Index) -> Self {
+        Self { bytes, index }
+    }
+
+    /// Indexes `bytes` into `index` and ties the two together.
+    ///
+    /// # Errors
+    /// As [`Index::parse`].
+    pub fn parse(bytes: &'a [u8], index: &'a mut Index) -> Result<Self, ParseError> {
+        index.parse(bytes)?;
+        Ok(Self { bytes, index })
+    }
+
+    /// The message's bytes: from the start line to the end of the body that
+    /// Content-Length announces.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes.get(self.index.begin as usize..self.index.end()).unwrap_or_default()
+    }
+
+    /// The buffer that spans speak of; it may begin with empty lines and end
+    /// behind the message.
+    #[must_use]
+    pub fn buffer(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Bytes behind the message.
+    #[must_use]
+    pub fn trailing(&self) -> &'a [u8] {
+        self.bytes.get(self.index.end()..).unwrap_or_default()
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn index(&self) -> &'a Index {
+        self.index
+    }
+
+    /// The bytes of a span.
+    #[must_use]
+    pub fn get(&self, span: Span) -> &'a [u8] {
+        span.of(self.bytes)
+    }
+
+    /// Whether it is a request.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        self.index.start.request
+    }
+
+    /// The method of a request; `Other` for a response.
+    #[must_use]
+    pub fn method(&self) -> Method {
+        self.index.start.method.unwrap_or(Method::Other)
+    }
+
+    /// The method's token; empty for a response.
+    #[must_use]
+    pub fn method_token(&self) -> &'a [u8] {
+        if self.is_request() { self.get(self.index.start.first) } else { b"" }
+    }
+
+    /// Where the Request-URI stands; empty for a response.
+    #[must_use]
+    pub fn request_uri_span(&self) -> Span {
+        if self.is_request() { self.index.start.second } else { Span::default() }
+    }
+
+    /// The Request-URI; empty for a response.
+    #[must_use]
+    pub fn request_uri(&self) -> &'a [u8] {
+        self.get(self.request_uri_span())
+    }
+
+    /// The version as written, such as `SIP/2.0`; empty where a request has none.
+    #[must_use]
+    pub fn version(&self) -> &'a [u8] {
+        let start = &self.index.start;
+        self.get(if start.request { start.third } else { start.first })
+    }
+
+    /// The status code of a response, if it has three digits and a class.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.index.start.status
+    }
+
+    /// The reason phrase of a response; empty for a request.
+    #[must_use]
+    pub fn reason(&self) -> &'a [u8] {
+        if self.is_request() { b"" } else { self.get(self.index.start.third) }
+    }
+
+    /// The header fields, in their order.
+    #[must_use]
+    pub fn headers(&self) -> &'a [HeaderField] {
+        &self.index.headers
+    }
+
+    /// The first field with this id.
+    #[must_use]
+    pub fn field(&self, id: HeaderId) -> Option<&'a HeaderField> {
+        self.index.headers.get(self.index.position(id)?)
+    }
+
+    /// The value of the first field with this id, folds included.
+    #[must_use]
+    pub fn header(&self, id: HeaderId) -> Option<&'a [u8]> {
+        self.field(id).map(|field| field.value.of(self.bytes))
+    }
+
+    /// Every field with this id.
+    pub fn all(&self, id: HeaderId) -> impl Iterator<Item = &'a HeaderField> + use<'a> {
+        self.numbered(id).map(|(_, field)| field)
+    }
+
+    /// Every field of this name, whatever its case, compact or long.
+    pub fn by_name<'n>(
+        &self,
+        name: &'n [u8],
+    ) -> impl Iterator<Item = &'a HeaderField> + use<'a, 'n> {
+        let bytes = self.bytes;
+        let id = HeaderId::from_name(name);
+        self.all(id).filter(move |field| {
+            id != HeaderId::Other || field.name.of(bytes).eq_ignore_ascii_case(name)
+        })
+    }
+
+    /// The elements of a comma-separated header over all of its fields. Commas in
+    /// quotes and angle brackets do not separate. A field without any value has
+    /// no element; an empty place between commas is an empty element.
+    pub fn values(&self, id: HeaderId) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let bytes = self.bytes;
+        self.numbered(id).flat_map(move |(at, field)| elements(bytes, at, field))
+    }
+
+    /// The elements of one field.
+    pub fn field_values(&self, position: usize) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let bytes = self.bytes;
+        let field = self.index.headers.get(position);
+        field.into_iter().flat_map(move |field| elements(bytes, position, field))
+    }
+
+    /// Whether an option tag or token stands in a comma-separated header
+    /// (Require, Supported, Allow, ...), compared without case.
+    #[must_use]
+    pub fn has_token(&self, id: HeaderId, token: &[u8]) -> bool {
+        self.values(id).any(|value| value.bytes.eq_ignore_ascii_case(token))
+    }
+
+    /// The body, as long as Content-Length says.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.get(self.body_span())
+    }
+
+    /// Where the body stands.
+    #[must_use]
+    pub fn body_span(&self) -> Span {
+        Span { start: self.index.head_end, end: self.index.end }
+    }
+
+    /// Offset of the first byte of the body.
+    #[must_use]
+    pub fn head_end(&self) -> usize {
+        self.index.head_end()
+    }
+
+    fn numbered(
+        &self,
+        id: HeaderId,
+    ) -> impl Iterator<Item = (usize, &'a HeaderField)> + use<'a> {
+        let first = self.index.position(id).unwrap_or(self.index.headers.len());
+        self.index.headers.iter().enumerate().skip(first).filter(move |(_, field)| field.id == id)
+    }
+
+    fn required(&self, id: HeaderId) -> Result<&'a [u8], ValueError> {
+        self.header(id).ok_or(ValueError::Missing(id))
+    }
+}
+
+/// Typed values.
+impl<'a> Message<'a> {
+    /// The topmost Via element.
+    ///
+    /// # Errors
+    /// When it is missing or malformed.
+    pub fn via_top(&self) -> Result<Via<'a>, ValueError> {
+        let top = self.values(HeaderId::Via).next();
+        Via::parse(top.ok_or(ValueError::Missing(HeaderId::Via))?.bytes)
+    }
+
+    /// The topmost Via element as far as it can be read, to answer a request
+    /// that is broken elsewhere.
+    ///
+    /// # Errors
+    /// When not even its sent-by is readable.
+    pub fn via_top_lenient(&self) -> Result<Via<'a>, ValueError> {
+        let top = self.values(HeaderId::Via).next();
+        Via::parse_lenient(top.ok_or(ValueError::Missing(HeaderId::Via))?.bytes)
+    }
+
+    /// Every Via element from the top.
+    pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, ValueError>> + use<'a> {
+        self.values(HeaderId::Via).map(|value| Via::parse(value.bytes))
+    }
+
+    /// The From address.
+    ///
+    /// # Errors
+    /// When it is missing or malformed.
+    pub fn from(&self) -> Result<NameAddr<'a>, ValueError> {
+        NameAddr::parse(self.required(HeaderId::From)?)
+    }
+
+    /// The To address.
+    ///
+    /// # Errors
+    /// When it is missing or malformed.
+    pub fn to(&self) -> Result<NameAddr<'a>, ValueError> {
+        NameAddr::parse(self.required(HeaderId::To)?)
+    }
+
+    /// The Call-ID.
+    ///
+    /// # Errors
+    /// When it is missing, empty, or not one word.
+    pub fn call_id(&self) -> Result<&'a [u8], ValueError> {
+        let value = self.required(HeaderId::CallId)?;
+        if value.is_empty() || value.iter().any(|b| *b <= b' ' || *b == 0x7f) {
+            return Err(ValueError::Malformed("Call-ID"));
+        }
+        Ok(value)
+    }
+
+    /// The CSeq.
+    ///
+    /// # Errors
+    /// When it is missing, malformed or out of range.
+    pub fn cseq(&self) -> Result<CSeq<'a>, ValueError> {
+        CSeq::parse(self.required(HeaderId::CSeq)?)
+    }
+
+    /// Max-Forwards, if it is there.
+    ///
+    /// # Errors
+    /// When it is no number between 0 and 255 (RFC 3261 20.22).
+    pub fn max_forwards(&self) -> Result<Option<u8>, ValueError> {
+        self.small_number(HeaderId::MaxForwards)
+    }
+
+    /// Max-Breadth (RFC 5393), if it is there. Larger numbers count as 255.
+    ///
+    /// # Errors
+    /// When it is no number.
+    pub fn max_breadth(&self) -> Result<Option<u8>, ValueError> {
+        let Some(value) = self.header(HeaderId::MaxBreadth) else {
+            return Ok(None);
+        };
+        let number = lex::decimal(value).ok_or(ValueError::Malformed("Max-Breadth"))?;
+        Ok(Some(u8::try_from(number).unwrap_or(u8::MAX)))
+    }
+
+    /// Every Contact element.
+    pub fn contacts(&self) -> impl Iterator<Item = Result<Contact<'a>, ValueError>> + use<'a> {
+        self.values(HeaderId::Contact).map(|value| Contact::parse(value.bytes))
+    }
+
+    /// Every Route element from the top.
+    pub fn routes(&self) -> impl Iterator<Item = Result<NameAddr<'a>, ValueError>> + use<'a> {
+        self.addresses(HeaderId::Route)
+    }
+
+    /// Every Record-Route element from the top.
+    pub fn record_routes(
+        &self,
+    ) -> impl Iterator<Item = Result<NameAddr<'a>, ValueError>> + use<'a> {
+        self.addresses(HeaderId::RecordRoute)
+    }
+
+    /// Every element of a header that lists addresses.
+    pub fn addresses(
+        &self,
+        id: HeaderId,
+    ) -> impl Iterator<Item = Result<NameAddr<'a>, ValueError>> + use<'a> {
+        self.values(id).map(|value| NameAddr::parse(value.bytes))
+    }
+
+    /// Expires in seconds, if it is there. Beyond 32 bits it counts as the
+    /// largest number.
+    ///
+    /// # Errors
+    /// When it is no number.
+    pub fn expires(&self) -> Result<Option<u32>, ValueError> {
+        self.seconds(HeaderId::Expires)
+    }
+
+    /// Min-Expires in seconds, if it is there.
+    ///
+    /// # Errors
+    /// When it is no number.
+    pub fn min_expires(&self) -> Result<Option<u32>, ValueError> {
+        self.seconds(HeaderId::MinExpires)
+    }
+
+    /// Content-Length, if it is there.
+    ///
+    /// # Errors
+    /// When it is no number, or several fields disagree.
+    pub fn content_length(&self) -> Result<Option<u32>, ValueError> {
+        match self.index.content_length {
+            ContentLength::Absent => Ok(None),
+            ContentLength::Value(n) => Ok(Some(n)),
+            ContentLength::Invalid => Err(ValueError::Malformed("Content-Length")),
+            ContentLength::Conflicting => Err(ValueError::Repeated(HeaderId::ContentLength)),
+        }
+    }
+
+    /// The credentials of every field of `id` (Authorization or
+    /// Proxy-Authorization) that are of the Digest scheme and well-formed.
+    pub fn credentials(&self, id: HeaderId) -> impl Iterator<Item = Credentials<'a>> + use<'a> {
+        let bytes = self.bytes;
+        self.all(id).filter_map(move |field| Credentials::parse(field.value.of(bytes)).ok())
+    }
+
+    fn seconds(&self, id: HeaderId) -> Result<Option<u32>, ValueError> {
+        let Some(value) = self.header(id) else {
+            return Ok(None);
+        };
+        lex::delta_seconds(value).map(Some).ok_or(ValueError::Malformed(id.name()))
+    }
+
+    fn small_number(&self, id: HeaderId) -> Result<Option<u8>, ValueError> {
+        let Some(value) = self.header(id) else {
+            return Ok(None);
+        };
+        let number = lex::decimal(value).ok_or(ValueError::Malformed(id.name()))?;
+        u8::try_from(number).map(Some).map_err(|_| ValueError::OutOfRange(id.name()))
+    }
+}
+
+fn elements<'a>(
+    bytes: &'a [u8],
+    field: usize,
+    header: &HeaderField,
+) -> impl Iterator<Item = Value<'a>> + use<'a> {
+    let mut next = (!header.value.is_empty()).then_some(header.value);
+    std::iter::from_fn(move || {
+        let rest = next.take()?;
+        let text = rest.of(bytes);
+        let end = element_end(text);
+        if end < text.len() {
+            next = Some(Span { start: rest.start + Span::new(end + 1, 0).start, end: rest.end });
+        }
+        let element = lex::trim(text.get(..end)?);
+        let span = crate::span::span_within(bytes, element)?;
+        Some(Value { field, span, bytes: element })
+    })
+}
+
+/// Length of the first element: up to a comma outside of quotes and brackets.
+fn element_end(text: &[u8]) -> usize {
+    let mut at = 0;
+    let mut quoted = false;
+    let mut bracketed = false;
+    while let Some(&b) = text.get(at) {
+        match b {
+            b'\\' if quoted => at += 1,
+            b'"' if !bracketed => quoted = !quoted,
+            _ if quoted => {}
+            b'<' => bracketed = true,
+            b'>' => bracketed = false,
+            b',' if !bracketed => return at,
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+/// A message that owns its bytes; cloning shares them.
+#[derive(Clone, Debug)]
+pub struct OwnedMessage {
+    bytes: Bytes,
+    index: Arc<Index>,
+}
+
+impl OwnedMessage {
+    /// Indexes `bytes`.
+    ///
+    /// # Errors
+    /// As [`Index::parse`].
+    pub fn parse(bytes: Bytes) -> Result<Self, ParseError> {
+        let mut index = Index::new();
+        index.parse(&bytes)?;
+        Ok(Self { bytes, index: Arc::new(index) })
+    }
+
+    /// Keeps bytes with the index that was made from them.
+    #[must_use]
+    pub fn from_parts(bytes: Bytes, index: Index) -> Self {
+        Self { bytes, index: Arc::new(index) }
+    }
+
+    /// The message over these bytes.
+    #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "a view by value, which AsRef cannot return")]
+    pub fn as_ref(&self) -> Message<'_> {
+        Message { bytes: &self.bytes, index: &self.index }
+    }
+
+    /// The buffer.
+    #[must_use]
+    pub fn buffer(&self) -> &Bytes {
+        &self.bytes
+    }
+}

@@ -1,1 +1,26 @@
-//! Sockets: UDP workers, TCP connections, name resolution.
+//! Sockets: UDP workers, stream connections, name resolution. The only crate
+//! that names a socket.
+//!
+//! [`Network::start`] binds the listeners and gives one [`Worker`] for each
+//! worker thread. A worker waits for datagrams of *every* UDP listener and for
+//! what its queue holds: frames of stream connections, failures of sends that
+//! ended elsewhere, and the caller's own events. [`Network::send`] is
+//! called from any thread and never blocks. Streams run on the
+//! tokio runtime that the caller hands in.
+//!
+//! SIP itself is not understood here beyond what framing takes; what a message
+//! means, and what a failed send leads to, is the core's business.
+
+mod config;
+mod error;
+mod network;
+mod queue;
+mod stun;
+mod udp;
+mod worker;
+
+pub use config::{ListenerConfig, NetConfig};
+pub use error::{SendError, StartError};
+pub use network::Network;
+pub use queue::{Full, WorkerQueue};
+pub use worker::{Input, Received, Token, Worker, WorkerCounters};

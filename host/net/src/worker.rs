@@ -1,0 +1,338 @@
+//! The wait of a worker thread: datagrams of every UDP listener, its queue, and
+//! a time-out, behind one call.
+//!
+//! Each worker has an epoll instance of its own that holds every UDP socket,
+//! level-triggered and `EPOLLEXCLUSIVE`, and the eventfd of its queue. Why so:
+//! - *Every socket at every worker*, because carriers send from few addresses:
+//!   sockets of their own (`SO_REUSEPORT`) would hash all of a carrier's load
+//!   onto one worker.
+//! - *Exclusive*, because one datagram should wake one worker. The kernel skips
+//!   workers that are not waiting, so a busy worker never holds work back from
+//!   an idle one.
+//! - *Level-triggered*, because a worker stops after a batch, to look at its
+//!   queue and its clock, and must be told again of what it left.
+//!
+//! A datagram is received into the worker's own buffer and lent to the handler;
+//! whoever keeps it copies it ([`Received::into_bytes`]). The alternative,
+//! handing out slices of shared pooled buffers, would save that copy (1 kB, some
+//! 50 ns with its allocation) and let one ringing call pin a whole buffer
+//! for minutes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use sipbox_core::flow::{Flow, ListenerId};
+use sipbox_sip::Transport;
+
+use crate::error::SendError;
+use crate::network::Listeners;
+use crate::queue::{Inbound, QueueReceiver, Taken, WorkerQueue};
+use crate::stun::{self, Stun};
+use crate::udp;
+
+/// How many datagrams of one socket, and how many things of the queue, are
+/// handled before the worker looks at the others and its caller at the clock.
+const BATCH: usize = 32;
+/// Names the queue's eventfd among the sockets.
+const QUEUE: u64 = u64::MAX;
+
+/// Names a send for whoever is told of its failure. What it means is the
+/// caller's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u128);
+
+/// A received message, lent or owned.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// A datagram in the worker's buffer.
+    Datagram(&'a [u8]),
+    /// A message cut from a stream.
+    Frame(Bytes),
+}
+
+impl Received<'_> {
+    /// The bytes to keep: a copy of a datagram, the frame itself.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Datagram(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Frame(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Received<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Datagram(bytes) => bytes,
+            Self::Frame(bytes) => bytes,
+        }
+    }
+}
+
+/// What a worker is woken for.
+#[derive(Debug)]
+pub enum Input<'a, E> {
+    /// A message came in. It is not empty and no keep-alive.
+    Message {
+        /// Its bytes.
+        message: Received<'a>,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// A stream connection ended; its flow is dead.
+    ConnectionClosed {
+        /// The flow.
+        flow: Flow,
+    },
+    /// A message that `send` had accepted was not sent after all.
+    SendFailed {
+        /// What `send` was given.
+        token: Token,
+        /// Why.
+        error: SendError,
+    },
+    /// An event that somebody pushed.
+    Event(E),
+}
+
+/// What a worker has counted. Only the worker writes, anyone reads.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Datagrams received, of any kind.
+    pub datagrams: AtomicU64,
+    /// Datagrams that were keep-alives: CRLF or STUN.
+    pub keep_alives: AtomicU64,
+    /// Failures to receive.
+    pub receive_errors: AtomicU64,
+}
+
+impl WorkerCounters {
+    /// One writer: a plain add, without the bus lock of `fetch_add`.
+    fn add(counter: &AtomicU64) {
+        counter.store(
+            counter.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// One worker's inputs. It belongs to one thread.
+pub struct Worker<E> {
+    index: usize,
+    epoll: Epoll,
+    queue: WorkerQueue<E>,
+    receiver: QueueReceiver<E>,
+    listeners: Arc<Listeners>,
+    counters: Arc<WorkerCounters>,
+    buffer: Box<[u8]>,
+}
+
+impl<E> Worker<E> {
+    pub(crate) fn new(
+        index: usize,
+        queue: WorkerQueue<E>,
+        receiver: QueueReceiver<E>,
+        listeners: Arc<Listeners>,
+        counters: Arc<WorkerCounters>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(
+            receiver.wake_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN, QUEUE),
+        )?;
+        for (id, socket) in listeners.udp() {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+            epoll.add(socket, EpollEvent::new(flags, u64::from(id.0)))?;
+        }
+        let buffer = vec![0; udp::MAX_DATAGRAM].into_boxed_slice();
+        Ok(Self {
+            index,
+            epoll,
+            queue,
+            receiver,
+            listeners,
+            counters,
+            buffer,
+        })
+    }
+
+    /// The worker's number, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The sending side of this worker's queue.
+    #[must_use]
+    pub fn queue(&self) -> WorkerQueue<E> {
+        self.queue.clone()
+    }
+
+    /// Waits until there is something to do or `timeout` has passed (`None`: for
+    /// ever), and hands what there is to `handler`, at most a batch of each
+    /// kind; what is left comes with the next call. Timers are the caller's: it
+    /// passes the time to its next tick and looks at its clock after each call.
+    ///
+    /// # Errors
+    /// When the wait itself fails, which no peer can bring about.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        handler: &mut impl FnMut(Input<'_, E>),
+    ) -> io::Result<()> {
+        let busy = self.drain_queue(handler) > 0;
+        let mut timeout = if busy {
+            EpollTimeout::ZERO
+        } else {
+            epoll_timeout(timeout)
+        };
+        if timeout != EpollTimeout::ZERO
+            && let Some(taken) = self.receiver.before_sleep()
+        {
+            handler(taken.into_input());
+            timeout = EpollTimeout::ZERO;
+        }
+        let mut ready = [EpollEvent::empty(); 16];
+        let count = match self.epoll.wait(&mut ready, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(error) => {
+                self.receiver.awake();
+                return Err(error.into());
+            }
+        };
+        self.receiver.awake();
+        for event in ready.iter().take(count) {
+            if event.data() == QUEUE {
+                self.receiver.clear_wake();
+                self.drain_queue(handler);
+            } else if let Ok(id) = u16::try_from(event.data()) {
+                self.receive(ListenerId(id), handler);
+            }
+        }
+        Ok(())
+    }
+
+    fn drain_queue(&mut self, handler: &mut impl FnMut(Input<'_, E>)) -> usize {
+        for handled in 0..BATCH {
+            match self.receiver.take() {
+                Some(taken) => handler(taken.into_input()),
+                None => return handled,
+            }
+        }
+        BATCH
+    }
+
+    /// Receives a batch of datagrams of one listener.
+    fn receive(&mut self, listener: ListenerId, handler: &mut impl FnMut(Input<'_, E>)) {
+        let Some(socket) = self.listeners.udp_socket(listener) else {
+            return;
+        };
+        for _ in 0..BATCH {
+            let (length, peer) = match socket.recv_from(&mut self.buffer) {
+                Ok(received) => received,
+                Err(error) => match error.kind() {
+                    // Another worker was faster, or this was the last.
+                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::Interrupted => continue,
+                    _ => {
+                        // Reading took the error off the socket: go on.
+                        WorkerCounters::add(&self.counters.receive_errors);
+                        tracing::debug!(%error, listener = listener.0, "udp receive failed");
+                        continue;
+                    }
+                },
+            };
+            WorkerCounters::add(&self.counters.datagrams);
+            let Some(datagram) = self.buffer.get(..length) else {
+                continue;
+            };
+            if keep_alive(datagram, peer, |answer| {
+                // A keep-alive that cannot be answered is not worth more.
+                let _ = udp::send(socket, peer, answer);
+            }) {
+                WorkerCounters::add(&self.counters.keep_alives);
+                continue;
+            }
+            let flow = Flow {
+                listener,
+                transport: Transport::Udp,
+                peer,
+                connection: None,
+            };
+            handler(Input::Message {
+                message: Received::Datagram(datagram),
+                flow,
+            });
+        }
+    }
+}
+
+impl<E> std::fmt::Debug for Worker<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> Taken<E> {
+    fn into_input(self) -> Input<'static, E> {
+        match self {
+            Self::Event(event) => Input::Event(event),
+            Self::Inbound(Inbound::Frame { bytes, flow }) => Input::Message {
+                message: Received::Frame(bytes),
+                flow,
+            },
+            Self::Inbound(Inbound::Closed { flow }) => Input::ConnectionClosed { flow },
+            Self::Inbound(Inbound::SendFailed { token, error }) => {
+                Input::SendFailed { token, error }
+            }
+        }
+    }
+}
+
+/// Whether a datagram only keeps a NAT binding open. Over UDP, CRLF (and the
+/// zeros that some phones send) get no answer: RFC 5626 section 3.5.1's pong is for
+/// streams, and over UDP STUN is what it asks for.
+fn keep_alive(datagram: &[u8], peer: SocketAddr, send: impl FnOnce(&[u8])) -> bool {
+    match datagram.first() {
+        // A message starts with a letter, or with CRLF and then a letter.
+        Some(first) if *first > b'\r' => false,
+        _ if datagram
+            .iter()
+            .all(|byte| matches!(byte, b'\r' | b'\n' | 0)) =>
+        {
+            true
+        }
+        _ => match stun::classify(datagram, peer) {
+            Stun::No => false,
+            Stun::Ignored => true,
+            Stun::Answer(answer) => {
+                send(answer.as_bytes());
+                true
+            }
+        },
+    }
+}
+
+/// Rounded up, so that a worker does not wake a little before its tick.
+fn epoll_timeout(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else {
+        return EpollTimeout::NONE;
+    };
+    let millis = timeout.as_nanos().div_ceil(1_000_000);
+    i32::try_from(millis)
+        .ok()
+        .and_then(|ms| EpollTimeout::try_from(ms).ok())
+        .unwrap_or(EpollTimeout::MAX)
+}

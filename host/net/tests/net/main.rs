@@ -1,0 +1,4 @@
+//! The network on real sockets over loopback.
+
+mod support;
+mod udp;

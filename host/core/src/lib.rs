@@ -5,5 +5,6 @@
 //! here, so everything runs under simulated time and loss.
 
 pub mod flow;
+pub mod location;
 pub mod policy;
 pub mod time;

@@ -1,0 +1,295 @@
+//! What comes out of a step: messages to send, policies to ask, names to
+//! resolve, and what happened. A worker owns one and reuses it.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sipbox_sip::{Method, OwnedMessage, Transport};
+use smallvec::SmallVec;
+
+use crate::decision::{ArmedSet, ResolvedTarget};
+use crate::flow::{NextHop, TenantId};
+use crate::ids::{AskId, ResolveToken, SendToken};
+use crate::policy::{CallState, Facts, Failure};
+
+/// Bytes to be sent.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// In [`Outbox::arena`]: nobody else keeps them.
+    Arena(Range<usize>),
+    /// Kept by a transaction too, for retransmission.
+    Retained(Bytes),
+}
+
+/// One message to send.
+#[derive(Clone, Debug)]
+pub struct Transmit {
+    /// Where to.
+    pub next_hop: NextHop,
+    /// What.
+    pub payload: Payload,
+    /// To be given to `Stack::transport_error` if it cannot be sent.
+    pub token: Option<SendToken>,
+}
+
+/// A decision that is due.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// `on-request`; answered by `Stack::request_verdict`.
+    Request {
+        /// The name of the question.
+        id: AskId,
+        /// Whose chain.
+        tenant: TenantId,
+        /// The request, Route processed.
+        request: OwnedMessage,
+        /// What is not in its bytes.
+        facts: Arc<Facts>,
+    },
+    /// `on-request` for an ACK to a 2xx, or for a request that is declared
+    /// stateless; there is no transaction. Answered by `Stack::forward_stateless`.
+    Stateless {
+        /// Whose chain.
+        tenant: TenantId,
+        /// The request, Route processed.
+        request: OwnedMessage,
+        /// What is not in its bytes.
+        facts: Arc<Facts>,
+    },
+    /// `on-branch`; answered by `Stack::branch_verdict`.
+    Branch {
+        /// The name of the question.
+        id: AskId,
+        /// Whose chain.
+        tenant: TenantId,
+        /// The request as the branch will carry it.
+        request: OwnedMessage,
+        /// What is not in its bytes.
+        facts: Arc<Facts>,
+        /// The branch's target.
+        target: Box<ResolvedTarget>,
+        /// The transaction's memory.
+        state: CallState,
+        /// Hooks asked for.
+        armed: ArmedSet,
+    },
+    /// `on-reply`; answered by `Stack::reply_verdict`.
+    Reply {
+        /// The name of the question.
+        id: AskId,
+        /// Whose chain.
+        tenant: TenantId,
+        /// The response, our Via removed.
+        response: OwnedMessage,
+        /// The request, as the chain edited it.
+        request: OwnedMessage,
+        /// What is not in the request's bytes.
+        facts: Arc<Facts>,
+        /// The transaction's memory.
+        state: CallState,
+        /// Hooks asked for.
+        armed: ArmedSet,
+    },
+    /// `on-failure`; answered by `Stack::failure_verdict`.
+    Failure {
+        /// The name of the question.
+        id: AskId,
+        /// Whose chain.
+        tenant: TenantId,
+        /// The request, as the chain edited it.
+        request: OwnedMessage,
+        /// The best response, if a message of a branch stands for it.
+        response: Option<OwnedMessage>,
+        /// What is not in the request's bytes.
+        facts: Arc<Facts>,
+        /// What happened.
+        failure: Box<Failure>,
+        /// The transaction's memory.
+        state: CallState,
+        /// Hooks asked for.
+        armed: ArmedSet,
+    },
+}
+
+/// A name to resolve (RFC 3263).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// To be given back.
+    pub token: ResolveToken,
+    /// The host's name.
+    pub host: Bytes,
+    /// The port, if one is written: then there is no SRV look-up.
+    pub port: Option<u16>,
+    /// The transport, if one is written.
+    pub transport: Option<Transport>,
+    /// A `sips` URI.
+    pub secure: bool,
+}
+
+/// A place that a name resolved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHopCandidate {
+    /// How.
+    pub transport: Transport,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// Candidates in the order in which they are tried.
+pub type Candidates = SmallVec<[NextHopCandidate; 4]>;
+
+/// Why a name did not resolve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The name does not exist, or has no address.
+    #[error("no such name")]
+    NoSuchName,
+    /// No answer in time.
+    #[error("no answer")]
+    TimedOut,
+    /// The answer was a failure.
+    #[error("look-up failed")]
+    Failed,
+}
+
+/// Why a message led to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dropped {
+    /// No SIP message at all.
+    Garbage,
+    /// A request that cannot be answered: no readable Via, or an ACK with a fault.
+    Unanswerable,
+    /// A response whose top Via is not ours.
+    ForeignVia,
+    /// A response whose transaction is gone, or was never ours.
+    Stray,
+    /// An ACK that belongs to a final response of ours.
+    AbsorbedAck,
+    /// An ACK that no route leads on.
+    LostAck,
+    /// A verdict to drop.
+    Verdict,
+    /// A response that only had our Via.
+    NoUpstream,
+    /// A late answer to a question whose transaction has gone on.
+    LateVerdict,
+    /// A message that could not be built.
+    Unbuildable,
+}
+
+/// What happened, for log and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A request that began a server transaction, or a stateless one.
+    Request {
+        /// Whose.
+        tenant: TenantId,
+        /// Its method.
+        method: Method,
+    },
+    /// A final response went upstream.
+    Final {
+        /// Whose.
+        tenant: TenantId,
+        /// The method of the request.
+        method: Method,
+        /// The status.
+        status: u16,
+    },
+    /// A request was answered before a tenant was asked.
+    Refused {
+        /// The status.
+        status: u16,
+    },
+    /// A retransmission was absorbed.
+    Absorbed {
+        /// The method of the request.
+        method: Method,
+    },
+    /// We retransmitted.
+    Retransmitted {
+        /// The method of the request.
+        method: Method,
+    },
+    /// A transaction timed out.
+    TimedOut {
+        /// The method of the request.
+        method: Method,
+    },
+    /// A message led to nothing.
+    Dropped(Dropped),
+    /// A transaction was ended because a step of it panicked.
+    Broken,
+}
+
+/// The outputs of one or more steps. Reused: [`Outbox::clear`] keeps the memory.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Bytes that no transaction keeps.
+    pub arena: Vec<u8>,
+    /// To be sent, in order.
+    pub transmits: Vec<Transmit>,
+    /// To be asked.
+    pub asks: Vec<Ask>,
+    /// To be resolved.
+    pub resolves: Vec<Resolve>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+impl Outbox {
+    /// Empties it, keeps its memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.transmits.clear();
+        self.asks.clear();
+        self.resolves.clear();
+        self.events.clear();
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.transmits.is_empty()
+            && self.asks.is_empty()
+            && self.resolves.is_empty()
+            && self.events.is_empty()
+    }
+
+    /// The bytes of a transmit.
+    #[must_use]
+    pub fn bytes<'a>(&'a self, transmit: &'a Transmit) -> &'a [u8] {
+        match &transmit.payload {
+            Payload::Arena(range) => self.arena.get(range.clone()).unwrap_or_default(),
+            Payload::Retained(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    pub(crate) fn dropped(&mut self, why: Dropped) {
+        self.events.push(Event::Dropped(why));
+    }
+
+    pub(crate) fn send_kept(
+        &mut self,
+        next_hop: NextHop,
+        bytes: Bytes,
+        token: Option<SendToken>,
+    ) {
+        self.transmits.push(Transmit { next_hop, payload: Payload::Retained(bytes), token });
+    }
+
+    /// Sends what `start..` of the arena holds.
+    pub(crate) fn send_from(&mut self, next_hop: NextHop, start: usize) {
+        let payload = Payload::Arena(start..self.arena.len());
+        self.transmits.push(Transmit { next_hop, payload, token: None });
+    }
+}

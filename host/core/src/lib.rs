@@ -4,7 +4,13 @@
 //! or resolved comes out as values. No clock, socket, file or global lives
 //! here, so everything runs under simulated time and loss.
 
+pub mod decision;
 pub mod flow;
+pub mod ids;
 pub mod location;
+pub mod outbox;
 pub mod policy;
+pub mod settings;
+pub mod stack;
 pub mod time;
+pub mod wheel;

@@ -29,11 +29,14 @@ impl<'a> AuthParams<'a> {
     /// When there is no scheme, or the parameters of Digest break the grammar.
     pub fn parse(value: &'a [u8]) -> Result<Self, ValueError> {
         let malformed = |_| ValueError::Malformed("credentials");
-        let (params, scheme) =
-            terminated(lex::token, lex::lws0).parse(lex::trim(value)).map_err(malformed)?;
+        let (params, scheme) = terminated(lex::token, lex::lws0)
+            .parse(lex::trim(value))
+            .map_err(malformed)?;
         let parsed = Self { scheme, params };
         if parsed.is_digest() {
-            all_consuming(auth_params).parse(params).map_err(malformed)?;
+            all_consuming(auth_params)
+                .parse(params)
+                .map_err(malformed)?;
         }
         Ok(parsed)
     }
@@ -57,7 +60,9 @@ impl<'a> AuthParams<'a> {
     /// A parameter's value as written, quotes included.
     #[must_use]
     pub fn raw(&self, name: &[u8]) -> Option<&'a [u8]> {
-        self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// A parameter's value without quotes and backslashes.
@@ -102,7 +107,11 @@ impl<'a> Credentials<'a> {
         if !params.is_digest() {
             return Err(ValueError::Malformed("digest credentials"));
         }
-        let must = |name: &[u8]| params.get(name).ok_or(ValueError::Malformed("digest credentials"));
+        let must = |name: &[u8]| {
+            params
+                .get(name)
+                .ok_or(ValueError::Malformed("digest credentials"))
+        };
         Ok(Self {
             username: must(b"username")?,
             realm: must(b"realm")?,
@@ -121,7 +130,9 @@ impl<'a> Credentials<'a> {
     #[must_use]
     pub fn nonce_count(&self) -> Option<u32> {
         let digits = self.nc.as_deref().filter(|nc| nc.len() == 8)?;
-        digits.iter().try_fold(0u32, |n, b| Some(n << 4 | char::from(*b).to_digit(16)?))
+        digits
+            .iter()
+            .try_fold(0u32, |n, b| Some(n << 4 | char::from(*b).to_digit(16)?))
     }
 }
 
@@ -132,7 +143,8 @@ fn auth_params(input: &[u8]) -> Parsed<'_, ()> {
 }
 
 fn auth_param(input: &[u8]) -> Parsed<'_, (&[u8], &[u8])> {
-    let (input, name) = terminated(lex::token, (lex::lws0, tag(&b"="[..]), lex::lws0)).parse(input)?;
+    let (input, name) =
+        terminated(lex::token, (lex::lws0, tag(&b"="[..]), lex::lws0)).parse(input)?;
     // Unquoted values are tokens; '/' and ':' and '=' are let through, since
     // phones leave the quotes off URIs and base64.
     let bare = take_while1(|b| lex::is_token_byte(b) || matches!(b, b'/' | b':' | b'=' | b'@'));

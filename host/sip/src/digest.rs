@@ -62,7 +62,10 @@ impl Hex {
                 *digit = HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
             }
         }
-        Self { digits, len: u8::try_from(hash.len() * 2).unwrap_or(64).min(64) }
+        Self {
+            digits,
+            len: u8::try_from(hash.len() * 2).unwrap_or(64).min(64),
+        }
     }
 
     /// The digits.
@@ -120,7 +123,9 @@ pub fn ha1(algorithm: Algorithm, user: &[u8], realm: &[u8], password: &[u8]) -> 
 /// The `response` that a client with this H(A1) must send (RFC 7616 3.4.1).
 #[must_use]
 pub fn response(algorithm: Algorithm, ha1: &[u8], answer: &Answer<'_>) -> Hex {
-    let integrity = answer.qop.is_some_and(|qop| qop.eq_ignore_ascii_case(b"auth-int"));
+    let integrity = answer
+        .qop
+        .is_some_and(|qop| qop.eq_ignore_ascii_case(b"auth-int"));
     let ha2 = if integrity {
         let body = algorithm.hash(&[answer.body]);
         algorithm.hash(&[answer.method, b":", answer.uri, b":", body.as_bytes()])
@@ -130,7 +135,17 @@ pub fn response(algorithm: Algorithm, ha1: &[u8], answer: &Answer<'_>) -> Hex {
     let ha2 = ha2.as_bytes();
     match answer.qop {
         Some(qop) => algorithm.hash(&[
-            ha1, b":", answer.nonce, b":", answer.nc, b":", answer.cnonce, b":", qop, b":", ha2,
+            ha1,
+            b":",
+            answer.nonce,
+            b":",
+            answer.nc,
+            b":",
+            answer.cnonce,
+            b":",
+            qop,
+            b":",
+            ha2,
         ]),
         None => algorithm.hash(&[ha1, b":", answer.nonce, b":", ha2]),
     }
@@ -174,7 +189,12 @@ mod tests {
             ),
         ];
         for (algorithm, expected) in cases {
-            let ha1 = ha1(algorithm, b"Mufasa", b"http-auth@example.org", b"Circle of Life");
+            let ha1 = ha1(
+                algorithm,
+                b"Mufasa",
+                b"http-auth@example.org",
+                b"Circle of Life",
+            );
             let hex = response(algorithm, ha1.as_bytes(), &answer);
             assert_eq!(hex.as_bytes(), expected, "{algorithm:?}");
             assert!(hex.matches(&expected.to_ascii_uppercase()));
@@ -186,7 +206,12 @@ mod tests {
     /// RFC 2617 3.5's figures without qop, as RFC 2069 computes them.
     #[test]
     fn without_qop_the_old_form_holds() {
-        let ha1 = ha1(Algorithm::Md5, b"Mufasa", b"testrealm@host.com", b"Circle Of Life");
+        let ha1 = ha1(
+            Algorithm::Md5,
+            b"Mufasa",
+            b"testrealm@host.com",
+            b"Circle Of Life",
+        );
         assert_eq!(ha1.as_bytes(), b"939e7578ed9e3c518a452acee763bce9");
         let answer = Answer {
             method: b"GET",
@@ -202,7 +227,15 @@ mod tests {
     fn the_body_counts_only_with_auth_int() {
         let ha1 = ha1(Algorithm::Sha512_256, b"u", b"r", b"p");
         let with = |qop, body| {
-            response(Algorithm::Sha512_256, ha1.as_bytes(), &Answer { qop, body, ..Answer::default() })
+            response(
+                Algorithm::Sha512_256,
+                ha1.as_bytes(),
+                &Answer {
+                    qop,
+                    body,
+                    ..Answer::default()
+                },
+            )
         };
         assert_eq!(with(Some(b"auth"), b"a"), with(Some(b"auth"), b"b"));
         assert_ne!(with(Some(b"auth-int"), b"a"), with(Some(b"auth-int"), b"b"));

@@ -98,7 +98,15 @@ impl EditList {
     /// # Errors
     /// When the offset lies inside a replaced span.
     pub fn insert_at(&mut self, offset: u32, bytes: &[u8]) -> Result<(), EditError> {
-        self.put(Span { start: offset, end: offset }, bytes, Rank::Append, false)
+        self.put(
+            Span {
+                start: offset,
+                end: offset,
+            },
+            bytes,
+            Rank::Append,
+            false,
+        )
     }
 
     /// Writes the changed message behind what `out` holds, in one walk.
@@ -140,7 +148,11 @@ impl EditList {
         if span.end < span.start {
             return Err(EditError::OutOfBounds);
         }
-        let rank = if span.is_empty() && rank == Rank::Replace { Rank::Append } else { rank };
+        let rank = if span.is_empty() && rank == Rank::Replace {
+            Rank::Append
+        } else {
+            rank
+        };
         if self.edits.iter().any(|edit| cuts(span, edit.span)) {
             return Err(EditError::Overlap);
         }
@@ -160,7 +172,13 @@ impl EditList {
                 || (edit.span.start == span.start
                     && (edit.rank > rank || (edit.rank == rank && rank == Rank::Prepend)))
         });
-        let edit = Edit { span, text, rank, elements_of: None, field };
+        let edit = Edit {
+            span,
+            text,
+            rank,
+            elements_of: None,
+            field,
+        };
         self.edits.insert(place.unwrap_or(self.edits.len()), edit);
         Ok(())
     }
@@ -199,7 +217,9 @@ impl EditList {
         value: &[u8],
     ) -> Result<(), EditError> {
         let name = checked(name.into(), value)?;
-        let first = find(message, name).next().or_else(|| message.headers().first());
+        let first = find(message, name)
+            .next()
+            .or_else(|| message.headers().first());
         let at = first.map_or(message.index().head_end, |field| field.line.start);
         self.put_field(message, at, Rank::Prepend, name, value)
     }
@@ -216,7 +236,9 @@ impl EditList {
         value: &[u8],
     ) -> Result<(), EditError> {
         let name = checked(name.into(), value)?;
-        let last = find(message, name).last().or_else(|| message.headers().last());
+        let last = find(message, name)
+            .last()
+            .or_else(|| message.headers().last());
         let at = last.map_or(message.index().head_end, |field| field.line.end);
         self.put_field(message, at, Rank::Append, name, value)
     }
@@ -254,7 +276,8 @@ impl EditList {
         let name = name.into();
         self.atomically(|list| {
             let text = &list.text;
-            list.edits.retain(|edit| !(edit.field && starts_with_name(edit.text.of(text), name)));
+            list.edits
+                .retain(|edit| !(edit.field && starts_with_name(edit.text.of(text), name)));
             find(message, name).try_for_each(|field| list.remove_field(field))
         })
     }
@@ -301,7 +324,10 @@ impl EditList {
     ) -> Result<(), EditError> {
         let at = element.field;
         let field = message.headers().get(at).ok_or(EditError::Element)?;
-        if !message.field_values(at).any(|value| value.span == element.span) {
+        if !message
+            .field_values(at)
+            .any(|value| value.span == element.span)
+        {
             return Err(EditError::Element);
         }
         if self.removed.contains(&(at, element.span)) {
@@ -343,7 +369,10 @@ impl EditList {
         field: &HeaderField,
     ) -> Result<(), EditError> {
         let gone = |removed: &[(usize, Span)], span| removed.contains(&(at, span));
-        if message.field_values(at).all(|value| gone(&self.removed, value.span)) {
+        if message
+            .field_values(at)
+            .all(|value| gone(&self.removed, value.span))
+        {
             return self.remove(field.line);
         }
         // An element in front of every survivor takes the gap behind it along,
@@ -355,8 +384,14 @@ impl EditList {
             if gone(&self.removed, value.span) {
                 let next = values.peek().map(|next| next.span.start);
                 let span = match (survivor, before, next) {
-                    (false, _, Some(next)) => Span { start: value.span.start, end: next },
-                    (true, Some(before), _) => Span { start: before.end, end: value.span.end },
+                    (false, _, Some(next)) => Span {
+                        start: value.span.start,
+                        end: next,
+                    },
+                    (true, Some(before), _) => Span {
+                        start: before.end,
+                        end: value.span.end,
+                    },
                     _ => value.span,
                 };
                 self.remove(span)?;
@@ -415,7 +450,10 @@ fn find<'a>(
 ) -> impl Iterator<Item = &'a HeaderField> + use<'a> {
     let id = name.id();
     message.all(id).filter(move |field| {
-        id != HeaderId::Other || message.get(field.name).eq_ignore_ascii_case(name.as_bytes())
+        id != HeaderId::Other
+            || message
+                .get(field.name)
+                .eq_ignore_ascii_case(name.as_bytes())
     })
 }
 

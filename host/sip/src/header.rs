@@ -185,7 +185,11 @@ impl HeaderId {
 
 impl fmt::Display for HeaderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Other) { "extension header" } else { self.name() })
+        f.write_str(if matches!(self, Self::Other) {
+            "extension header"
+        } else {
+            self.name()
+        })
     }
 }
 
@@ -257,7 +261,10 @@ const fn hash(name: &[u8]) -> usize {
     (name.len().wrapping_mul(31) ^ first.wrapping_mul(7) ^ last.wrapping_mul(67)) % SLOT_COUNT
 }
 
-#[allow(clippy::indexing_slicing, reason = "runs at compile time, where a bad index is an error")]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "runs at compile time, where a bad index is an error"
+)]
 const fn slots() -> [u8; SLOT_COUNT] {
     assert!(NAMES.len() < 255, "an entry is one byte");
     let mut slots = [0u8; SLOT_COUNT];
@@ -281,8 +288,16 @@ mod tests {
     fn every_name_and_compact_form_is_found_in_any_case() {
         for &(name, id) in NAMES {
             assert_eq!(HeaderId::from_name(name.as_bytes()), id, "{name}");
-            assert_eq!(HeaderId::from_name(name.to_uppercase().as_bytes()), id, "{name}");
-            assert_eq!(HeaderId::from_name(name.to_lowercase().as_bytes()), id, "{name}");
+            assert_eq!(
+                HeaderId::from_name(name.to_uppercase().as_bytes()),
+                id,
+                "{name}"
+            );
+            assert_eq!(
+                HeaderId::from_name(name.to_lowercase().as_bytes()),
+                id,
+                "{name}"
+            );
         }
         assert_eq!(HeaderId::from_name(b"v").name(), "Via");
         assert_eq!(HeaderId::from_name(b"X-Other"), HeaderId::Other);
@@ -292,8 +307,10 @@ mod tests {
 
     #[test]
     fn compact_forms_are_those_of_the_registry() {
-        let forms: Vec<_> =
-            HeaderId::ALL.iter().filter_map(|id| Some((id.compact()?, id.name()))).collect();
+        let forms: Vec<_> = HeaderId::ALL
+            .iter()
+            .filter_map(|id| Some((id.compact()?, id.name())))
+            .collect();
         assert_eq!(forms.len(), 20);
         for (compact, name) in forms {
             assert_eq!(HeaderId::from_name(compact.as_bytes()).name(), name);

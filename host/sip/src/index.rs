@@ -115,14 +115,16 @@ impl Index {
         if u32::try_from(bytes.len()).is_err() {
             return Err(ParseError::TooLong);
         }
-        let begin = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        let begin = bytes
+            .iter()
+            .take_while(|b| matches!(b, b'\r' | b'\n'))
+            .count();
         if begin == bytes.len() {
             return Err(ParseError::Empty);
         }
         let (line_end, next) = line_at(bytes, begin);
         self.begin = Span::new(begin, begin).start;
-        self.start =
-            start_line(bytes, Span::new(begin, line_end)).ok_or(ParseError::StartLine)?;
+        self.start = start_line(bytes, Span::new(begin, line_end)).ok_or(ParseError::StartLine)?;
         self.header_fields(bytes, next);
         if self.headers.is_empty() {
             return Err(ParseError::NoHeaders);
@@ -167,7 +169,9 @@ impl Index {
             u8::MAX => {
                 let from = usize::from(u8::MAX) - 1;
                 let rest = self.headers.get(from..)?;
-                rest.iter().position(|field| field.id == id).map(|at| at + from)
+                rest.iter()
+                    .position(|field| field.id == id)
+                    .map(|at| at + from)
             }
             n => Some(usize::from(n) - 1),
         }
@@ -227,7 +231,9 @@ impl Index {
             value_start += 1;
         }
         while value_end > value_start
-            && bytes.get(value_end - 1).is_some_and(|b| lex::is_lws_byte(*b))
+            && bytes
+                .get(value_end - 1)
+                .is_some_and(|b| lex::is_lws_byte(*b))
         {
             value_end -= 1;
         }
@@ -242,7 +248,12 @@ impl Index {
         if id == HeaderId::ContentLength {
             self.content_length = self.content_length.and(value.of(bytes));
         }
-        self.headers.push(HeaderField { id, name, value, line });
+        self.headers.push(HeaderField {
+            id,
+            name,
+            value,
+            line,
+        });
     }
 }
 
@@ -301,7 +312,10 @@ fn start_line(bytes: &[u8], line: Span) -> Option<StartLine> {
     let rest_at = first_end + blanks(text.get(first_end..)?);
     let rest = text.get(rest_at..)?;
     if is_version(first) {
-        let second_len = rest.iter().take_while(|b| !matches!(b, b' ' | b'\t')).count();
+        let second_len = rest
+            .iter()
+            .take_while(|b| !matches!(b, b' ' | b'\t'))
+            .count();
         let after = rest.get(second_len..)?;
         let reason_at = rest_at + second_len + usize::from(!after.is_empty());
         let code = rest.get(..second_len)?;
@@ -319,16 +333,28 @@ fn start_line(bytes: &[u8], line: Span) -> Option<StartLine> {
     if first.is_empty() {
         return None;
     }
-    let trailing = rest.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let trailing = rest
+        .iter()
+        .rev()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count();
     let tail_end = rest_at + rest.len() - trailing;
     let tail = text.get(rest_at..tail_end)?;
     if tail.is_empty() {
         return None;
     }
-    let version_len = tail.iter().rev().take_while(|b| !matches!(b, b' ' | b'\t')).count();
+    let version_len = tail
+        .iter()
+        .rev()
+        .take_while(|b| !matches!(b, b' ' | b'\t'))
+        .count();
     let version_at = tail_end - version_len;
     let uri_part = text.get(rest_at..version_at)?;
-    let gap = uri_part.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let gap = uri_part
+        .iter()
+        .rev()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count();
     let uri_end = version_at - gap;
     let (second, third) = if uri_end > rest_at {
         (span(rest_at, uri_end), span(version_at, tail_end))
@@ -348,12 +374,16 @@ fn start_line(bytes: &[u8], line: Span) -> Option<StartLine> {
 }
 
 fn blanks(text: &[u8]) -> usize {
-    text.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
+    text.iter()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count()
 }
 
 fn status_code(code: &[u8]) -> Option<u16> {
     let code = (code.len() == 3).then(|| lex::decimal(code)).flatten()?;
-    u16::try_from(code).ok().filter(|code| (100..700).contains(code))
+    u16::try_from(code)
+        .ok()
+        .filter(|code| (100..700).contains(code))
 }
 
 /// `SIP/` DIGITs `.` DIGITs, of any case (RFC 3261 7.1).
@@ -363,6 +393,10 @@ pub(crate) fn is_version(token: &[u8]) -> bool {
     };
     let mut parts = number.splitn(2, |b| *b == b'.');
     name.eq_ignore_ascii_case(b"SIP/")
-        && parts.next().is_some_and(|major| lex::decimal(major).is_some())
-        && parts.next().is_some_and(|minor| lex::decimal(minor).is_some())
+        && parts
+            .next()
+            .is_some_and(|major| lex::decimal(major).is_some())
+        && parts
+            .next()
+            .is_some_and(|minor| lex::decimal(minor).is_some())
 }

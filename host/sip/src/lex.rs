@@ -19,7 +19,10 @@ pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 #[must_use]
 pub const fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric()
-        || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+        || matches!(
+            b,
+            b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+        )
 }
 
 /// Whether the bytes form a `token`.
@@ -42,7 +45,10 @@ pub(crate) const fn is_lws_byte(b: u8) -> bool {
 /// `unreserved` of RFC 3261 25.1.
 pub(crate) const fn is_unreserved(b: u8) -> bool {
     b.is_ascii_alphanumeric()
-        || matches!(b, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')')
+        || matches!(
+            b,
+            b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')'
+        )
 }
 
 /// Drops white space, folds included, from both ends.
@@ -77,7 +83,11 @@ pub fn unquote(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner.iter();
     while let Some(&b) = rest.next() {
-        out.push(if b == b'\\' { rest.next().copied().unwrap_or(b) } else { b });
+        out.push(if b == b'\\' {
+            rest.next().copied().unwrap_or(b)
+        } else {
+            b
+        });
     }
     Cow::Owned(out)
 }
@@ -116,7 +126,8 @@ pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
         return None;
     }
     bytes.iter().try_fold(0u64, |n, b| {
-        b.is_ascii_digit().then(|| n.saturating_mul(10).saturating_add(u64::from(b - b'0')))
+        b.is_ascii_digit()
+            .then(|| n.saturating_mul(10).saturating_add(u64::from(b - b'0')))
     })
 }
 
@@ -148,7 +159,9 @@ impl Decimal {
     /// The digits.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.digits.get(self.digits.len() - self.len..).unwrap_or_default()
+        self.digits
+            .get(self.digits.len() - self.len..)
+            .unwrap_or_default()
     }
 }
 
@@ -168,7 +181,11 @@ pub(crate) fn token(input: &[u8]) -> Parsed<'_, &[u8]> {
 
 /// A separator with white space around it, such as SEMI, EQUAL, SLASH.
 pub(crate) fn separator<'a>(mark: &'static [u8]) -> impl FnMut(&'a [u8]) -> Parsed<'a, &'a [u8]> {
-    move |input| (lws0, tag(mark), lws0).parse(input).map(|(rest, (_, found, _))| (rest, found))
+    move |input| {
+        (lws0, tag(mark), lws0)
+            .parse(input)
+            .map(|(rest, (_, found, _))| (rest, found))
+    }
 }
 
 /// A quoted string with its quotes. Any byte may follow a backslash but CR and
@@ -215,8 +232,11 @@ pub(crate) fn header_params(input: &[u8]) -> Parsed<'_, &[u8]> {
 /// Digits of a port: 1 to 65535.
 pub(crate) fn port(input: &[u8]) -> Parsed<'_, u16> {
     verify(
-        take_while1(|b: u8| b.is_ascii_digit())
-            .map(|digits| decimal(digits).and_then(|n| u16::try_from(n).ok()).unwrap_or(0)),
+        take_while1(|b: u8| b.is_ascii_digit()).map(|digits| {
+            decimal(digits)
+                .and_then(|n| u16::try_from(n).ok())
+                .unwrap_or(0)
+        }),
         |port| *port != 0,
     )
     .parse(input)
@@ -228,30 +248,52 @@ mod tests {
 
     #[test]
     fn a_quoted_string_ends_at_its_own_quote() {
-        assert_eq!(quoted_string(b"\"a\\\"b\" c"), Ok((&b" c"[..], &b"\"a\\\"b\""[..])));
+        assert_eq!(
+            quoted_string(b"\"a\\\"b\" c"),
+            Ok((&b" c"[..], &b"\"a\\\"b\""[..]))
+        );
         assert_eq!(quoted_string(b"\"\\\0\""), Ok((&b""[..], &b"\"\\\0\""[..])));
-        for broken in [&b"\"abc"[..], b"\"abc\\", b"\"abc\\\"", b"abc", b"", b"\"a\\\nb\""] {
+        for broken in [
+            &b"\"abc"[..],
+            b"\"abc\\",
+            b"\"abc\\\"",
+            b"abc",
+            b"",
+            b"\"a\\\nb\"",
+        ] {
             assert!(quoted_string(broken).is_err(), "{broken:?}");
         }
     }
 
     #[test]
     fn unquoting_drops_quotes_and_backslashes_only() {
-        assert_eq!(unquote(b"\"a\\\\\\\"\""), Cow::Borrowed(b"a\\\"".as_slice()));
+        assert_eq!(
+            unquote(b"\"a\\\\\\\"\""),
+            Cow::Borrowed(b"a\\\"".as_slice())
+        );
         assert_eq!(unquote(b"plain"), Cow::Borrowed(b"plain".as_slice()));
         assert_eq!(unquote(b"\""), Cow::Borrowed(b"\"".as_slice()));
     }
 
     #[test]
     fn a_fold_becomes_one_space() {
-        assert_eq!(unfold(b"a \r\n\t b\n c"), Cow::Borrowed(b"a b c".as_slice()));
+        assert_eq!(
+            unfold(b"a \r\n\t b\n c"),
+            Cow::Borrowed(b"a b c".as_slice())
+        );
         assert_eq!(unfold(b"a b"), Cow::Borrowed(b"a b".as_slice()));
     }
 
     #[test]
     fn parameters_need_a_name_behind_each_semicolon() {
-        assert_eq!(header_params(b" ; a = b;c;d=\"x;y\""), Ok((&b""[..], &b" ; a = b;c;d=\"x;y\""[..])));
-        assert_eq!(header_params(b";a;;b").map(|(rest, _)| rest), Ok(&b";;b"[..]));
+        assert_eq!(
+            header_params(b" ; a = b;c;d=\"x;y\""),
+            Ok((&b""[..], &b" ; a = b;c;d=\"x;y\""[..]))
+        );
+        assert_eq!(
+            header_params(b";a;;b").map(|(rest, _)| rest),
+            Ok(&b";;b"[..])
+        );
         assert_eq!(header_params(b"").map(|(rest, _)| rest), Ok(&b""[..]));
     }
 

@@ -18,7 +18,7 @@
 //! ```
 
 pub mod auth;
-//pub mod build;
+pub mod build;
 pub mod digest;
 pub mod edit;
 pub mod error;
@@ -29,16 +29,16 @@ pub mod message;
 pub mod method;
 pub mod name_addr;
 pub mod params;
-//pub mod sdp;
+pub mod sdp;
 pub mod span;
 pub mod status;
-//pub mod stream;
+pub mod stream;
 pub mod transport;
 pub mod uri;
-//pub mod validate;
+pub mod validate;
 pub mod via;
 
-//pub use build::{RequestBuilder, ResponseBuilder};
+pub use build::{RequestBuilder, ResponseBuilder};
 pub use edit::EditList;
 pub use error::{BuildError, EditError, ParseError, ValueError};
 pub use header::{HeaderId, HeaderName};
@@ -50,5 +50,5 @@ pub use params::{Param, Params};
 pub use span::Span;
 pub use transport::Transport;
 pub use uri::{Host, Scheme, Uri};
-//pub use validate::Fault;
+pub use validate::Fault;
 pub use via::Via;

@@ -90,7 +90,9 @@ impl<'a> Message<'a> {
     /// Content-Length announces.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
-        self.bytes.get(self.index.begin as usize..self.index.end()).unwrap_or_default()
+        self.bytes
+            .get(self.index.begin as usize..self.index.end())
+            .unwrap_or_default()
     }
 
     /// The buffer that spans speak of; it may begin with empty lines and end
@@ -133,13 +135,21 @@ impl<'a> Message<'a> {
     /// The method's token; empty for a response.
     #[must_use]
     pub fn method_token(&self) -> &'a [u8] {
-        if self.is_request() { self.get(self.index.start.first) } else { b"" }
+        if self.is_request() {
+            self.get(self.index.start.first)
+        } else {
+            b""
+        }
     }
 
     /// Where the Request-URI stands; empty for a response.
     #[must_use]
     pub fn request_uri_span(&self) -> Span {
-        if self.is_request() { self.index.start.second } else { Span::default() }
+        if self.is_request() {
+            self.index.start.second
+        } else {
+            Span::default()
+        }
     }
 
     /// The Request-URI; empty for a response.
@@ -152,7 +162,11 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn version(&self) -> &'a [u8] {
         let start = &self.index.start;
-        self.get(if start.request { start.third } else { start.first })
+        self.get(if start.request {
+            start.third
+        } else {
+            start.first
+        })
     }
 
     /// The status code of a response, if it has three digits and a class.
@@ -164,7 +178,11 @@ impl<'a> Message<'a> {
     /// The reason phrase of a response; empty for a request.
     #[must_use]
     pub fn reason(&self) -> &'a [u8] {
-        if self.is_request() { b"" } else { self.get(self.index.start.third) }
+        if self.is_request() {
+            b""
+        } else {
+            self.get(self.index.start.third)
+        }
     }
 
     /// The header fields, in their order.
@@ -207,21 +225,25 @@ impl<'a> Message<'a> {
     /// no element; an empty place between commas is an empty element.
     pub fn values(&self, id: HeaderId) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let bytes = self.bytes;
-        self.numbered(id).flat_map(move |(at, field)| elements(bytes, at, field))
+        self.numbered(id)
+            .flat_map(move |(at, field)| elements(bytes, at, field))
     }
 
     /// The elements of one field.
     pub fn field_values(&self, position: usize) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let bytes = self.bytes;
         let field = self.index.headers.get(position);
-        field.into_iter().flat_map(move |field| elements(bytes, position, field))
+        field
+            .into_iter()
+            .flat_map(move |field| elements(bytes, position, field))
     }
 
     /// Whether an option tag or token stands in a comma-separated header
     /// (Require, Supported, Allow, ...), compared without case.
     #[must_use]
     pub fn has_token(&self, id: HeaderId, token: &[u8]) -> bool {
-        self.values(id).any(|value| value.bytes.eq_ignore_ascii_case(token))
+        self.values(id)
+            .any(|value| value.bytes.eq_ignore_ascii_case(token))
     }
 
     /// The body, as long as Content-Length says.
@@ -233,7 +255,10 @@ impl<'a> Message<'a> {
     /// Where the body stands.
     #[must_use]
     pub fn body_span(&self) -> Span {
-        Span { start: self.index.head_end, end: self.index.end }
+        Span {
+            start: self.index.head_end,
+            end: self.index.end,
+        }
     }
 
     /// Offset of the first byte of the body.
@@ -242,12 +267,14 @@ impl<'a> Message<'a> {
         self.index.head_end()
     }
 
-    fn numbered(
-        &self,
-        id: HeaderId,
-    ) -> impl Iterator<Item = (usize, &'a HeaderField)> + use<'a> {
+    fn numbered(&self, id: HeaderId) -> impl Iterator<Item = (usize, &'a HeaderField)> + use<'a> {
         let first = self.index.position(id).unwrap_or(self.index.headers.len());
-        self.index.headers.iter().enumerate().skip(first).filter(move |(_, field)| field.id == id)
+        self.index
+            .headers
+            .iter()
+            .enumerate()
+            .skip(first)
+            .filter(move |(_, field)| field.id == id)
     }
 
     fn required(&self, id: HeaderId) -> Result<&'a [u8], ValueError> {
@@ -278,7 +305,8 @@ impl<'a> Message<'a> {
 
     /// Every Via element from the top.
     pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, ValueError>> + use<'a> {
-        self.values(HeaderId::Via).map(|value| Via::parse(value.bytes))
+        self.values(HeaderId::Via)
+            .map(|value| Via::parse(value.bytes))
     }
 
     /// The From address.
@@ -339,7 +367,8 @@ impl<'a> Message<'a> {
 
     /// Every Contact element.
     pub fn contacts(&self) -> impl Iterator<Item = Result<Contact<'a>, ValueError>> + use<'a> {
-        self.values(HeaderId::Contact).map(|value| Contact::parse(value.bytes))
+        self.values(HeaderId::Contact)
+            .map(|value| Contact::parse(value.bytes))
     }
 
     /// Every Route element from the top.
@@ -396,14 +425,17 @@ impl<'a> Message<'a> {
     /// Proxy-Authorization) that are of the Digest scheme and well-formed.
     pub fn credentials(&self, id: HeaderId) -> impl Iterator<Item = Credentials<'a>> + use<'a> {
         let bytes = self.bytes;
-        self.all(id).filter_map(move |field| Credentials::parse(field.value.of(bytes)).ok())
+        self.all(id)
+            .filter_map(move |field| Credentials::parse(field.value.of(bytes)).ok())
     }
 
     fn seconds(&self, id: HeaderId) -> Result<Option<u32>, ValueError> {
         let Some(value) = self.header(id) else {
             return Ok(None);
         };
-        lex::delta_seconds(value).map(Some).ok_or(ValueError::Malformed(id.name()))
+        lex::delta_seconds(value)
+            .map(Some)
+            .ok_or(ValueError::Malformed(id.name()))
     }
 
     fn small_number(&self, id: HeaderId) -> Result<Option<u8>, ValueError> {
@@ -411,7 +443,9 @@ impl<'a> Message<'a> {
             return Ok(None);
         };
         let number = lex::decimal(value).ok_or(ValueError::Malformed(id.name()))?;
-        u8::try_from(number).map(Some).map_err(|_| ValueError::OutOfRange(id.name()))
+        u8::try_from(number)
+            .map(Some)
+            .map_err(|_| ValueError::OutOfRange(id.name()))
     }
 }
 
@@ -426,11 +460,18 @@ fn elements<'a>(
         let text = rest.of(bytes);
         let end = element_end(text);
         if end < text.len() {
-            next = Some(Span { start: rest.start + Span::new(end + 1, 0).start, end: rest.end });
+            next = Some(Span {
+                start: rest.start + Span::new(end + 1, 0).start,
+                end: rest.end,
+            });
         }
         let element = lex::trim(text.get(..end)?);
         let span = crate::span::span_within(bytes, element)?;
-        Some(Value { field, span, bytes: element })
+        Some(Value {
+            field,
+            span,
+            bytes: element,
+        })
     })
 }
 
@@ -469,20 +510,32 @@ impl OwnedMessage {
     pub fn parse(bytes: Bytes) -> Result<Self, ParseError> {
         let mut index = Index::new();
         index.parse(&bytes)?;
-        Ok(Self { bytes, index: Arc::new(index) })
+        Ok(Self {
+            bytes,
+            index: Arc::new(index),
+        })
     }
 
     /// Keeps bytes with the index that was made from them.
     #[must_use]
     pub fn from_parts(bytes: Bytes, index: Index) -> Self {
-        Self { bytes, index: Arc::new(index) }
+        Self {
+            bytes,
+            index: Arc::new(index),
+        }
     }
 
     /// The message over these bytes.
     #[must_use]
-    #[allow(clippy::should_implement_trait, reason = "a view by value, which AsRef cannot return")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "a view by value, which AsRef cannot return"
+    )]
     pub fn as_ref(&self) -> Message<'_> {
-        Message { bytes: &self.bytes, index: &self.index }
+        Message {
+            bytes: &self.bytes,
+            index: &self.index,
+        }
     }
 
     /// The buffer.

@@ -64,6 +64,10 @@ impl Method {
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Other) { "other method" } else { self.token() })
+        f.write_str(if matches!(self, Self::Other) {
+            "other method"
+        } else {
+            self.token()
+        })
     }
 }

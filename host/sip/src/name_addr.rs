@@ -75,7 +75,9 @@ impl<'a> NameAddr<'a> {
     /// (RFC 3261 10.2.1.1), one beyond 32 bits as the largest.
     #[must_use]
     pub fn expires(&self) -> Option<u32> {
-        self.params.get(b"expires").map(|value| lex::delta_seconds(value).unwrap_or(3600))
+        self.params
+            .get(b"expires")
+            .map(|value| lex::delta_seconds(value).unwrap_or(3600))
     }
 
     /// The `+sip.instance` parameter without quotes (RFC 5626 4.1).
@@ -88,7 +90,9 @@ impl<'a> NameAddr<'a> {
     #[must_use]
     pub fn reg_id(&self) -> Option<u32> {
         let value = lex::decimal(self.params.get(b"reg-id")?)?;
-        u32::try_from(value).ok().filter(|id| (1..=i32::MAX as u32).contains(id))
+        u32::try_from(value)
+            .ok()
+            .filter(|id| (1..=i32::MAX as u32).contains(id))
     }
 }
 
@@ -138,7 +142,11 @@ pub fn q_value(value: &[u8]) -> Option<u16> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let digits = fraction.iter().copied().chain(std::iter::repeat(b'0')).take(3);
+    let digits = fraction
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(b'0'))
+        .take(3);
     let thousandths = digits.fold(0u16, |n, b| n * 10 + u16::from(b - b'0'));
     Some(whole + thousandths).filter(|q| *q <= 1000)
 }
@@ -159,7 +167,15 @@ fn address(input: &[u8]) -> Parsed<'_, Raw<'_>> {
         }
     };
     let (input, params) = terminated(lex::header_params, lex::lws0).parse(input)?;
-    Ok((input, Raw { display, uri, bracketed, params }))
+    Ok((
+        input,
+        Raw {
+            display,
+            uri,
+            bracketed,
+            params,
+        },
+    ))
 }
 
 type Named<'a> = (Option<&'a [u8]>, &'a [u8]);

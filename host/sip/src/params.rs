@@ -40,7 +40,8 @@ impl<'a> Params<'a> {
     /// The first parameter of that name (case-insensitive).
     #[must_use]
     pub fn find(self, name: &[u8]) -> Option<Param<'a>> {
-        self.iter().find(|param| param.name.eq_ignore_ascii_case(name))
+        self.iter()
+            .find(|param| param.name.eq_ignore_ascii_case(name))
     }
 
     /// The value of the first parameter of that name; empty for one without value.
@@ -96,7 +97,10 @@ impl<'a> Iterator for ParamsIter<'a> {
             };
             let name = lex::trim(name);
             if !name.is_empty() {
-                return Some(Param { name, value: value.map(lex::trim) });
+                return Some(Param {
+                    name,
+                    value: value.map(lex::trim),
+                });
             }
         }
     }

@@ -15,13 +15,18 @@ impl Span {
     /// (the index refuses longer messages before it makes any span).
     #[must_use]
     pub fn new(start: usize, end: usize) -> Self {
-        Self { start: clamp(start), end: clamp(end) }
+        Self {
+            start: clamp(start),
+            end: clamp(end),
+        }
     }
 
     /// The bytes that the span covers, or nothing when it does not lie in `bytes`.
     #[must_use]
     pub fn of(self, bytes: &[u8]) -> &[u8] {
-        bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
+        bytes
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
     }
 
     /// Number of bytes covered.

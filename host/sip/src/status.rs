@@ -80,11 +80,18 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         606 => "Not Acceptable",
         607 => "Unwanted",
         608 => "Rejected",
-        101..=199 => "Session Progress",
-        201..=299 => "OK",
-        301..=399 => "Multiple Choices",
-        401..=499 => "Bad Request",
-        501..=599 => "Server Internal Error",
+        _ => class_phrase(status),
+    }
+}
+
+/// A code that is not known counts as the x00 of its class (RFC 3261 8.1.3.2).
+const fn class_phrase(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "Session Progress",
+        2 => "OK",
+        3 => "Multiple Choices",
+        4 => "Bad Request",
+        5 => "Server Internal Error",
         _ => "Busy Everywhere",
     }
 }

@@ -23,13 +23,23 @@ pub enum Transport {
 
 impl Transport {
     /// Every transport.
-    pub const ALL: &'static [Self] =
-        &[Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss, Self::Sctp, Self::TlsSctp];
+    pub const ALL: &'static [Self] = &[
+        Self::Udp,
+        Self::Tcp,
+        Self::Tls,
+        Self::Ws,
+        Self::Wss,
+        Self::Sctp,
+        Self::TlsSctp,
+    ];
 
     /// Recognises a transport token, whatever its case.
     #[must_use]
     pub fn from_token(token: &[u8]) -> Option<Self> {
-        Self::ALL.iter().copied().find(|t| t.token().as_bytes().eq_ignore_ascii_case(token))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|t| t.token().as_bytes().eq_ignore_ascii_case(token))
     }
 
     /// The token for a Via header field.

@@ -91,7 +91,10 @@ impl<'a> Uri<'a> {
     /// # Errors
     /// When it breaks the grammar of its scheme.
     pub fn parse(raw: &'a [u8]) -> Result<Self, ValueError> {
-        all_consuming(uri).parse(raw).map(|(_, uri)| Self { raw, ..uri }).map_err(|_| MALFORMED)
+        all_consuming(uri)
+            .parse(raw)
+            .map(|(_, uri)| Self { raw, ..uri })
+            .map_err(|_| MALFORMED)
     }
 
     /// Whether the scheme is sip or sips.
@@ -103,7 +106,9 @@ impl<'a> Uri<'a> {
     /// The `transport` parameter, if it is there and names one that we know.
     #[must_use]
     pub fn transport(&self) -> Option<Transport> {
-        self.params.get(b"transport").and_then(Transport::from_token)
+        self.params
+            .get(b"transport")
+            .and_then(Transport::from_token)
     }
 
     /// Whether the `lr` parameter is there (with or without a value).
@@ -116,19 +121,23 @@ impl<'a> Uri<'a> {
     #[must_use]
     pub fn maddr(&self) -> Option<Host<'a>> {
         let value = self.params.get(b"maddr")?;
-        all_consuming(host).parse(value).ok().map(|(_, (host, _))| host)
+        all_consuming(host)
+            .parse(value)
+            .ok()
+            .map(|(_, (host, _))| host)
     }
 
     /// The port, or the one that a missing one stands for.
     #[must_use]
     pub fn port_or_default(&self) -> u16 {
-        self.port.unwrap_or_else(|| match (self.transport(), self.scheme) {
-            (Some(Transport::Ws), _) => 80,
-            (Some(Transport::Wss), _) => 443,
-            (_, Scheme::Sips) => 5061,
-            (Some(transport), _) => transport.default_port(),
-            (None, _) => 5060,
-        })
+        self.port
+            .unwrap_or_else(|| match (self.transport(), self.scheme) {
+                (Some(Transport::Ws), _) => 80,
+                (Some(Transport::Wss), _) => 443,
+                (_, Scheme::Sips) => 5061,
+                (Some(transport), _) => transport.default_port(),
+                (None, _) => 5060,
+            })
     }
 
     /// Whether the user parts are the same, escapes resolved (19.1.4).
@@ -143,12 +152,15 @@ impl<'a> Uri<'a> {
 
     /// The headers as pairs of name and value, escapes kept.
     pub fn header_pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        self.headers.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
-            match memchr::memchr(b'=', pair).and_then(|at| pair.split_at_checked(at)) {
-                Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
-                None => (pair, &b""[..]),
-            }
-        })
+        self.headers
+            .split(|b| *b == b'&')
+            .filter(|pair| !pair.is_empty())
+            .map(
+                |pair| match memchr::memchr(b'=', pair).and_then(|at| pair.split_at_checked(at)) {
+                    Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
+                    None => (pair, &b""[..]),
+                },
+            )
     }
 }
 
@@ -188,7 +200,11 @@ fn sip_equivalent(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 /// to count as well).
 fn params_match(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     a.params.iter().all(|param| {
-        match b.params.iter().find(|other| same_escaped(param.name, other.name, true)) {
+        match b
+            .params
+            .iter()
+            .find(|other| same_escaped(param.name, other.name, true))
+        {
             Some(other) => same_escaped(
                 param.value.unwrap_or_default(),
                 other.value.unwrap_or_default(),
@@ -220,7 +236,10 @@ fn tel_equivalent(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     let covered = |x: &Uri<'_>, y: &Uri<'_>| {
         x.params.iter().all(|param| {
             y.params.find(param.name).is_some_and(|other| {
-                let (v, w) = (param.value.unwrap_or_default(), other.value.unwrap_or_default());
+                let (v, w) = (
+                    param.value.unwrap_or_default(),
+                    other.value.unwrap_or_default(),
+                );
                 same_escaped(v, w, true)
             })
         })
@@ -232,9 +251,18 @@ fn tel_equivalent(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 /// one unless it is reserved (19.1.4), where escaping changes the meaning.
 fn same_escaped(a: &[u8], b: &[u8], fold_case: bool) -> bool {
     let fold = move |(byte, escaped): (u8, bool)| {
-        (if fold_case { byte.to_ascii_lowercase() } else { byte }, escaped)
+        (
+            if fold_case {
+                byte.to_ascii_lowercase()
+            } else {
+                byte
+            },
+            escaped,
+        )
     };
-    Escaped { rest: a }.map(fold).eq(Escaped { rest: b }.map(fold))
+    Escaped { rest: a }
+        .map(fold)
+        .eq(Escaped { rest: b }.map(fold))
 }
 
 /// Yields each character and whether it is an escaped reserved one.
@@ -257,7 +285,10 @@ impl Iterator for Escaped<'_> {
 }
 
 const fn is_reserved(b: u8) -> bool {
-    matches!(b, b';' | b'/' | b'?' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b',')
+    matches!(
+        b,
+        b';' | b'/' | b'?' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b','
+    )
 }
 
 /// The byte of an escape at the start of `bytes`, and what follows it.
@@ -265,7 +296,11 @@ fn escape_at(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let [b'%', high, low, rest @ ..] = bytes else {
         return None;
     };
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     Some((digit(*high)? << 4 | digit(*low)?, rest))
 }
 
@@ -286,17 +321,15 @@ pub fn escape_user(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Escapes for the name or value of a URI parameter.
 pub fn escape_param(bytes: &[u8], out: &mut Vec<u8>) {
-    let allowed = |b| {
-        lex::is_unreserved(b) || matches!(b, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$')
-    };
+    let allowed =
+        |b| lex::is_unreserved(b) || matches!(b, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$');
     escape(bytes, allowed, out);
 }
 
 /// Escapes for the value of a URI header.
 pub fn escape_header(bytes: &[u8], out: &mut Vec<u8>) {
-    let allowed = |b| {
-        lex::is_unreserved(b) || matches!(b, b'[' | b']' | b'/' | b'?' | b':' | b'+' | b'$')
-    };
+    let allowed =
+        |b| lex::is_unreserved(b) || matches!(b, b'[' | b']' | b'/' | b'?' | b':' | b'+' | b'$');
     escape(bytes, allowed, out);
 }
 
@@ -334,8 +367,11 @@ const fn is_tail_byte(b: u8) -> bool {
 }
 
 fn escapes_are_whole(bytes: &[u8]) -> bool {
-    memchr::memchr_iter(b'%', bytes)
-        .all(|at| bytes.get(at..).is_some_and(|tail| escape_at(tail).is_some()))
+    memchr::memchr_iter(b'%', bytes).all(|at| {
+        bytes
+            .get(at..)
+            .is_some_and(|tail| escape_at(tail).is_some())
+    })
 }
 
 fn allowed(bytes: &[u8], class: impl Fn(u8) -> bool) -> bool {
@@ -381,7 +417,17 @@ fn sip_uri<'a>(input: &'a [u8], scheme: Scheme<'a>) -> Parsed<'a, Uri<'a>> {
     let (input, (host, host_raw)) = host(input)?;
     let (input, port) = opt(preceded(tag(&b":"[..]), lex::port)).parse(input)?;
     let (input, (params, headers)) = tail(input)?;
-    let uri = Uri { scheme, user, password, host, host_raw, port, params, headers, raw: b"" };
+    let uri = Uri {
+        scheme,
+        user,
+        password,
+        host,
+        host_raw,
+        port,
+        params,
+        headers,
+        raw: b"",
+    };
     Ok((input, uri))
 }
 
@@ -403,14 +449,19 @@ fn tail(input: &[u8]) -> Parsed<'_, (Params<'_>, &[u8])> {
     let (params, headers) = match memchr::memchr(b'?', input) {
         Some(at) => {
             let (params, headers) = input.split_at_checked(at).unwrap_or_default();
-            (params, headers.get(1..).filter(|headers| !headers.is_empty()))
+            (
+                params,
+                headers.get(1..).filter(|headers| !headers.is_empty()),
+            )
         }
         None => (input, Some(&b""[..])),
     };
     let headers = headers.ok_or(nom::Err::Error(()))?;
     let named = |param: &[u8]| param.first().is_some_and(|b| *b != b'=');
     let params_ok = params.is_empty()
-        || params.strip_prefix(b";").is_some_and(|rest| rest.split(|b| *b == b';').all(named));
+        || params
+            .strip_prefix(b";")
+            .is_some_and(|rest| rest.split(|b| *b == b';').all(named));
     let headers_ok = headers.is_empty() || headers.split(|b| *b == b'&').all(named);
     if params_ok && headers_ok && allowed(params, is_tail_byte) && allowed(headers, is_tail_byte) {
         Ok((b"", (Params::new(params), headers)))
@@ -426,7 +477,11 @@ fn tel_uri(input: &[u8]) -> Parsed<'_, Uri<'_>> {
     };
     let (rest, number) = take_while1(is_number_byte).parse(input)?;
     let (rest, (params, headers)) = tail(rest)?;
-    if !headers.is_empty() || !number.iter().any(|b| b.is_ascii_hexdigit() || matches!(b, b'*' | b'#')) {
+    if !headers.is_empty()
+        || !number
+            .iter()
+            .any(|b| b.is_ascii_hexdigit() || matches!(b, b'*' | b'#'))
+    {
         return Err(nom::Err::Error(()));
     }
     let uri = Uri {
@@ -473,9 +528,10 @@ pub(crate) fn host(input: &[u8]) -> Parsed<'_, (Host<'_>, &[u8])> {
 
 fn ipv6_reference(input: &[u8]) -> Parsed<'_, Host<'_>> {
     let inside = take_till1(|b| b == b']');
-    map_opt(delimited(tag(&b"["[..]), inside, tag(&b"]"[..])), |text: &[u8]| {
-        std::str::from_utf8(text).ok()?.parse().ok().map(Host::V6)
-    })
+    map_opt(
+        delimited(tag(&b"["[..]), inside, tag(&b"]"[..])),
+        |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok().map(Host::V6),
+    )
     .parse(input)
 }
 
@@ -486,13 +542,19 @@ fn name_or_ipv4(input: &[u8]) -> Parsed<'_, Host<'_>> {
             return std::str::from_utf8(text).ok()?.parse().ok().map(Host::V4);
         }
         let labels = text.strip_suffix(b".").unwrap_or(text);
-        labels.split(|b| *b == b'.').all(|label| !label.is_empty()).then_some(Host::Name(text))
+        labels
+            .split(|b| *b == b'.')
+            .all(|label| !label.is_empty())
+            .then_some(Host::Name(text))
     })
     .parse(input)
 }
 
+/// A host, its bytes, and the port behind it.
+pub(crate) type HostPort<'a> = ((Host<'a>, &'a [u8]), Option<u16>);
+
 /// `hostport`, with white space around the colon as Via allows it.
-pub(crate) fn host_port(input: &[u8]) -> Parsed<'_, ((Host<'_>, &[u8]), Option<u16>)> {
+pub(crate) fn host_port(input: &[u8]) -> Parsed<'_, HostPort<'_>> {
     let (after, found) = host(input)?;
     match separated_pair(host, lex::separator(b":"), lex::port).parse(input) {
         Ok((rest, (host, port))) => Ok((rest, (host, Some(port)))),

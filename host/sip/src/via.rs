@@ -42,11 +42,13 @@ impl<'a> Via<'a> {
     /// When it breaks the grammar of `via-parm`.
     pub fn parse(value: &'a [u8]) -> Result<Self, ValueError> {
         let value = lex::trim(value);
-        let (_, (via, params)) =
-            all_consuming((sent, terminated(lex::header_params, lex::lws0)))
-                .parse(value)
-                .map_err(|_| ValueError::Malformed("Via"))?;
-        Ok(Self { params: Params::new(params), ..via })
+        let (_, (via, params)) = all_consuming((sent, terminated(lex::header_params, lex::lws0)))
+            .parse(value)
+            .map_err(|_| ValueError::Malformed("Via"))?;
+        Ok(Self {
+            params: Params::new(params),
+            ..via
+        })
     }
 
     /// Reads what is needed to answer a request whose Via is otherwise broken:
@@ -55,11 +57,13 @@ impl<'a> Via<'a> {
     /// # Errors
     /// When not even sent-by is readable.
     pub fn parse_lenient(value: &'a [u8]) -> Result<Self, ValueError> {
-        let (rest, via) =
-            sent(lex::trim(value)).map_err(|_| ValueError::Malformed("Via"))?;
+        let (rest, via) = sent(lex::trim(value)).map_err(|_| ValueError::Malformed("Via"))?;
         let rest = lex::trim(rest);
         let params = if rest.starts_with(b";") { rest } else { b"" };
-        Ok(Self { params: Params::new(params), ..via })
+        Ok(Self {
+            params: Params::new(params),
+            ..via
+        })
     }
 
     /// The transport, if it is one that we know.
@@ -71,23 +75,30 @@ impl<'a> Via<'a> {
     /// The `branch` parameter.
     #[must_use]
     pub fn branch(&self) -> Option<&'a [u8]> {
-        self.params.get(b"branch").filter(|branch| !branch.is_empty())
+        self.params
+            .get(b"branch")
+            .filter(|branch| !branch.is_empty())
     }
 
     /// Whether the branch identifies a transaction by itself (RFC 3261 17.2.3).
     #[must_use]
     pub fn has_cookie(&self) -> bool {
-        self.branch().and_then(|branch| branch.get(..MAGIC_COOKIE.len())).is_some_and(|prefix| {
-            // Matched without case, as RFC 3261 7.3.1 asks for tokens.
-            prefix.eq_ignore_ascii_case(MAGIC_COOKIE)
-        })
+        self.branch()
+            .and_then(|branch| branch.get(..MAGIC_COOKIE.len()))
+            .is_some_and(|prefix| {
+                // Matched without case, as RFC 3261 7.3.1 asks for tokens.
+                prefix.eq_ignore_ascii_case(MAGIC_COOKIE)
+            })
     }
 
     /// The `received` parameter as an address, with or without brackets.
     #[must_use]
     pub fn received(&self) -> Option<IpAddr> {
         let text = self.params.get(b"received")?;
-        let text = text.strip_prefix(b"[").and_then(|t| t.strip_suffix(b"]")).unwrap_or(text);
+        let text = text
+            .strip_prefix(b"[")
+            .and_then(|t| t.strip_suffix(b"]"))
+            .unwrap_or(text);
         std::str::from_utf8(text).ok()?.parse().ok()
     }
 
@@ -95,7 +106,12 @@ impl<'a> Via<'a> {
     #[must_use]
     pub fn rport(&self) -> Option<Option<u16>> {
         let value = self.params.find(b"rport")?.value;
-        Some(value.and_then(lex::decimal).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0))
+        Some(
+            value
+                .and_then(lex::decimal)
+                .and_then(|n| u16::try_from(n).ok())
+                .filter(|n| *n != 0),
+        )
     }
 
     /// The `maddr` parameter's bytes.
@@ -133,8 +149,8 @@ pub fn write_received(value: &[u8], via: &Via<'_>, source: SocketAddr, out: &mut
         return false;
     }
     let head = value.len().saturating_sub(via.params.raw().len());
-    let head = crate::span::span_within(value, via.params.raw())
-        .map_or(head, |span| span.start as usize);
+    let head =
+        crate::span::span_within(value, via.params.raw()).map_or(head, |span| span.start as usize);
     out.extend_from_slice(lex::trim(value.get(..head).unwrap_or(value)));
     for param in via.params {
         if param.name.eq_ignore_ascii_case(b"received") {
@@ -166,5 +182,16 @@ fn sent(input: &[u8]) -> Parsed<'_, Via<'_>> {
     }
     let (rest, ((host, host_raw), port)) = uri::host_port(rest)?;
     let params = Params::default();
-    Ok((rest, Via { protocol, version, transport, host, host_raw, port, params }))
+    Ok((
+        rest,
+        Via {
+            protocol,
+            version,
+            transport,
+            host,
+            host_raw,
+            port,
+            params,
+        },
+    ))
 }

@@ -5,6 +5,8 @@
 //! sandbox that implements [`PolicyHost`] is `sipbox-wasm`; what a verdict does
 //! is the shard's business.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -207,9 +209,30 @@ pub struct Facts {
     pub route_params: Bytes,
 }
 
+/// The policy versions that a transaction began with, as whoever runs the
+/// policies knows them: opaque to the core, which only keeps it.
+#[derive(Clone)]
+pub struct PolicyVersions(pub Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for PolicyVersions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PolicyVersions")
+    }
+}
+
+impl PartialEq for PolicyVersions {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for PolicyVersions {}
+
 /// What a transaction keeps between its hooks on behalf of the policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallState {
+    /// The versions that later hooks are called in.
+    pub versions: Option<PolicyVersions>,
     /// Variables, in the order of their first setting.
     pub vars: SmallVec<[(String, String); 2]>,
     /// The user that `auth.check` confirmed.

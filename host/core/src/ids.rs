@@ -47,6 +47,27 @@ pub struct SendToken {
     pub(crate) attempt: u8,
 }
 
+impl SendToken {
+    /// As a number, for a network that knows nothing of transactions.
+    #[must_use]
+    pub fn to_bits(self) -> u128 {
+        u128::from(self.place.shard)
+            | u128::from(self.place.slot) << 8
+            | u128::from(self.place.generation) << 40
+            | u128::from(self.attempt) << 72
+    }
+
+    /// The token that [`SendToken::to_bits`] made a number of.
+    #[must_use]
+    pub fn from_bits(bits: u128) -> Self {
+        // Each part is cut to the width that it was written with.
+        let part = |shift: u32| u32::try_from(bits >> shift & 0xffff_ffff).unwrap_or_default();
+        let byte = |shift: u32| u8::try_from(bits >> shift & 0xff).unwrap_or_default();
+        let place = Place { shard: byte(0), slot: part(8), generation: part(40) };
+        Self { place, attempt: byte(72) }
+    }
+}
+
 /// What a name look-up is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResolveToken {
@@ -229,6 +250,14 @@ fn decode(text: &[u8]) -> Option<[u8; PAYLOAD]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_send_token_survives_being_a_number() {
+        let place = Place { shard: 254, slot: 0x00ff_ffff, generation: 0x00ab_cdef };
+        let token = SendToken { place, attempt: 255 };
+        assert_eq!(SendToken::from_bits(token.to_bits()), token);
+    }
+
 
     fn ids() -> Ids {
         Ids::new([7; 16], 3, 0x0012_3456)

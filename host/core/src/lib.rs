@@ -4,7 +4,9 @@
 //! or resolved comes out as values. No clock, socket, file or global lives
 //! here, so everything runs under simulated time and loss.
 
+pub mod auth;
 pub mod decision;
+pub mod chain;
 pub mod flow;
 pub mod ids;
 pub mod location;

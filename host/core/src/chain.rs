@@ -1,0 +1,339 @@
+//! The policy chain: in which order policies are asked, what the next one sees,
+//! what a failure discards, and what happens when nobody decides.
+//!
+//! The sandbox behind [`PolicyHost`] runs one hook of one policy; what its
+//! verdict does is the shard's business, and committing the staged writes the
+//! driver's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sipbox_sip::{EditList, EditError, HeaderId, Method, OwnedMessage, ParseError};
+use smallvec::SmallVec;
+
+use crate::decision::ArmedSet;
+use crate::policy::{
+    Armed, BranchCall, CallState, Capabilities, Edit, Effect, Facts, Failure, HookCall, HookFailure,
+    HookInput, HookOutput, PolicyHost, RelayPlan, Reply, Verdict,
+};
+
+/// A hook of the chain that ended without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The policy's position.
+    pub policy: usize,
+    /// Why.
+    pub reason: HookFailure,
+}
+
+/// What a chain decided about a request.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The verdict; [`Verdict::Next`] only of a failure hook: the best response goes on.
+    pub verdict: Verdict,
+    /// The request, as the chain edited it.
+    pub request: OwnedMessage,
+    /// What the transaction remembers.
+    pub state: CallState,
+    /// Hooks asked for.
+    pub armed: ArmedSet,
+    /// Writes to be committed with the verdict.
+    pub effects: SmallVec<[Effect; 1]>,
+    /// The policy that decided; `None`: the chain ended, or the fallback applies.
+    pub by: Option<usize>,
+    /// The failure whose fallback applies.
+    pub failed: Option<Failed>,
+}
+
+/// Runs one chain for one message.
+pub struct ChainRun<'a> {
+    /// Runs the policies.
+    pub host: &'a mut dyn PolicyHost,
+    /// How many there are.
+    pub policies: usize,
+    /// What is not in the bytes.
+    pub facts: Arc<Facts>,
+    /// The tenant's capabilities.
+    pub capabilities: Arc<dyn Capabilities>,
+}
+
+impl ChainRun<'_> {
+    /// Asks the policies in order until one decides.
+    ///
+    /// The fallback after a failure: in-dialog requests are relayed as they are,
+    /// others get 503. A chain that ends without a verdict relays in-dialog
+    /// requests along their route set and answers others 404. For an ACK any reply
+    /// means drop (RFC 3261 17: an ACK is never answered).
+    pub fn on_request(&mut self, request: OwnedMessage, state: CallState) -> Outcome {
+        let received = request.clone();
+        let begun = state.clone();
+        let mut call = self.call(request, None, state);
+        let mut armed = ArmedSet::from_elem(Armed::default(), self.policies);
+        for policy in 0..self.policies {
+            let verdict = match self.ask(policy, HookInput::Request, &mut call) {
+                Ok(HookOutput::Verdict(verdict)) => verdict,
+                Ok(_absent) => continue,
+                Err(reason) => return self.fallback(received, begun, Failed { policy, reason }),
+            };
+            if let Some(slot) = armed.get_mut(policy) {
+                *slot = std::mem::take(&mut call.armed);
+            }
+            if verdict != Verdict::Next {
+                return outcome(call, armed, never_answer_ack(&received, verdict), Some(policy));
+            }
+        }
+        let verdict = if self.facts.in_dialog {
+            Verdict::Relay(RelayPlan::default())
+        } else {
+            Verdict::Reply(Reply { status: 404, ..Reply::default() })
+        };
+        outcome(call, armed, never_answer_ack(&received, verdict), None)
+    }
+
+    /// Asks the policies that armed `on-failure`, the last of the chain first. A
+    /// policy that is to be asked again arms again. After a failure of a policy, or
+    /// if all say next, the best response goes upstream.
+    pub fn on_failure(
+        &mut self,
+        request: OwnedMessage,
+        response: Option<OwnedMessage>,
+        failure: &Failure,
+        state: CallState,
+        mut armed: ArmedSet,
+    ) -> Outcome {
+        let mut call = self.call(request, response, state);
+        for policy in (0..self.policies).rev() {
+            let Some(slot) = armed.get_mut(policy) else { continue };
+            if !std::mem::take(&mut slot.failure) {
+                continue;
+            }
+            let before = call.request.clone();
+            let verdict = match self.ask(policy, HookInput::Failure(failure.clone()), &mut call) {
+                Ok(HookOutput::Verdict(verdict)) => verdict,
+                Ok(_absent) => continue,
+                Err(reason) => {
+                    call.request = before;
+                    call.effects.clear();
+                    let failed = Some(Failed { policy, reason });
+                    return Outcome { failed, ..outcome(call, armed, Verdict::Next, None) };
+                }
+            };
+            let again = std::mem::take(&mut call.armed);
+            slot.branch |= again.branch;
+            slot.reply |= again.reply;
+            slot.failure = again.failure;
+            if verdict != Verdict::Next {
+                return outcome(call, armed, verdict, Some(policy));
+            }
+        }
+        outcome(call, armed, Verdict::Next, None)
+    }
+
+    /// Asks the policies that armed `on-branch`, in order. A branch is tried if all
+    /// keep it; one whose policy failed is not, since nobody knows what it was to
+    /// be edited to. The request comes back as edited for this branch.
+    pub fn on_branch(
+        &mut self,
+        request: OwnedMessage,
+        branch: &BranchCall,
+        state: CallState,
+        armed: &ArmedSet,
+    ) -> HookResult {
+        let mut call = self.call(request, None, state);
+        for policy in (0..self.policies).filter(|p| armed.get(*p).is_some_and(|a| a.branch)) {
+            match self.ask(policy, HookInput::Branch(branch.clone()), &mut call) {
+                Ok(HookOutput::Branch(false)) => return HookResult::new(call, false),
+                Ok(_kept) => {}
+                Err(reason) => {
+                    let failed = Some(Failed { policy, reason });
+                    return HookResult { failed, ..HookResult::new(call, false) };
+                }
+            }
+        }
+        HookResult::new(call, true)
+    }
+
+    /// Asks the policies that armed `on-reply`, the last of the chain first. The
+    /// response comes back as edited; after a failure as the earlier ones left it.
+    pub fn on_reply(
+        &mut self,
+        request: OwnedMessage,
+        response: OwnedMessage,
+        state: CallState,
+        armed: &ArmedSet,
+    ) -> HookResult {
+        let mut call = self.call(request, Some(response), state);
+        let mut result = Ok(true);
+        for policy in (0..self.policies).rev() {
+            if !armed.get(policy).is_some_and(|armed| armed.reply) {
+                continue;
+            }
+            match self.ask(policy, HookInput::Reply, &mut call) {
+                Ok(HookOutput::Reply(false)) => {
+                    result = Ok(false);
+                    break;
+                }
+                Ok(_forwarded) => {}
+                Err(reason) => {
+                    result = Err(Failed { policy, reason });
+                    break;
+                }
+            }
+        }
+        let (keep, failed) = match result {
+            Ok(keep) => (keep, None),
+            Err(failed) => (true, Some(failed)),
+        };
+        let response = call.response.take();
+        HookResult { failed, message: response, ..HookResult::new(call, keep) }
+    }
+
+    fn call(
+        &self,
+        request: OwnedMessage,
+        response: Option<OwnedMessage>,
+        state: CallState,
+    ) -> HookCall {
+        HookCall {
+            request,
+            response,
+            facts: Arc::clone(&self.facts),
+            state,
+            armed: Armed::default(),
+            edits: Vec::new(),
+            effects: Vec::new(),
+            capabilities: Arc::clone(&self.capabilities),
+        }
+    }
+
+    /// One hook of one policy; its edits are applied for the next one.
+    fn ask(
+        &mut self,
+        policy: usize,
+        input: HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure> {
+        let on_reply = input == HookInput::Reply;
+        let output = self.host.call(policy, input, call)?;
+        if call.edits.is_empty() {
+            return Ok(output);
+        }
+        let edits = std::mem::take(&mut call.edits);
+        let message = match (on_reply, call.response.as_mut()) {
+            (true, Some(response)) => response,
+            _ => &mut call.request,
+        };
+        // The sandbox checked each edit when it was asked for; what is left can
+        // only be edits that contradict each other.
+        *message = apply(message, &edits)
+            .map_err(|error| HookFailure::BadVerdict(format!("edits: {error}")))?;
+        Ok(output)
+    }
+
+    fn fallback(&self, request: OwnedMessage, state: CallState, failed: Failed) -> Outcome {
+        let verdict = if self.facts.in_dialog {
+            Verdict::Relay(RelayPlan::default())
+        } else {
+            let warning = format!("399 sipbox \"policy failed: {}\"", failed.reason.name());
+            Verdict::Reply(Reply {
+                status: 503,
+                headers: vec![("Warning".to_owned(), warning)],
+                ..Reply::default()
+            })
+        };
+        Outcome {
+            verdict: never_answer_ack(&request, verdict),
+            request,
+            state,
+            armed: ArmedSet::from_elem(Armed::default(), self.policies),
+            effects: SmallVec::new(),
+            by: None,
+            failed: Some(failed),
+        }
+    }
+}
+
+/// What the policies made of a branch or of a response.
+#[derive(Clone, Debug)]
+pub struct HookResult {
+    /// Whether the branch is tried, or the response forwarded.
+    pub keep: bool,
+    /// The request for this branch; the response in [`ChainRun::on_reply`].
+    pub message: Option<OwnedMessage>,
+    /// What the transaction remembers.
+    pub state: CallState,
+    /// The failure that ended the round.
+    pub failed: Option<Failed>,
+}
+
+impl HookResult {
+    fn new(call: HookCall, keep: bool) -> Self {
+        Self { keep, message: Some(call.request), state: call.state, failed: None }
+    }
+}
+
+fn outcome(call: HookCall, armed: ArmedSet, verdict: Verdict, by: Option<usize>) -> Outcome {
+    Outcome {
+        verdict,
+        request: call.request,
+        state: call.state,
+        armed,
+        effects: call.effects.into(),
+        by,
+        failed: None,
+    }
+}
+
+fn never_answer_ack(request: &OwnedMessage, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Reply(_) | Verdict::ReplyStateless(_) | Verdict::Redirect(_)
+            if request.as_ref().method() == Method::Ack =>
+        {
+            Verdict::Drop
+        }
+        other => other,
+    }
+}
+
+/// Why edits could not be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// An edit contradicts another one or is ill-formed.
+    #[error("{0}")]
+    Edit(#[from] EditError),
+    /// The result is no message.
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+}
+
+/// The message with the edits applied, indexed anew.
+///
+/// # Errors
+/// When the edits contradict each other.
+pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, ApplyError> {
+    let view = message.as_ref();
+    let mut list = EditList::new();
+    for edit in edits {
+        match edit {
+            Edit::SetHeader(name, value) => {
+                list.set_header(view, name.as_bytes(), value.as_bytes())?;
+            }
+            Edit::AddHeader(name, value) => {
+                list.append_header(view, name.as_bytes(), value.as_bytes())?;
+            }
+            Edit::RemoveHeader(name) => list.remove_header(view, name.as_bytes())?,
+            Edit::SetRequestUri(uri) => list.set_request_uri(view, uri.as_bytes())?,
+            Edit::SetBody(body) => {
+                list.set_header(view, HeaderId::ContentType, body.content_type.as_bytes())?;
+                list.set_body(view, &body.bytes)?;
+            }
+        }
+    }
+    let mut bytes = Vec::with_capacity(view.bytes().len().saturating_add(256));
+    list.write(view, &mut bytes)?;
+    Ok(OwnedMessage::parse(Bytes::from(bytes))?)
+}
+
+#[cfg(test)]
+mod tests;

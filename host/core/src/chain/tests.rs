@@ -1,0 +1,276 @@
+//! The order of a chain, with policies that are closures.
+
+use bytes::Bytes;
+use sipbox_sip::Transport;
+
+use super::*;
+use crate::flow::{Flow, ListenerId, TenantId};
+use crate::policy::{
+    AuthOutcome, BindingView, CallError, Direction, LogLevel, Realm, RouteOutcome, SaveLimits,
+    SaveOutcome, Target,
+};
+use crate::time::WallTime;
+
+struct NoCapabilities;
+
+impl Capabilities for NoCapabilities {
+    fn check(&self, _: &HookCall, _: &Realm) -> Result<AuthOutcome, CallError> {
+        Ok(AuthOutcome::None)
+    }
+    fn lookup(&self, _: &HookCall, _: &str) -> Result<Vec<BindingView>, CallError> {
+        Ok(Vec::new())
+    }
+    fn save(&self, _: &HookCall, _: &str, _: &SaveLimits) -> Result<SaveOutcome, CallError> {
+        Ok(SaveOutcome::Saved(1))
+    }
+    fn remove(&self, _: &HookCall, _: &str) -> Result<u32, CallError> {
+        Ok(0)
+    }
+    fn log(&self, _: &HookCall, _: &str, _: LogLevel, _: &str) {}
+}
+
+type Script<'a> =
+    dyn FnMut(usize, &HookInput, &mut HookCall) -> Result<HookOutput, HookFailure> + 'a;
+
+struct Scripted<'a>(&'a mut Script<'a>);
+
+impl PolicyHost for Scripted<'_> {
+    fn call(
+        &mut self,
+        policy: usize,
+        input: HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure> {
+        (self.0)(policy, &input, call)
+    }
+}
+
+fn facts(in_dialog: bool) -> Arc<Facts> {
+    Arc::new(Facts {
+        tenant: TenantId(0),
+        tenant_name: "t".into(),
+        listener_name: "l".into(),
+        flow: Flow {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            peer: ([127, 0, 0, 1], 5070).into(),
+            connection: None,
+        },
+        now: WallTime(0),
+        in_dialog,
+        direction: Direction::Unknown,
+        route_outcome: RouteOutcome::None,
+        route_params: Bytes::new(),
+    })
+}
+
+fn message(first_line: &str) -> OwnedMessage {
+    let text = format!(
+        "{first_line}\r\nVia: SIP/2.0/UDP a.example;branch=z9hG4bK1\r\nFrom: <sip:a@a>;tag=1\r\n\
+         To: <sip:b@b>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+    OwnedMessage::parse(Bytes::from(text)).unwrap()
+}
+
+fn invite() -> OwnedMessage {
+    message("INVITE sip:b@b SIP/2.0")
+}
+
+fn with_chain<T>(
+    policies: usize,
+    in_dialog: bool,
+    script: &mut Script<'_>,
+    test: impl FnOnce(&mut ChainRun<'_>) -> T,
+) -> T {
+    let mut script = |p: usize, i: &HookInput, c: &mut HookCall| script(p, i, c);
+    let mut host = Scripted(&mut script);
+    test(&mut ChainRun {
+        host: &mut host,
+        policies,
+        facts: facts(in_dialog),
+        capabilities: Arc::new(NoCapabilities),
+    })
+}
+
+fn subject(message: &OwnedMessage) -> Option<String> {
+    message.as_ref().header(HeaderId::Subject).map(|v| String::from_utf8_lossy(v).into_owned())
+}
+
+const NEXT: Result<HookOutput, HookFailure> = Ok(HookOutput::Verdict(Verdict::Next));
+
+fn reply(status: u16) -> Result<HookOutput, HookFailure> {
+    Ok(HookOutput::Verdict(Verdict::Reply(Reply { status, ..Reply::default() })))
+}
+
+#[test]
+fn policies_are_asked_in_order_until_one_decides_and_see_the_edits_of_those_before() {
+    let mut seen = Vec::new();
+    let outcome = with_chain(
+        3,
+        false,
+        &mut |policy, _, call| {
+            seen.push((policy, subject(&call.request)));
+            call.edits.push(Edit::SetHeader("Subject".into(), format!("{policy}")));
+            if policy == 1 { reply(403) } else { NEXT }
+        },
+        |chain| chain.on_request(invite(), CallState::default()),
+    );
+    assert_eq!(seen, [(0, None), (1, Some("0".to_owned()))]);
+    assert_eq!(outcome.by, Some(1));
+    assert_eq!(subject(&outcome.request).as_deref(), Some("1"));
+    assert!(matches!(outcome.verdict, Verdict::Reply(Reply { status: 403, .. })));
+}
+
+#[test]
+fn an_empty_chain_answers_404_and_relays_within_dialogs() {
+    let run = |in_dialog| {
+        with_chain(0, in_dialog, &mut |_, _, _| NEXT, |chain| {
+            chain.on_request(invite(), CallState::default()).verdict
+        })
+    };
+    assert!(matches!(run(false), Verdict::Reply(Reply { status: 404, .. })));
+    assert_eq!(run(true), Verdict::Relay(RelayPlan::default()));
+}
+
+#[test]
+fn an_ack_is_never_answered() {
+    let ack = message("ACK sip:b@b SIP/2.0");
+    for policies in [0, 1] {
+        let outcome = with_chain(policies, false, &mut |_, _, _| reply(200), |chain| {
+            chain.on_request(ack.clone(), CallState::default())
+        });
+        assert_eq!(outcome.verdict, Verdict::Drop);
+    }
+}
+
+#[test]
+fn a_trap_discards_all_that_was_staged_and_answers_503_with_its_reason() {
+    let script = &mut |policy: usize, _: &HookInput, call: &mut HookCall| {
+        if policy == 1 {
+            return Err(HookFailure::Cpu);
+        }
+        call.edits.push(Edit::AddHeader("Subject".into(), "x".into()));
+        call.effects.push(Effect::RemoveLocation { aor: "a@b".into() });
+        call.state.vars.push(("k".into(), "v".into()));
+        NEXT
+    };
+    let outcome =
+        with_chain(2, false, script, |chain| chain.on_request(invite(), CallState::default()));
+    let Verdict::Reply(reply) = &outcome.verdict else { panic!("{:?}", outcome.verdict) };
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.headers, [("Warning".to_owned(), "399 sipbox \"policy failed: cpu\"".into())]);
+    assert_eq!(outcome.failed, Some(Failed { policy: 1, reason: HookFailure::Cpu }));
+    assert_eq!(outcome.state, CallState::default());
+    assert!(outcome.effects.is_empty());
+    assert_eq!(outcome.request.buffer(), invite().buffer());
+}
+
+#[test]
+fn a_trap_within_a_dialog_relays_the_request_as_it_came() {
+    let outcome =
+        with_chain(1, true, &mut |_, _, _| Err(HookFailure::Trap("x".into())), |chain| {
+            chain.on_request(invite(), CallState::default())
+        });
+    assert_eq!(outcome.verdict, Verdict::Relay(RelayPlan::default()));
+}
+
+#[test]
+fn hooks_are_armed_by_policy_and_replies_pass_in_reverse() {
+    let armed = with_chain(
+        3,
+        false,
+        &mut |policy, _, call| {
+            call.armed = Armed { reply: policy != 1, ..Armed::default() };
+            if policy == 2 { reply(200) } else { NEXT }
+        },
+        |chain| chain.on_request(invite(), CallState::default()).armed,
+    );
+    let mut order = Vec::new();
+    let result = with_chain(
+        3,
+        false,
+        &mut |policy, _, call| {
+            let response = call.response.as_ref().unwrap();
+            order.push((policy, subject(response)));
+            call.edits.push(Edit::SetHeader("Subject".into(), format!("{policy}")));
+            Ok(HookOutput::Reply(true))
+        },
+        |chain| {
+            chain.on_reply(invite(), message("SIP/2.0 180 Ringing"), CallState::default(), &armed)
+        },
+    );
+    assert_eq!(order, [(2, None), (0, Some("2".to_owned()))]);
+    assert!(result.keep);
+    assert_eq!(subject(&result.message.unwrap()).as_deref(), Some("0"));
+}
+
+#[test]
+fn a_failed_reply_hook_forwards_what_the_earlier_ones_made() {
+    let armed = ArmedSet::from_elem(Armed { reply: true, ..Armed::default() }, 2);
+    let result = with_chain(
+        2,
+        false,
+        &mut |policy, _, call| {
+            if policy == 0 {
+                return Err(HookFailure::Memory);
+            }
+            call.edits.push(Edit::SetHeader("Subject".into(), "1".into()));
+            Ok(HookOutput::Reply(true))
+        },
+        |chain| {
+            chain.on_reply(invite(), message("SIP/2.0 200 OK"), CallState::default(), &armed)
+        },
+    );
+    assert!(result.keep);
+    assert_eq!(subject(&result.message.unwrap()).as_deref(), Some("1"));
+    assert_eq!(result.failed, Some(Failed { policy: 0, reason: HookFailure::Memory }));
+}
+
+#[test]
+fn the_failure_hook_must_be_armed_again_and_next_leaves_the_best_response() {
+    let armed = ArmedSet::from_elem(Armed { failure: true, ..Armed::default() }, 2);
+    let mut order = Vec::new();
+    let outcome = with_chain(
+        2,
+        false,
+        &mut |policy, input, call| {
+            assert!(matches!(input, HookInput::Failure(failure) if failure.status == 486));
+            order.push(policy);
+            call.armed.failure = policy == 1;
+            NEXT
+        },
+        |chain| {
+            let failure = Failure { status: 486, ..Failure::default() };
+            chain.on_failure(invite(), None, &failure, CallState::default(), armed)
+        },
+    );
+    assert_eq!(order, [1, 0]);
+    assert_eq!(outcome.verdict, Verdict::Next);
+    assert!(outcome.armed[1].failure && !outcome.armed[0].failure);
+}
+
+#[test]
+fn a_branch_is_tried_only_if_every_armed_policy_keeps_it() {
+    let branch = BranchCall {
+        target: Target {
+            destination: crate::policy::Destination::Registered("a@b".into()),
+            q: 1000,
+            id: 7,
+            options: Vec::new(),
+        },
+    };
+    let armed = ArmedSet::from_elem(Armed { branch: true, ..Armed::default() }, 3);
+    for (answers, keep) in [
+        ([Ok(true), Ok(true), Ok(true)], true),
+        ([Ok(true), Ok(false), Ok(true)], false),
+        ([Ok(true), Ok(true), Err(HookFailure::Budget)], false),
+    ] {
+        let result = with_chain(
+            3,
+            false,
+            &mut |policy, _, _| answers[policy].clone().map(HookOutput::Branch),
+            |chain| chain.on_branch(invite(), &branch, CallState::default(), &armed),
+        );
+        assert_eq!(result.keep, keep, "{answers:?}");
+    }
+}

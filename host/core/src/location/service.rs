@@ -1,0 +1,604 @@
+//! The location service as a whole: shards behind mutexes, one locked at a time,
+//! and the operations on them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sipbox_sip::{Message, Uri};
+use smallvec::SmallVec;
+
+use super::aor::Aor;
+use super::binding::{Binding, Bindings, sort};
+use super::hash::KeyedState;
+use super::register::{ContactUpdate, Contacts, Register};
+use super::row::{Change, ChangeKind, LocationRow, received_uri};
+use super::rules::{Refused, Step, Steps, judge, same_uri, standing};
+use super::shard::{Record, Shard};
+use crate::flow::{Flow, ListenerId, TenantId};
+use crate::policy::SaveLimits;
+use crate::time::WallTime;
+
+/// Bindings of all tenants.
+#[derive(Debug)]
+pub struct LocationService {
+    shards: Box<[Mutex<Shard>]>,
+    keyed: KeyedState,
+    next_id: AtomicU64,
+    next_sequence: AtomicU64,
+    /// The shard that [`LocationService::expire`] looks at next.
+    turn: AtomicUsize,
+}
+
+/// A REGISTER that may be committed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    tenant: TenantId,
+    aor: Aor,
+    register: Register,
+    flow: Option<Flow>,
+    socket: Arc<str>,
+    limits: SaveLimits,
+    standing: u32,
+}
+
+impl Plan {
+    /// How many bindings will stand.
+    #[must_use]
+    pub fn standing(&self) -> u32 {
+        self.standing
+    }
+
+    /// The address of record.
+    #[must_use]
+    pub fn aor(&self) -> &Aor {
+        &self.aor
+    }
+
+    /// The Path values, which the 200 repeats (RFC 3327 section 5.3).
+    #[must_use]
+    pub fn path(&self) -> &[Box<str>] {
+        &self.register.path
+    }
+}
+
+/// What a REGISTER comes to.
+#[derive(Clone, Debug)]
+pub enum Planned {
+    /// It changes bindings, once committed.
+    Save(Plan),
+    /// It only asks; these stand.
+    Query(Bindings),
+}
+
+/// What a commit did.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The changes, for the sink; possibly none.
+    pub changes: SmallVec<[Change; 1]>,
+    /// The bindings that stand now, in order.
+    pub bindings: Bindings,
+    tenant: TenantId,
+    aor: Arc<Aor>,
+    previous: Option<Record>,
+    version: u64,
+}
+
+impl Commit {
+    /// The address of record.
+    #[must_use]
+    pub fn aor(&self) -> &Arc<Aor> {
+        &self.aor
+    }
+}
+
+/// A contact that an operator adds (OpenSIPS's `ul_add`).
+#[derive(Clone, Debug)]
+pub struct NewContact {
+    /// The URI.
+    pub uri: String,
+    /// Preference in thousandths.
+    pub q: u16,
+    /// Seconds; `None` is permanent.
+    pub expires: Option<u32>,
+    /// Path values, first hop first.
+    pub path: Vec<String>,
+    /// Allowed methods, see [`super::method_mask`].
+    pub methods: Option<u32>,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Addresses of record with at least one binding.
+    pub aors: usize,
+    /// Bindings.
+    pub bindings: usize,
+}
+
+/// What [`LocationService::load`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Rows that are bindings now.
+    pub bindings: usize,
+    /// Rows that had ended.
+    pub ended: usize,
+    /// Rows whose domain no tenant has, or that name no address of record.
+    pub foreign: usize,
+}
+
+impl LocationService {
+    /// An empty service of `shards` shards (at least one) whose maps are seeded
+    /// by a secret key.
+    #[must_use]
+    pub fn new(shards: usize, key: &[u8; 16]) -> Self {
+        let keyed = KeyedState::new(key);
+        Self {
+            shards: (0..shards.max(1))
+                .map(|_| Mutex::new(Shard::new(&keyed)))
+                .collect(),
+            keyed,
+            next_id: AtomicU64::new(1),
+            next_sequence: AtomicU64::new(1),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// What a REGISTER would do. Nothing changes.
+    ///
+    /// `flow` is where it came from, `socket` the text of the socket that
+    /// received it, such as `udp:192.0.2.1:5060`.
+    ///
+    /// # Errors
+    /// How it is to be answered instead.
+    pub fn plan(
+        &self,
+        tenant: TenantId,
+        aor: &Aor,
+        message: &Message<'_>,
+        source: (Flow, &Arc<str>),
+        wall: WallTime,
+        limits: &SaveLimits,
+    ) -> Result<Planned, Refused> {
+        let register = Register::read(message)?;
+        if register.contacts == Contacts::Query {
+            return Ok(Planned::Query(self.lookup(tenant, aor, wall)));
+        }
+        let shard = self.shard(tenant, aor);
+        let steps = judge(shard.bindings(tenant, aor), &register, limits, wall)?;
+        drop(shard);
+        Ok(Planned::Save(Plan {
+            tenant,
+            aor: aor.clone(),
+            register,
+            flow: Some(source.0),
+            socket: source.1.clone(),
+            limits: limits.clone(),
+            standing: u32::try_from(standing(&steps)).unwrap_or(u32::MAX),
+        }))
+    }
+
+    /// Carries out a plan, judged again by what stands now.
+    ///
+    /// # Errors
+    /// When another REGISTER came between and this one fails after it.
+    pub fn commit(&self, plan: &Plan, wall: WallTime) -> Result<Commit, Refused> {
+        let mut shard = self.shard(plan.tenant, &plan.aor);
+        let bindings = shard.bindings(plan.tenant, &plan.aor);
+        let steps = judge(bindings, &plan.register, &plan.limits, wall)?;
+        Ok(self.carry_out(&mut shard, plan, &steps, wall))
+    }
+
+    /// Puts back what stood before a commit that could not be made durable,
+    /// unless the address of record has changed since. Whether it did.
+    pub fn rollback(&self, commit: &Commit) -> bool {
+        let mut shard = self.shard(commit.tenant, &commit.aor);
+        let unchanged = match shard.0.get(commit.tenant, &commit.aor) {
+            Some(record) => record.version == commit.version,
+            None => commit.bindings.is_empty(),
+        };
+        if unchanged {
+            let previous = commit.previous.clone();
+            let record = previous.unwrap_or_else(|| Record {
+                bindings: Bindings::new(),
+                version: 0,
+            });
+            shard.0.replace(commit.tenant, &commit.aor, record);
+        }
+        unchanged
+    }
+
+    /// The bindings that hold, best q first, then the latest.
+    #[must_use]
+    pub fn lookup(&self, tenant: TenantId, aor: &Aor, wall: WallTime) -> Bindings {
+        let shard = self.shard(tenant, aor);
+        shard
+            .bindings(tenant, aor)
+            .iter()
+            .filter(|b| b.holds(wall))
+            .cloned()
+            .collect()
+    }
+
+    /// Adds a contact, or replaces the one with an equivalent URI.
+    ///
+    /// # Errors
+    /// 400 for a URI that is none.
+    pub fn add(
+        &self,
+        tenant: TenantId,
+        aor: &Aor,
+        contact: NewContact,
+        wall: WallTime,
+    ) -> Result<Commit, Refused> {
+        if Uri::parse(contact.uri.as_bytes()).is_err() {
+            return Err(Refused::new(400, "Malformed Contact"));
+        }
+        let permanent = contact.expires.is_none();
+        let update = ContactUpdate {
+            uri: contact.uri.into(),
+            expires: Some(contact.expires.unwrap_or(u32::MAX)),
+            q: contact.q.min(1000),
+            instance: None,
+            reg_id: None,
+        };
+        let plan = Plan {
+            tenant,
+            aor: aor.clone(),
+            register: Register {
+                contacts: Contacts::Update(SmallVec::from_iter([update])),
+                // No phone's Call-ID is empty, so a later REGISTER may take over.
+                call_id: "".into(),
+                cseq: 0,
+                path: contact
+                    .path
+                    .into_iter()
+                    .map(String::into_boxed_str)
+                    .collect(),
+                user_agent: "".into(),
+                methods: contact.methods,
+            },
+            flow: None,
+            socket: "".into(),
+            limits: SaveLimits::default(),
+            standing: 0,
+        };
+        let mut shard = self.shard(tenant, aor);
+        // An operator's word counts whatever its order, so older ones by this way go first.
+        let mut steps = Steps::new();
+        let mut old = None;
+        for binding in shard.bindings(tenant, aor) {
+            if !binding.holds(wall) {
+                steps.push(Step::Remove(binding.clone()));
+            } else if old.is_none() && same_uri(&binding.contact, plan.uri()) {
+                old = Some(binding.clone());
+            } else {
+                steps.push(Step::Keep(binding.clone()));
+            }
+        }
+        let seconds = contact.expires.map_or(0, u64::from);
+        let expires = if permanent {
+            Binding::PERMANENT
+        } else {
+            WallTime(wall.0.saturating_add(seconds.saturating_mul(1000)))
+        };
+        steps.push(Step::Write {
+            old,
+            update: 0,
+            expires,
+        });
+        Ok(self.carry_out(&mut shard, &plan, &steps, wall))
+    }
+
+    /// Removes all bindings of an address of record. `None` when there were none.
+    pub fn remove(&self, tenant: TenantId, aor: &Aor, wall: WallTime) -> Option<Commit> {
+        self.remove_where(tenant, aor, wall, |_| true)
+    }
+
+    /// Removes the binding with an equivalent Contact URI. `None` when there is none.
+    pub fn remove_contact(
+        &self,
+        tenant: TenantId,
+        aor: &Aor,
+        contact: &str,
+        wall: WallTime,
+    ) -> Option<Commit> {
+        self.remove_where(tenant, aor, wall, |binding| {
+            same_uri(&binding.contact, contact)
+        })
+    }
+
+    /// Takes away bindings that have ended, at most `max` of them, and tells so.
+    /// Goes round the shards, so that frequent calls with a small `max` reach all.
+    pub fn expire(&self, wall: WallTime, max: usize) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for _ in 0..self.shards.len() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let at = turn.checked_rem(self.shards.len()).unwrap_or(0);
+            let Some(mutex) = self.shards.get(at) else {
+                break;
+            };
+            let mut shard = lock(mutex);
+            while changes.len() < max {
+                let sequence = self.sequence(1);
+                let Some((tenant, aor, ended)) = shard.pop_ended(wall, sequence) else {
+                    break;
+                };
+                changes.push(Change {
+                    tenant,
+                    aor,
+                    sequence,
+                    kind: ChangeKind::Delete(ended.id),
+                });
+            }
+            drop(shard);
+            if changes.len() >= max {
+                break;
+            }
+        }
+        changes
+    }
+
+    /// Takes over the rows of a database at start. `tenant` finds the tenant of a
+    /// domain, `listener` the listener of a socket's text.
+    pub fn load(
+        &self,
+        rows: impl IntoIterator<Item = LocationRow>,
+        wall: WallTime,
+        tenant: impl Fn(&str) -> Option<TenantId>,
+        listener: impl Fn(&str) -> Option<ListenerId>,
+    ) -> Loaded {
+        let mut loaded = Loaded::default();
+        for row in rows {
+            // Ids go on where the table ends, whatever becomes of the row.
+            self.next_id
+                .fetch_max(row.contact_id.saturating_add(1), Ordering::Relaxed);
+            let domain = row.domain.to_ascii_lowercase();
+            let aor = Aor::from_parts(row.username.as_bytes(), domain.as_bytes());
+            let (Some(tenant), Ok(aor)) = (tenant(&domain), aor) else {
+                loaded.foreign += 1;
+                continue;
+            };
+            let sequence = self.sequence(1);
+            let binding = row.into_binding(sequence, &listener);
+            if !binding.holds(wall) {
+                loaded.ended += 1;
+                continue;
+            }
+            let mut shard = self.shard(tenant, &aor);
+            let mut bindings = Bindings::from(shard.bindings(tenant, &aor));
+            bindings.retain(|other| other.id != binding.id);
+            bindings.push(Arc::new(binding));
+            // The sequence of rows tells nothing; their time of writing does.
+            bindings.sort_by(|a, b| {
+                b.q.cmp(&a.q)
+                    .then(b.last_modified.cmp(&a.last_modified))
+                    .then(a.id.cmp(&b.id))
+            });
+            let aor = shard.0.key(tenant, &aor).unwrap_or_else(|| Arc::new(aor));
+            shard.0.replace(
+                tenant,
+                &aor,
+                Record {
+                    bindings,
+                    version: sequence,
+                },
+            );
+            loaded.bindings += 1;
+        }
+        loaded
+    }
+
+    /// Shows every address of record with its bindings, those included that have
+    /// ended but were not taken away yet. No lock is held while `visit` runs.
+    pub fn dump(
+        &self,
+        tenant: Option<TenantId>,
+        mut visit: impl FnMut(TenantId, &Aor, &[Arc<Binding>]),
+    ) {
+        for mutex in &self.shards {
+            let records = lock(mutex).copy_out(tenant);
+            for (tenant, aor, bindings) in records {
+                visit(tenant, &aor, &bindings);
+            }
+        }
+    }
+
+    /// How much one tenant has, or all together.
+    #[must_use]
+    pub fn counts(&self, tenant: Option<TenantId>) -> Counts {
+        self.shards
+            .iter()
+            .map(|mutex| lock(mutex).count(tenant))
+            .fold(Counts::default(), |sum, (aors, bindings)| Counts {
+                aors: sum.aors + aors,
+                bindings: sum.bindings + bindings,
+            })
+    }
+
+    fn remove_where(
+        &self,
+        tenant: TenantId,
+        aor: &Aor,
+        wall: WallTime,
+        goes: impl Fn(&Binding) -> bool,
+    ) -> Option<Commit> {
+        let mut shard = self.shard(tenant, aor);
+        let steps: Steps = shard
+            .bindings(tenant, aor)
+            .iter()
+            .map(|b| match goes(b) || !b.holds(wall) {
+                true => Step::Remove(b.clone()),
+                false => Step::Keep(b.clone()),
+            })
+            .collect();
+        steps
+            .iter()
+            .any(|step| matches!(step, Step::Remove(b) if goes(b)))
+            .then(|| {
+                let plan = Plan::empty(tenant, aor);
+                self.carry_out(&mut shard, &plan, &steps, wall)
+            })
+    }
+
+    /// Turns steps into bindings and changes. The caller holds the shard.
+    fn carry_out(
+        &self,
+        shard: &mut Guard<'_>,
+        plan: &Plan,
+        steps: &[Step],
+        wall: WallTime,
+    ) -> Commit {
+        let (tenant, shard) = (plan.tenant, &mut shard.0);
+        let aor = shard
+            .key(tenant, &plan.aor)
+            .unwrap_or_else(|| Arc::new(plan.aor.clone()));
+        let previous = shard.get(tenant, &aor).cloned();
+        let updates: &[ContactUpdate] = match &plan.register.contacts {
+            Contacts::Update(updates) => updates,
+            Contacts::Query | Contacts::RemoveAll => &[],
+        };
+        let count = u64::try_from(updates.len()).unwrap_or(0).saturating_add(1);
+        let version = self.sequence(count).saturating_add(count).saturating_sub(1);
+        let mut changes = SmallVec::new();
+        let mut bindings = Bindings::new();
+        for step in steps {
+            let kind = match step {
+                Step::Keep(binding) => {
+                    bindings.push(binding.clone());
+                    continue;
+                }
+                Step::Remove(binding) => ChangeKind::Delete(binding.id),
+                Step::Write {
+                    old,
+                    update: position,
+                    expires,
+                } => {
+                    let Some(update) = updates.get(*position) else {
+                        continue;
+                    };
+                    // Of contacts with equal q in one request the first is preferred.
+                    let later = u64::try_from(*position).unwrap_or(0).saturating_add(1);
+                    let binding = Arc::new(Binding {
+                        id: match old {
+                            Some(old) => old.id,
+                            None => self.next_id.fetch_add(1, Ordering::Relaxed),
+                        },
+                        expires: *expires,
+                        sequence: version.saturating_sub(later),
+                        last_modified: wall,
+                        ..plan.binding(update)
+                    });
+                    bindings.push(binding.clone());
+                    ChangeKind::Upsert(binding)
+                }
+            };
+            changes.push(Change {
+                tenant,
+                aor: aor.clone(),
+                sequence: version,
+                kind,
+            });
+        }
+        sort(&mut bindings);
+        if !changes.is_empty() {
+            shard.replace(
+                tenant,
+                &aor,
+                Record {
+                    bindings: bindings.clone(),
+                    version,
+                },
+            );
+        }
+        Commit {
+            changes,
+            bindings,
+            tenant,
+            aor,
+            previous,
+            version,
+        }
+    }
+
+    fn sequence(&self, count: u64) -> u64 {
+        self.next_sequence.fetch_add(count, Ordering::Relaxed)
+    }
+
+    fn shard(&self, tenant: TenantId, aor: &Aor) -> Guard<'_> {
+        let at = self.keyed.shard((tenant, aor), self.shards.len());
+        // `at` is below the length, and there is at least one shard.
+        #[allow(clippy::indexing_slicing, reason = "in range by construction")]
+        Guard(lock(&self.shards[at]))
+    }
+}
+
+struct Guard<'a>(MutexGuard<'a, Shard>);
+
+impl Guard<'_> {
+    fn bindings(&self, tenant: TenantId, aor: &Aor) -> &[Arc<Binding>] {
+        self.0
+            .get(tenant, aor)
+            .map(|record| record.bindings.as_slice())
+            .unwrap_or_default()
+    }
+}
+
+/// A panic elsewhere leaves a shard usable: each change is one `replace`.
+fn lock(mutex: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Plan {
+    fn empty(tenant: TenantId, aor: &Aor) -> Self {
+        Self {
+            tenant,
+            aor: aor.clone(),
+            register: Register {
+                contacts: Contacts::RemoveAll,
+                call_id: "".into(),
+                cseq: 0,
+                path: SmallVec::new(),
+                user_agent: "".into(),
+                methods: None,
+            },
+            flow: None,
+            socket: "".into(),
+            limits: SaveLimits::default(),
+            standing: 0,
+        }
+    }
+
+    fn uri(&self) -> &str {
+        match &self.register.contacts {
+            Contacts::Update(updates) => updates.first().map(|u| &*u.uri).unwrap_or_default(),
+            Contacts::Query | Contacts::RemoveAll => "",
+        }
+    }
+
+    /// A binding of one contact; id, end and times are the caller's to set.
+    fn binding(&self, update: &ContactUpdate) -> Binding {
+        Binding {
+            id: 0,
+            contact: update.uri.clone(),
+            q: update.q,
+            expires: WallTime(0),
+            path: self.register.path.clone(),
+            received: self
+                .flow
+                .as_ref()
+                .map(received_uri)
+                .unwrap_or_default()
+                .into(),
+            flow: self.flow,
+            instance: update.instance.clone(),
+            reg_id: update.reg_id,
+            call_id: self.register.call_id.clone(),
+            cseq: self.register.cseq,
+            user_agent: self.register.user_agent.clone(),
+            methods: self.register.methods,
+            last_modified: WallTime(0),
+            socket: self.socket.clone(),
+            sequence: 0,
+        }
+    }
+}

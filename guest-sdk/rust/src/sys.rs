@@ -1,0 +1,122 @@
+//! The functions of the host.
+//!
+//! In a component they are the imports; everywhere else they go to the [`Host`]
+//! that [`with_host`] put in place for the thread, so that a policy runs in an
+//! ordinary unit test. Nothing above this module knows which of the two it is.
+
+use crate::bindings::host::sipbox::policy::{auth, call, location, log, message, types};
+
+macro_rules! host_functions {
+    ($(
+        $(#[$meta:meta])*
+        $module:ident.$function:ident => $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;
+    )*) => {
+        $(
+            #[cfg(target_arch = "wasm32")]
+            #[inline]
+            pub(crate) fn $name($($argument: $kind),*) $(-> $result)? {
+                $module::$function($($argument),*)
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            pub(crate) fn $name($($argument: $kind),*) $(-> $result)? {
+                native::current(|host| host.$name($($argument),*))
+            }
+        )*
+
+        /// What a policy can ask, where there is no sandbox: implemented by the
+        /// test kit.
+        #[cfg(not(target_arch = "wasm32"))]
+        pub trait Host {
+            $(
+                $(#[$meta])*
+                fn $name(&mut self, $($argument: $kind),*) $(-> $result)?;
+            )*
+        }
+    };
+}
+
+host_functions! {
+    /// `message.view`
+    message.view => view() -> message::MessageView;
+    /// `message.body`
+    message.body => body() -> Vec<u8>;
+    /// `message.apply`
+    message.apply => apply(edits: &[types::Edit]) -> Result<(), types::Error>;
+    /// `message.set-header`
+    message.set_header => set_header(name: &str, value: &str) -> Result<(), types::Error>;
+    /// `message.add-header`
+    message.add_header => add_header(name: &str, value: &str) -> Result<(), types::Error>;
+    /// `message.remove-header`
+    message.remove_header => remove_header(name: &str) -> Result<(), types::Error>;
+    /// `message.set-request-uri`
+    message.set_request_uri => set_request_uri(uri: &str) -> Result<(), types::Error>;
+    /// `message.set-body`
+    message.set_body => set_body(body: &types::Body) -> Result<(), types::Error>;
+    /// `call.var`
+    call.var => var(name: &str) -> Option<String>;
+    /// `call.set-var`
+    call.set_var => set_var(name: &str, value: &str) -> Result<(), types::Error>;
+    /// `call.add-route-param`
+    call.add_route_param => add_route_param(name: &str, value: &str) -> Result<(), types::Error>;
+    /// `call.classify-source`
+    call.classify_source => classify_source() -> call::SourceClass;
+    /// `call.arm`
+    call.arm => arm(hooks: call::Hooks) -> Result<(), types::Error>;
+    /// `log.log`
+    log.log => log(level: log::Level, text: &str);
+    /// `auth.check`
+    auth.check => check(realm: &auth::Realm) -> Result<auth::Outcome, types::Error>;
+    /// `auth.challenge`
+    auth.challenge => challenge(realm: &auth::Realm) -> Result<(), types::Error>;
+    /// `location.lookup`
+    location.lookup => lookup(aor: &str) -> Result<Vec<location::Binding>, types::Error>;
+    /// `location.save`
+    location.save => save(aor: &str, limits: &location::SaveLimits) -> Result<location::SaveOutcome, types::Error>;
+    /// `location.remove`
+    location.remove => remove(aor: &str) -> Result<u32, types::Error>;
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use native::with_host;
+
+#[cfg(not(target_arch = "wasm32"))]
+mod native {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::Host;
+
+    thread_local! {
+        static CURRENT: RefCell<Option<Rc<RefCell<dyn Host>>>> = const { RefCell::new(None) };
+    }
+
+    /// Takes the host away again, also when the policy panics.
+    struct Restore(Option<Rc<RefCell<dyn Host>>>);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let before = self.0.take();
+            CURRENT.with(|current| *current.borrow_mut() = before);
+        }
+    }
+
+    /// Runs `work` with `host` answering the host calls of this thread.
+    pub fn with_host<R>(host: Rc<RefCell<dyn Host>>, work: impl FnOnce() -> R) -> R {
+        let before = CURRENT.with(|current| current.borrow_mut().replace(host));
+        let _restore = Restore(before);
+        work()
+    }
+
+    #[expect(
+        clippy::panic,
+        reason = "only a unit test gets here, and it forgot the test kit: there is nothing to answer with"
+    )]
+    pub(super) fn current<R>(ask: impl FnOnce(&mut dyn Host) -> R) -> R {
+        let host = CURRENT.with(|current| current.borrow().clone());
+        match host {
+            Some(host) => ask(&mut *host.borrow_mut()),
+            None => panic!("a host function was called outside `with_host`"),
+        }
+    }
+}

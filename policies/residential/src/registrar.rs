@@ -1,0 +1,65 @@
+//! REGISTER: RFC 3261 section 10.3, the steps that are a decision. The binding
+//! rules themselves (order, Call-ID and CSeq, `*`, intervals) are the host's.
+
+use sipbox_guest::location::{SaveOutcome, save};
+use sipbox_guest::{Request, Verdict, canonical_user, error};
+
+use crate::identity::{Refusal, authenticate};
+use crate::settings::{Auth, Domains};
+
+/// The extensions that the registrar understands (RFC 3327).
+pub(crate) const SUPPORTED: &str = "path";
+
+pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
+    let Some(domain) = domains.by_host(request.request_uri().host) else {
+        return Verdict::reply(404).into();
+    };
+    if let Some(unsupported) = unsupported(request) {
+        return Verdict::reply(420)
+            .header("Unsupported", unsupported)
+            .into();
+    }
+    let user = if domain.auth == Auth::Off {
+        None
+    } else {
+        match authenticate(&domain.registrar) {
+            Ok(user) => Some(user),
+            Err(refusal) => return refusal.into(),
+        }
+    };
+    // Step 4, before step 5 tells whether the address exists.
+    let to = request.to();
+    let Some(name) = to.user else {
+        return Verdict::reply(404).into();
+    };
+    if user.is_some_and(|user| canonical_user(&user) != canonical_user(name)) {
+        return Refusal::ForbiddenId.into();
+    }
+    // Step 5: the address of record belongs to the domain of the Request-URI.
+    if domains
+        .by_host(to.host)
+        .is_none_or(|of_to| of_to.name != domain.name)
+    {
+        return Verdict::reply(404).into();
+    }
+    match save(&domain.aor(name), &domain.limits) {
+        Ok(SaveOutcome::Saved(_) | SaveOutcome::Queried(_)) => Verdict::reply(200).into(),
+        Ok(SaveOutcome::Refused(status)) => Verdict::reply(status).into(),
+        Err(reason) => {
+            error!("bindings cannot be saved: {reason}");
+            Verdict::reply(500).into()
+        }
+    }
+}
+
+/// The extensions that the request requires and we do not know (RFC 3261
+/// section 8.2.2.3).
+fn unsupported(request: &Request) -> Option<String> {
+    let unknown: Vec<&str> = request
+        .headers("Require")
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|option| !option.is_empty() && !option.eq_ignore_ascii_case(SUPPORTED))
+        .collect();
+    (!unknown.is_empty()).then(|| unknown.join(", "))
+}

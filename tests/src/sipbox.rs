@@ -1,0 +1,362 @@
+//! The program under test: its configuration, start, counters and end.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::agent::unique;
+use crate::control;
+use crate::loopback::Loopback;
+use crate::process::{Process, command};
+use crate::program;
+
+/// The domain of tests that need only one.
+pub const DOMAIN: &str = "lab.test";
+
+/// What the program is started with.
+#[derive(Debug)]
+pub struct Setup {
+    address: SocketAddr,
+    tenants: String,
+    extra: String,
+    users: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// UDP and TCP listeners on one fresh address, no tenant yet.
+    #[must_use]
+    pub fn new(net: &Loopback) -> Self {
+        Self {
+            address: net.sip(),
+            tenants: String::new(),
+            extra: String::new(),
+            users: Vec::new(),
+        }
+    }
+
+    /// One tenant with [`DOMAIN`] and the residential policy; the settings are
+    /// TOML key and value pairs with commas between, which may be empty.
+    #[must_use]
+    pub fn residential(net: &Loopback, settings: &str) -> Self {
+        Self::new(net).tenant("home", DOMAIN, settings)
+    }
+
+    /// Adds a tenant with one domain and the residential policy.
+    #[must_use]
+    pub fn tenant(self, name: &str, domain: &str, settings: &str) -> Self {
+        self.tenants(&format!(
+            "[[tenant]]\n\
+             name = \"{name}\"\n\
+             domains = [\"{domain}\"]\n\
+             grants = [\"auth\", \"location\"]\n\
+             [[tenant.policy]]\n\
+             builtin = \"residential\"\n\
+             settings = {{ {settings} }}\n"
+        ))
+    }
+
+    /// Adds tenants as TOML.
+    #[must_use]
+    pub fn tenants(mut self, toml: &str) -> Self {
+        self.tenants.push_str(toml);
+        self
+    }
+
+    /// Adds other tables as TOML.
+    #[must_use]
+    pub fn with(mut self, toml: &str) -> Self {
+        self.extra.push_str(toml);
+        self
+    }
+
+    /// Adds an account, `user@domain`.
+    #[must_use]
+    pub fn user(mut self, account: &str, password: &str) -> Self {
+        self.users.push((account.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Where the listeners are.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn toml(&self) -> String {
+        let mut text = String::new();
+        for transport in ["udp", "tcp"] {
+            let _ = write!(
+                text,
+                "[[listener]]\nname = \"{transport}\"\ntransport = \"{transport}\"\naddress = \"{}\"\n",
+                self.address
+            );
+        }
+        let log = if self.extra.contains("[log]") {
+            ""
+        } else {
+            "[log]\nlevel = \"info\"\n"
+        };
+        let store = if self.extra.contains("[store]") {
+            ""
+        } else {
+            "[store]\nurl = \"sqlite:sipbox.db\"\n"
+        };
+        format!(
+            "{text}{}{store}[control]\nsocket = \"control.sock\"\n{log}{}",
+            self.tenants, self.extra
+        )
+    }
+
+    /// Writes the configuration, adds the accounts, and starts the program.
+    ///
+    /// # Panics
+    /// When an account cannot be added, or the program is not ready in time.
+    #[must_use]
+    pub fn start(self) -> Sipbox {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sipbox.toml"), self.toml()).unwrap();
+        for (account, password) in &self.users {
+            let output = sipbox(folder.path())
+                .args([
+                    "user",
+                    "add",
+                    "-c",
+                    "sipbox.toml",
+                    account,
+                    "--password",
+                    password,
+                ])
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "sipbox user add {account}: {}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        let process = spawn(folder.path());
+        let mut sipbox = Sipbox {
+            address: self.address,
+            process: Some(process),
+            folder,
+            forgiven: false,
+        };
+        sipbox.wait_ready();
+        sipbox
+    }
+}
+
+fn sipbox(folder: &Path) -> std::process::Command {
+    let mut sipbox = command(program::sipbox(), folder);
+    // Nothing of the user's own state.
+    sipbox
+        .env("HOME", folder)
+        .env("XDG_STATE_HOME", folder.join("state"));
+    sipbox
+}
+
+fn spawn(folder: &Path) -> Process {
+    let mut command = sipbox(folder);
+    command.args(["run", "-c", "sipbox.toml"]);
+    Process::spawn("sipbox", &mut command, &folder.join("log"))
+}
+
+/// A running Sipbox. When the test ends it must stop by itself with status 0.
+#[derive(Debug)]
+pub struct Sipbox {
+    /// Its UDP and TCP address.
+    pub address: SocketAddr,
+    process: Option<Process>,
+    folder: tempfile::TempDir,
+    forgiven: bool,
+}
+
+impl Sipbox {
+    fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the program runs")
+    }
+
+    /// Waits until it answers an OPTIONS with anything.
+    fn wait_ready(&mut self) {
+        let address = self.address;
+        let probe = UdpSocket::bind((address.ip(), 0)).unwrap();
+        probe
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.process().ended() {
+                self.forgiven = true;
+                panic!("sipbox ended at once: {status}\n{}", self.log());
+            }
+            let local = probe.local_addr().unwrap();
+            let branch = unique();
+            let options = format!(
+                "OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{branch}\r\n\
+                 From: <sip:probe@{local}>;tag=1\r\nTo: <sip:{address}>\r\nCall-ID: {branch}\r\n\
+                 CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+            );
+            let _ = probe.send_to(options.as_bytes(), address);
+            if probe.recv(&mut [0; 2048]).is_ok() {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "sipbox answers no OPTIONS\n{}",
+                self.log()
+            );
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&mut self) -> u32 {
+        self.process().id()
+    }
+
+    /// A file of its folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// All that it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.file("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// Calls a management command.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[must_use]
+    pub fn rpc(&self, method: &str, params: &Value) -> Value {
+        control::call(&self.file("control.sock"), method, params)
+            .unwrap_or_else(|error| panic!("{method} {params}: {error}"))
+    }
+
+    /// All statistics of a group, such as `tm`, by `group:name`.
+    #[must_use]
+    pub fn statistics(&self, group: &str) -> Value {
+        self.rpc(
+            "get_statistics",
+            &json!({"statistics": [format!("{group}:")]}),
+        )
+    }
+
+    /// One statistic, such as `tm:inuse_transactions`.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn statistic(&self, name: &str) -> u64 {
+        let all = self.rpc("get_statistics", &json!({"statistics": [name]}));
+        let value = &all[name];
+        value
+            .as_u64()
+            .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+            .unwrap_or_else(|| panic!("no statistic {name} in {all}"))
+    }
+
+    /// Runs `sipbox` with those arguments in the program's folder.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        sipbox(self.folder.path()).args(arguments).output().unwrap()
+    }
+
+    /// Resident memory in KiB.
+    ///
+    /// # Panics
+    /// When the program is gone.
+    #[must_use]
+    pub fn memory(&mut self) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process().signal(signal);
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_end(&mut self, limit: Duration) -> ExitStatus {
+        let status = self.process().wait(limit);
+        let status =
+            status.unwrap_or_else(|| panic!("sipbox runs on after {limit:?}\n{}", self.log_tail()));
+        self.process = None;
+        status
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.process().kill();
+        self.process = None;
+    }
+
+    /// Starts it again in the same folder.
+    ///
+    /// # Panics
+    /// When it still runs, or is not ready in time.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "stop it first");
+        self.process = Some(spawn(self.folder.path()));
+        self.wait_ready();
+    }
+
+    /// Stops it gracefully; it must end with status 0.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait_end(Duration::from_secs(40));
+        assert!(
+            status.success(),
+            "sipbox ended with {status}\n{}",
+            self.log_tail()
+        );
+    }
+
+    fn log_tail(&self) -> String {
+        crate::process::tail(&self.log(), 60)
+    }
+}
+
+impl Drop for Sipbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if !self.forgiven {
+                eprintln!("--- sipbox's log\n{}", self.log_tail());
+            }
+            return; // the process guard kills it
+        }
+        if let Some(process) = self.process.as_mut() {
+            process.signal(Signal::SIGTERM);
+            let status = process.wait(Duration::from_secs(40));
+            assert!(
+                status.is_some_and(|status| status.success()),
+                "sipbox ended with {status:?} after SIGTERM\n{}",
+                self.log_tail()
+            );
+        }
+    }
+}

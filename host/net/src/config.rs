@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use sipbox_sip::Transport;
 
+use crate::tcp::StreamLimits;
+
 /// One listener. Its [`ListenerId`](sipbox_core::flow::ListenerId) is its
 /// position in [`NetConfig::listeners`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct NetConfig {
     pub udp_receive_buffer: usize,
     /// The send buffer asked for each UDP socket, in bytes.
     pub udp_send_buffer: usize,
+    /// Limits and times of stream connections.
+    pub streams: StreamLimits,
 }
 
 impl Default for NetConfig {
@@ -44,6 +48,7 @@ impl Default for NetConfig {
             frame_queue: 1024,
             udp_receive_buffer: 4 << 20,
             udp_send_buffer: 4 << 20,
+            streams: StreamLimits::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod network;
 mod queue;
 mod stun;
+mod tcp;
 mod udp;
 mod worker;
 
@@ -23,4 +24,5 @@ pub use config::{ListenerConfig, NetConfig};
 pub use error::{SendError, StartError};
 pub use network::Network;
 pub use queue::{Full, WorkerQueue};
-pub use worker::{Input, Received, Token, Worker, WorkerCounters};
+pub use tcp::{StreamCounters, StreamLimits};
+pub use worker::{Input, Received, Worker, WorkerCounters};

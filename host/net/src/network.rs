@@ -2,16 +2,21 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sipbox_core::flow::{Flow, ListenerId, NextHop};
+use sipbox_core::ids::{ResolveToken, SendToken};
 use sipbox_sip::Transport;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::config::NetConfig;
 use crate::error::{SendError, StartError};
 use crate::queue::{WorkerQueue, queue};
+use crate::tcp::{self, Ended, StreamCounters, Streams};
 use crate::udp;
-use crate::worker::{Token, Worker, WorkerCounters};
+use crate::worker::{Worker, WorkerCounters};
 
 /// A bound listener.
 struct Listener {
@@ -25,33 +30,47 @@ pub(crate) struct Listeners {
     table: Vec<Listener>,
 }
 
+/// Listeners of streams, on their way to the runtime.
+type StreamListeners = Vec<(ListenerId, std::net::TcpListener)>;
+
 impl Listeners {
-    fn bind(config: &NetConfig) -> Result<Self, StartError> {
-        if config.listeners.len() > usize::from(u16::MAX) {
-            return Err(StartError::TooManyListeners(config.listeners.len()));
-        }
+    fn bind(config: &NetConfig) -> Result<(Self, StreamListeners), StartError> {
         let mut table = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
+        let mut streams = Vec::new();
+        for (number, listener) in config.listeners.iter().enumerate() {
+            let id = u16::try_from(number)
+                .map(ListenerId)
+                .map_err(|_overflow| StartError::TooManyListeners(config.listeners.len()))?;
             let transport = listener.transport;
             let failed = |source| StartError::Listen {
                 transport,
                 address: listener.address,
                 source,
             };
-            match transport {
+            table.push(match transport {
                 Transport::Udp => {
                     let socket = udp::bind(listener.address, config).map_err(failed)?;
                     let local = socket.local_addr().map_err(failed)?;
-                    table.push(Listener {
+                    Listener {
                         transport,
                         local,
                         udp: Some(socket),
-                    });
+                    }
+                }
+                Transport::Tcp => {
+                    let socket = tcp::bind(listener.address).map_err(failed)?;
+                    let local = socket.local_addr().map_err(failed)?;
+                    streams.push((id, socket));
+                    Listener {
+                        transport,
+                        local,
+                        udp: None,
+                    }
                 }
                 other => return Err(StartError::UnsupportedTransport(other)),
-            }
+            });
         }
-        Ok(Self { table })
+        Ok((Self { table }, streams))
     }
 
     fn get(&self, id: ListenerId) -> Option<&Listener> {
@@ -70,18 +89,23 @@ impl Listeners {
     }
 }
 
-struct Inner<E> {
+struct Inner<E, S, R> {
     listeners: Arc<Listeners>,
-    queues: Vec<WorkerQueue<E>>,
+    queues: Vec<WorkerQueue<E, S, R>>,
     counters: Vec<Arc<WorkerCounters>>,
+    streams: Arc<Streams<E, S, R>>,
+    ended: Mutex<Ended>,
 }
 
 /// The network: cheap to clone, usable from any thread.
-pub struct Network<E> {
-    inner: Arc<Inner<E>>,
+///
+/// `E` is whatever the caller pushes to its own workers; `S` and `R` name sends
+/// and look-ups and come back as they were given.
+pub struct Network<E, S = SendToken, R = ResolveToken> {
+    inner: Arc<Inner<E, S, R>>,
 }
 
-impl<E> Clone for Network<E> {
+impl<E, S, R> Clone for Network<E, S, R> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
@@ -89,17 +113,23 @@ impl<E> Clone for Network<E> {
     }
 }
 
-impl<E: Send + 'static> Network<E> {
-    /// Binds every listener and makes the workers. Streams will run on `runtime`.
+impl<E, S, R> Network<E, S, R>
+where
+    E: Send + 'static,
+    S: Copy + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    /// Binds every listener and makes the workers. Streams run on `runtime`.
     ///
     /// # Errors
     /// When a listener cannot be bound or a worker cannot be made; nothing is
     /// left listening then.
     pub fn start(
         config: &NetConfig,
-        _runtime: &Handle,
-    ) -> Result<(Self, Vec<Worker<E>>), StartError> {
-        let listeners = Arc::new(Listeners::bind(config)?);
+        runtime: &Handle,
+    ) -> Result<(Self, Vec<Worker<E, S, R>>), StartError> {
+        let (listeners, stream_listeners) = Listeners::bind(config)?;
+        let listeners = Arc::new(listeners);
         let mut queues = Vec::new();
         let mut counters = Vec::new();
         let mut workers = Vec::new();
@@ -119,10 +149,19 @@ impl<E: Send + 'static> Network<E> {
             counters.push(counted);
             workers.push(worker);
         }
+        let (streams, ended) = Streams::start(
+            config.streams.clone(),
+            queues.clone(),
+            stream_listeners,
+            runtime,
+        )
+        .map_err(StartError::Worker)?;
         let inner = Inner {
             listeners,
             queues,
             counters,
+            streams,
+            ended: Mutex::new(ended),
         };
         Ok((
             Self {
@@ -137,41 +176,70 @@ impl<E: Send + 'static> Network<E> {
     /// [`Input::SendFailed`](crate::Input::SendFailed) with the token, if there
     /// is one.
     ///
+    /// A stream message to an address goes down an open connection of the same
+    /// listener, or down a new one that comes from the listener's address; the
+    /// listener need not be one of streams. Down a flow it goes down that
+    /// connection, or, if it is gone and `reconnect` is given, to that address
+    /// (RFC 3261 section 18.2.2).
+    ///
     /// # Errors
     /// What fails at once.
     pub fn send(
         &self,
         next_hop: &NextHop,
         bytes: &[u8],
-        _token: Option<Token>,
+        token: Option<S>,
     ) -> Result<(), SendError> {
-        let (listener, transport, peer) = match *next_hop {
+        match *next_hop {
             NextHop::Flow {
                 flow:
                     Flow {
                         listener,
                         transport,
                         peer,
-                        ..
+                        connection,
                     },
-                ..
-            } => (listener, transport, peer),
+                reconnect,
+            } => match (connection, reconnect) {
+                (None, _) => self.send_address(listener, transport, peer, bytes, token),
+                (Some(id), None) => self.inner.streams.send_flow(id, bytes, token),
+                (Some(id), Some(address)) => match self.inner.streams.send_flow(id, bytes, token) {
+                    Err(SendError::FlowGone) => {
+                        self.send_address(listener, transport, address, bytes, token)
+                    }
+                    sent => sent,
+                },
+            },
             NextHop::Address {
                 listener,
                 transport,
                 address,
-            } => (listener, transport, address),
-        };
-        match transport {
-            Transport::Udp => {
-                let socket = self
-                    .inner
-                    .listeners
-                    .udp_socket(listener)
-                    .ok_or(SendError::NoListener(listener, transport))?;
-                udp::send(socket, peer, bytes)
+            } => self.send_address(listener, transport, address, bytes, token),
+        }
+    }
+
+    fn send_address(
+        &self,
+        id: ListenerId,
+        transport: Transport,
+        peer: SocketAddr,
+        bytes: &[u8],
+        token: Option<S>,
+    ) -> Result<(), SendError> {
+        let listener = self
+            .inner
+            .listeners
+            .get(id)
+            .ok_or(SendError::NoListener(id, transport))?;
+        match (transport, &listener.udp) {
+            (Transport::Udp, Some(socket)) => udp::send(socket, peer, bytes),
+            (Transport::Udp, None) => Err(SendError::NoListener(id, transport)),
+            (Transport::Tcp, _) => {
+                self.inner
+                    .streams
+                    .send_address(id, listener.local, peer, bytes, token)
             }
-            other => Err(SendError::UnsupportedTransport(other)),
+            (other, _) => Err(SendError::UnsupportedTransport(other)),
         }
     }
 
@@ -189,7 +257,7 @@ impl<E: Send + 'static> Network<E> {
 
     /// The queues of all workers, by index.
     #[must_use]
-    pub fn queues(&self) -> &[WorkerQueue<E>] {
+    pub fn queues(&self) -> &[WorkerQueue<E, S, R>] {
         &self.inner.queues
     }
 
@@ -198,9 +266,30 @@ impl<E: Send + 'static> Network<E> {
     pub fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.inner.counters
     }
+
+    /// What the streams have counted.
+    #[must_use]
+    pub fn stream_counters(&self) -> &StreamCounters {
+        self.inner.streams.counters()
+    }
+
+    /// How many stream connections there are, those being opened included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.streams.connections()
+    }
+
+    /// Ends all streams in order: nothing is accepted or opened any more, what
+    /// waits is written, then the connections are closed. `false` if that took
+    /// longer than `limit`. UDP goes on as long as its workers do.
+    pub async fn close_streams(&self, limit: Duration) -> bool {
+        self.inner.streams.close();
+        let ended = async { self.inner.ended.lock().await.wait().await };
+        timeout(limit, ended).await.is_ok()
+    }
 }
 
-impl<E> std::fmt::Debug for Network<E> {
+impl<E, S, R> std::fmt::Debug for Network<E, S, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Network")
             .field("workers", &self.inner.queues.len())

@@ -13,10 +13,12 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use bytes::Bytes;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sipbox_core::flow::Flow;
+use sipbox_core::ids::{ResolveToken, SendToken};
+use sipbox_core::outbox::{Candidates, ResolveError};
+use sipbox_sip::stream::FrameErrorKind;
 use tokio::sync::Semaphore;
 
 use crate::error::SendError;
-use crate::worker::Token;
 
 /// The queue is full, or its worker is gone; the event comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +26,33 @@ pub struct Full<E>(pub E);
 
 /// What the runtime's tasks hand to a worker.
 #[derive(Debug)]
-pub(crate) enum Inbound {
+pub(crate) enum Inbound<S, R> {
     /// A message of a stream.
     Frame { bytes: Bytes, flow: Flow },
+    /// A stream that has no further messages, because the next has no end.
+    Unframed {
+        head: Bytes,
+        kind: FrameErrorKind,
+        flow: Flow,
+    },
     /// A connection ended.
     Closed { flow: Flow },
     /// A message was not sent.
-    SendFailed { token: Token, error: SendError },
+    SendFailed { token: S, error: SendError },
+    /// A name was looked up.
+    Resolved {
+        token: R,
+        result: Result<Candidates, ResolveError>,
+    },
 }
 
 /// The worker is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorkerGone;
 
-struct Shared<E> {
+struct Shared<E, S, R> {
     events: SyncSender<E>,
-    inbound: SyncSender<Inbound>,
+    inbound: SyncSender<Inbound<S, R>>,
     /// As many permits as `inbound` has places: whoever holds one has a place.
     room: Semaphore,
     /// Set by the worker before it sleeps, taken by whoever wakes it, so that
@@ -49,11 +62,11 @@ struct Shared<E> {
 }
 
 /// The sending side of a worker's queue: cheap to clone, usable from any thread.
-pub struct WorkerQueue<E> {
-    shared: Arc<Shared<E>>,
+pub struct WorkerQueue<E, S = SendToken, R = ResolveToken> {
+    shared: Arc<Shared<E, S, R>>,
 }
 
-impl<E> Clone for WorkerQueue<E> {
+impl<E, S, R> Clone for WorkerQueue<E, S, R> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -61,7 +74,7 @@ impl<E> Clone for WorkerQueue<E> {
     }
 }
 
-impl<E> WorkerQueue<E> {
+impl<E, S, R> WorkerQueue<E, S, R> {
     /// Hands the worker an event and wakes it if it sleeps. Never blocks.
     ///
     /// # Errors
@@ -77,7 +90,7 @@ impl<E> WorkerQueue<E> {
     }
 
     /// Hands the worker an input, waiting for room.
-    pub(crate) async fn deliver(&self, input: Inbound) -> Result<(), WorkerGone> {
+    pub(crate) async fn deliver(&self, input: Inbound<S, R>) -> Result<(), WorkerGone> {
         let permit = self
             .shared
             .room
@@ -109,33 +122,33 @@ impl<E> WorkerQueue<E> {
     }
 }
 
-impl<E> std::fmt::Debug for WorkerQueue<E> {
+impl<E, S, R> std::fmt::Debug for WorkerQueue<E, S, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WorkerQueue").finish_non_exhaustive()
     }
 }
 
 /// One thing taken from the queue.
-pub(crate) enum Taken<E> {
+pub(crate) enum Taken<E, S, R> {
     Event(E),
-    Inbound(Inbound),
+    Inbound(Inbound<S, R>),
 }
 
 /// The worker's side of its queue.
-pub(crate) struct QueueReceiver<E> {
-    shared: Arc<Shared<E>>,
+pub(crate) struct QueueReceiver<E, S, R> {
+    shared: Arc<Shared<E, S, R>>,
     events: Receiver<E>,
-    inbound: Receiver<Inbound>,
+    inbound: Receiver<Inbound<S, R>>,
     inbound_next: bool,
 }
 
-impl<E> QueueReceiver<E> {
+impl<E, S, R> QueueReceiver<E, S, R> {
     pub(crate) fn wake_fd(&self) -> &EventFd {
         &self.shared.wake
     }
 
     /// Takes the next thing, turn and turn about.
-    pub(crate) fn take(&mut self) -> Option<Taken<E>> {
+    pub(crate) fn take(&mut self) -> Option<Taken<E, S, R>> {
         self.inbound_next = !self.inbound_next;
         if self.inbound_next {
             self.take_inbound().or_else(|| self.take_event())
@@ -146,7 +159,7 @@ impl<E> QueueReceiver<E> {
 
     /// Announces that the worker is about to sleep. What comes back was pushed
     /// before the announcement, and the worker must not sleep.
-    pub(crate) fn before_sleep(&mut self) -> Option<Taken<E>> {
+    pub(crate) fn before_sleep(&mut self) -> Option<Taken<E, S, R>> {
         self.shared.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let taken = self.take();
@@ -167,32 +180,32 @@ impl<E> QueueReceiver<E> {
         let _ = self.shared.wake.read();
     }
 
-    fn take_event(&self) -> Option<Taken<E>> {
+    fn take_event(&self) -> Option<Taken<E, S, R>> {
         match self.events.try_recv() {
             Ok(event) => Some(Taken::Event(event)),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         }
     }
 
-    fn take_inbound(&self) -> Option<Taken<E>> {
+    fn take_inbound(&self) -> Option<Taken<E, S, R>> {
         let input = self.inbound.try_recv().ok()?;
         self.shared.room.add_permits(1);
         Some(Taken::Inbound(input))
     }
 }
 
-impl<E> Drop for QueueReceiver<E> {
+impl<E, S, R> Drop for QueueReceiver<E, S, R> {
     fn drop(&mut self) {
         // Tasks that wait for room learn that there will be none.
         self.shared.room.close();
     }
 }
 
+/// The two sides of a worker's queue.
+pub(crate) type Queue<E, S, R> = (WorkerQueue<E, S, R>, QueueReceiver<E, S, R>);
+
 /// Makes a worker's queue.
-pub(crate) fn queue<E>(
-    events: usize,
-    inbound: usize,
-) -> io::Result<(WorkerQueue<E>, QueueReceiver<E>)> {
+pub(crate) fn queue<E, S, R>(events: usize, inbound: usize) -> io::Result<Queue<E, S, R>> {
     let inbound_places = inbound.clamp(1, Semaphore::MAX_PERMITS);
     let (events_tx, events_rx) = sync_channel(events.max(1));
     let (inbound_tx, inbound_rx) = sync_channel(inbound_places);

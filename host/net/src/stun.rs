@@ -76,7 +76,7 @@ pub(crate) fn classify(datagram: &[u8], peer: SocketAddr) -> Stun {
         return Stun::No;
     }
     let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-    if length != attributes.len() || length % 4 != 0 {
+    if length != attributes.len() || !length.is_multiple_of(4) {
         return Stun::Ignored;
     }
     if u16::from_be_bytes([*t0, *t1]) != BINDING_REQUEST {
@@ -158,7 +158,7 @@ fn refusal(answer: &mut Answer, transaction: &[u8], unknown: &[u16]) {
     for kind in unknown {
         answer.put(&kind.to_be_bytes());
     }
-    if named % 4 != 0 {
+    if !named.is_multiple_of(4) {
         answer.put(&[0, 0]);
     }
 }

@@ -52,9 +52,8 @@ pub(crate) fn bind(address: SocketAddr, config: &NetConfig) -> io::Result<UdpSoc
 /// Sends one datagram without blocking.
 pub(crate) fn send(socket: &UdpSocket, peer: SocketAddr, bytes: &[u8]) -> Result<(), SendError> {
     loop {
-        let error = match socket.send_to(bytes, peer) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = socket.send_to(bytes, peer) else {
+            return Ok(());
         };
         return Err(match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EINTR) => continue,

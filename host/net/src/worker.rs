@@ -29,7 +29,10 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use sipbox_core::flow::{Flow, ListenerId};
+use sipbox_core::ids::{ResolveToken, SendToken};
+use sipbox_core::outbox::{Candidates, ResolveError};
 use sipbox_sip::Transport;
+use sipbox_sip::stream::FrameErrorKind;
 
 use crate::error::SendError;
 use crate::network::Listeners;
@@ -42,11 +45,6 @@ use crate::udp;
 const BATCH: usize = 32;
 /// Names the queue's eventfd among the sockets.
 const QUEUE: u64 = u64::MAX;
-
-/// Names a send for whoever is told of its failure. What it means is the
-/// caller's business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(pub u128);
 
 /// A received message, lent or owned.
 #[derive(Debug)]
@@ -80,11 +78,21 @@ impl Deref for Received<'_> {
 
 /// What a worker is woken for.
 #[derive(Debug)]
-pub enum Input<'a, E> {
+pub enum Input<'a, E, S = SendToken, R = ResolveToken> {
     /// A message came in. It is not empty and no keep-alive.
     Message {
         /// Its bytes.
         message: Received<'a>,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// A stream sends something whose end cannot be found. Nothing more will
+    /// come; the connection is closed soon, once an answer had its chance.
+    Unframed {
+        /// The start line and header fields, as far as they came.
+        head: Bytes,
+        /// What is wrong.
+        kind: FrameErrorKind,
         /// Where it came from.
         flow: Flow,
     },
@@ -96,9 +104,16 @@ pub enum Input<'a, E> {
     /// A message that `send` had accepted was not sent after all.
     SendFailed {
         /// What `send` was given.
-        token: Token,
+        token: S,
         /// Why.
         error: SendError,
+    },
+    /// A name that was to be looked up, was.
+    Resolved {
+        /// What `resolve` was given.
+        token: R,
+        /// Where the name leads.
+        result: Result<Candidates, ResolveError>,
     },
     /// An event that somebody pushed.
     Event(E),
@@ -126,21 +141,21 @@ impl WorkerCounters {
 }
 
 /// One worker's inputs. It belongs to one thread.
-pub struct Worker<E> {
+pub struct Worker<E, S = SendToken, R = ResolveToken> {
     index: usize,
     epoll: Epoll,
-    queue: WorkerQueue<E>,
-    receiver: QueueReceiver<E>,
+    queue: WorkerQueue<E, S, R>,
+    receiver: QueueReceiver<E, S, R>,
     listeners: Arc<Listeners>,
     counters: Arc<WorkerCounters>,
     buffer: Box<[u8]>,
 }
 
-impl<E> Worker<E> {
+impl<E, S, R> Worker<E, S, R> {
     pub(crate) fn new(
         index: usize,
-        queue: WorkerQueue<E>,
-        receiver: QueueReceiver<E>,
+        queue: WorkerQueue<E, S, R>,
+        receiver: QueueReceiver<E, S, R>,
         listeners: Arc<Listeners>,
         counters: Arc<WorkerCounters>,
     ) -> io::Result<Self> {
@@ -173,7 +188,7 @@ impl<E> Worker<E> {
 
     /// The sending side of this worker's queue.
     #[must_use]
-    pub fn queue(&self) -> WorkerQueue<E> {
+    pub fn queue(&self) -> WorkerQueue<E, S, R> {
         self.queue.clone()
     }
 
@@ -187,7 +202,7 @@ impl<E> Worker<E> {
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,
-        handler: &mut impl FnMut(Input<'_, E>),
+        handler: &mut impl FnMut(Input<'_, E, S, R>),
     ) -> io::Result<()> {
         let busy = self.drain_queue(handler) > 0;
         let mut timeout = if busy {
@@ -222,7 +237,7 @@ impl<E> Worker<E> {
         Ok(())
     }
 
-    fn drain_queue(&mut self, handler: &mut impl FnMut(Input<'_, E>)) -> usize {
+    fn drain_queue(&mut self, handler: &mut impl FnMut(Input<'_, E, S, R>)) -> usize {
         for handled in 0..BATCH {
             match self.receiver.take() {
                 Some(taken) => handler(taken.into_input()),
@@ -233,7 +248,7 @@ impl<E> Worker<E> {
     }
 
     /// Receives a batch of datagrams of one listener.
-    fn receive(&mut self, listener: ListenerId, handler: &mut impl FnMut(Input<'_, E>)) {
+    fn receive(&mut self, listener: ListenerId, handler: &mut impl FnMut(Input<'_, E, S, R>)) {
         let Some(socket) = self.listeners.udp_socket(listener) else {
             return;
         };
@@ -277,7 +292,7 @@ impl<E> Worker<E> {
     }
 }
 
-impl<E> std::fmt::Debug for Worker<E> {
+impl<E, S, R> std::fmt::Debug for Worker<E, S, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker")
             .field("index", &self.index)
@@ -285,14 +300,18 @@ impl<E> std::fmt::Debug for Worker<E> {
     }
 }
 
-impl<E> Taken<E> {
-    fn into_input(self) -> Input<'static, E> {
+impl<E, S, R> Taken<E, S, R> {
+    fn into_input(self) -> Input<'static, E, S, R> {
         match self {
             Self::Event(event) => Input::Event(event),
             Self::Inbound(Inbound::Frame { bytes, flow }) => Input::Message {
                 message: Received::Frame(bytes),
                 flow,
             },
+            Self::Inbound(Inbound::Unframed { head, kind, flow }) => {
+                Input::Unframed { head, kind, flow }
+            }
+            Self::Inbound(Inbound::Resolved { token, result }) => Input::Resolved { token, result },
             Self::Inbound(Inbound::Closed { flow }) => Input::ConnectionClosed { flow },
             Self::Inbound(Inbound::SendFailed { token, error }) => {
                 Input::SendFailed { token, error }

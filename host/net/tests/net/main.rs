@@ -1,4 +1,5 @@
 //! The network on real sockets over loopback.
 
 mod support;
+mod tcp;
 mod udp;

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use sipbox_core::flow::{Flow, ListenerId};
-use sipbox_net::{Input, ListenerConfig, NetConfig, Network, SendError, Token, Worker};
+use sipbox_core::outbox::{Candidates, ResolveError};
+use sipbox_net::{Input, ListenerConfig, NetConfig, Network, SendError, Worker};
 use sipbox_sip::Transport;
+use sipbox_sip::stream::FrameErrorKind;
 use tokio::runtime::Runtime;
 
 /// Long enough for any machine; no passing test waits so long.
@@ -18,35 +20,36 @@ pub(crate) const QUIET: Duration = Duration::from_millis(50);
 pub(crate) enum Seen {
     Message(Vec<u8>, Flow),
     Closed(Flow),
+    Unframed(Vec<u8>, FrameErrorKind, Flow),
     SendFailed(Token, SendError),
+    Resolved(u8, Result<Candidates, ResolveError>),
     Event(u32),
 }
 
-impl Seen {
-    pub(crate) fn message(self) -> (Vec<u8>, Flow) {
-        match self {
-            Self::Message(bytes, flow) => (bytes, flow),
-            other => panic!("expected a message, got {other:?}"),
-        }
-    }
-}
+/// What names a send here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) u64);
 
-pub(crate) fn seen(input: Input<'_, u32>) -> Seen {
+pub(crate) type TestNetwork = Network<u32, Token, u8>;
+
+pub(crate) fn seen(input: Input<'_, u32, Token, u8>) -> Seen {
     match input {
         Input::Message { message, flow } => Seen::Message(message.into_bytes().to_vec(), flow),
         Input::ConnectionClosed { flow } => Seen::Closed(flow),
         Input::SendFailed { token, error } => Seen::SendFailed(token, error),
+        Input::Unframed { head, kind, flow } => Seen::Unframed(head.to_vec(), kind, flow),
+        Input::Resolved { token, result } => Seen::Resolved(token, result),
         Input::Event(event) => Seen::Event(event),
     }
 }
 
 /// A network with one worker that the test drives itself.
 pub(crate) struct Rig {
-    pub(crate) network: Network<u32>,
-    worker: Worker<u32>,
+    pub(crate) network: TestNetwork,
+    worker: Worker<u32, Token, u8>,
     pending: VecDeque<Seen>,
     /// Dropped last: its tasks serve the network.
-    _runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 pub(crate) const FIRST: ListenerId = ListenerId(0);
@@ -82,7 +85,7 @@ impl Rig {
             network,
             worker,
             pending: VecDeque::new(),
-            _runtime: runtime,
+            runtime,
         }
     }
 
@@ -107,6 +110,14 @@ impl Rig {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "nothing came");
             self.turn(left);
+        }
+    }
+
+    /// The next input, which must be a message.
+    pub(crate) fn message(&mut self) -> (Vec<u8>, Flow) {
+        match self.next() {
+            Seen::Message(bytes, flow) => (bytes, flow),
+            other => panic!("expected a message, got {other:?}"),
         }
     }
 

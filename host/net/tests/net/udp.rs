@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sipbox_core::flow::{Flow, ListenerId, NextHop};
-use sipbox_net::{Full, Input, NetConfig, Network, SendError, StartError, Token};
+use sipbox_net::{Full, Input, NetConfig, SendError, StartError};
 use sipbox_sip::Transport;
 
-use crate::support::{FIRST, PATIENCE, Rig, Seen, config, runtime};
+use crate::support::{FIRST, PATIENCE, Rig, Seen, TestNetwork, Token, config, runtime};
 
 fn peer(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap();
@@ -43,7 +43,7 @@ fn datagrams_come_in_and_go_back_down_their_flow_over_ipv4_and_ipv6() {
     for (listener, address) in [(0, "127.0.0.1:0"), (1, "[::1]:0"), (2, "127.0.0.1:0")] {
         let peer = peer(address);
         peer.send_to(b"OPTIONS", rig.local(listener)).unwrap();
-        let (bytes, flow) = rig.next().message();
+        let (bytes, flow) = rig.message();
         assert_eq!(bytes, b"OPTIONS");
         let expected = Flow {
             listener: ListenerId(listener),
@@ -85,7 +85,7 @@ fn an_address_in_use_is_named() {
     let first = Rig::new(&config(&[(Transport::Udp, "127.0.0.1:0")]));
     let taken = first.local(0).to_string();
     let runtime = runtime();
-    let error = Network::<u32>::start(&config(&[(Transport::Udp, &taken)]), runtime.handle())
+    let error = TestNetwork::start(&config(&[(Transport::Udp, &taken)]), runtime.handle())
         .expect_err("two sockets on one port");
     assert!(matches!(error, StartError::Listen { .. }));
     let text = error.to_string();
@@ -102,7 +102,7 @@ fn the_longest_datagrams_come_whole() {
     for length in [1, 1500, 65_507] {
         let datagram = vec![b'a'; length];
         peer.send_to(&datagram, rig.local(0)).unwrap();
-        let (bytes, flow) = rig.next().message();
+        let (bytes, flow) = rig.message();
         assert!(bytes == datagram, "{length}");
         rig.network.send(&udp(0, flow.peer), &bytes, None).unwrap();
         assert!(receive(&peer) == datagram, "{length}");
@@ -122,7 +122,7 @@ fn keep_alives_never_reach_the_handler() {
     peer.send_to(&stun, rig.local(0)).unwrap();
     // CRLF in front of a message is the parser's to skip.
     peer.send_to(b"\r\n\r\nOPTIONS", rig.local(0)).unwrap();
-    assert_eq!(rig.next().message().0, b"\r\n\r\nOPTIONS");
+    assert_eq!(rig.message().0, b"\r\n\r\nOPTIONS");
     // Only the STUN request is answered.
     let answer = receive(&peer);
     assert_eq!(answer[..2], [1, 1]);
@@ -170,7 +170,7 @@ fn an_unreachable_peer_does_not_disturb_others() {
     }
     let peer = peer("127.0.0.1:0");
     peer.send_to(b"OPTIONS", rig.local(0)).unwrap();
-    assert_eq!(rig.next().message().0, b"OPTIONS");
+    assert_eq!(rig.message().0, b"OPTIONS");
     rig.network
         .send(&udp(0, peer.local_addr().unwrap()), b"200", None)
         .unwrap();
@@ -182,7 +182,7 @@ fn a_wait_ends_with_its_timeout_and_not_before() {
     let mut config = config(&[(Transport::Udp, "127.0.0.1:0")]);
     config.workers = 2;
     let runtime = runtime();
-    let (_network, mut workers) = Network::<u32>::start(&config, runtime.handle()).unwrap();
+    let (_network, mut workers) = TestNetwork::start(&config, runtime.handle()).unwrap();
     for timeout in [
         Duration::ZERO,
         Duration::from_micros(1),
@@ -263,7 +263,7 @@ fn no_event_is_lost_however_pushes_and_sleeps_interleave() {
 #[test]
 fn a_push_to_a_worker_that_is_gone_comes_back() {
     let runtime = runtime();
-    let (network, workers) = Network::<u32>::start(&config(&[]), runtime.handle()).unwrap();
+    let (network, workers) = TestNetwork::start(&config(&[]), runtime.handle()).unwrap();
     drop(workers);
     assert_eq!(network.queues()[0].push(9), Err(Full(9)));
 }
@@ -279,7 +279,7 @@ fn ten_thousand_datagrams_reach_the_workers_once_each() {
     ]);
     config.workers = WORKERS;
     let runtime = runtime();
-    let (network, workers) = Network::<u32>::start(&config, runtime.handle()).unwrap();
+    let (network, workers) = TestNetwork::start(&config, runtime.handle()).unwrap();
     let total = Arc::new(AtomicUsize::new(0));
     let threads: Vec<_> = workers
         .into_iter()

@@ -221,7 +221,13 @@ impl EditList {
             .next()
             .or_else(|| message.headers().first());
         let at = first.map_or(message.index().head_end, |field| field.line.start);
-        self.put_field(message, at, Rank::Prepend, name, value)
+        self.put_field(
+            message,
+            Span { start: at, end: at },
+            Rank::Prepend,
+            name,
+            value,
+        )
     }
 
     /// Adds a field behind the last one of its kind, or behind all fields if there
@@ -240,7 +246,13 @@ impl EditList {
             .last()
             .or_else(|| message.headers().last());
         let at = last.map_or(message.index().head_end, |field| field.line.end);
-        self.put_field(message, at, Rank::Append, name, value)
+        self.put_field(
+            message,
+            Span { start: at, end: at },
+            Rank::Append,
+            name,
+            value,
+        )
     }
 
     /// Leaves exactly one field of that name, with that value: in the place of the
@@ -258,7 +270,8 @@ impl EditList {
         self.atomically(|list| {
             list.remove_header(message, name)?;
             match find(message, name).next() {
-                Some(field) => list.put_field(message, field.line.start, Rank::Append, name, value),
+                // In the place of the first one: what is prepended stays above it.
+                Some(field) => list.put_field(message, field.line, Rank::Replace, name, value),
                 None => list.append_header(message, name, value),
             }
         })
@@ -425,16 +438,16 @@ impl EditList {
     fn put_field(
         &mut self,
         message: Message<'_>,
-        at: u32,
+        span: Span,
         rank: Rank,
         name: HeaderName<'_>,
         value: &[u8],
     ) -> Result<(), EditError> {
         let index = message.index();
-        if at == index.head_end && !index.terminated {
+        if span.start == index.head_end && !index.terminated {
             return Err(EditError::Unterminated);
         }
-        self.put_with(Span { start: at, end: at }, rank, true, |text| {
+        self.put_with(span, rank, true, |text| {
             text.extend_from_slice(name.as_bytes());
             text.extend_from_slice(b": ");
             text.extend_from_slice(value);

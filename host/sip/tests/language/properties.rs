@@ -1,0 +1,329 @@
+//! Properties over generated messages, and over any bytes.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sipbox_sip::sdp::Sdp;
+use sipbox_sip::stream::{Frame, FrameLimits, Framer};
+use sipbox_sip::uri::{equivalent, escape_user, unescape};
+use sipbox_sip::validate::{Limits, check};
+use sipbox_sip::{EditList, HeaderId, Index, Message, NameAddr, Span, Uri, Via};
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![20 => 0x21u8..=0x7e, 2 => Just(b' '), 1 => 0x80u8..=0xff];
+    vec(byte, 1..40).prop_map(|mut bytes| {
+        // White space at the ends is not part of a value.
+        bytes.insert(0, b'x');
+        bytes.push(b'x');
+        bytes
+    })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0..HeaderId::ALL.len()).prop_map(|at| HeaderId::ALL[at].name().to_owned()),
+        "[A-Za-z][A-Za-z0-9-]{0,20}",
+        Just("v".to_owned()),
+        Just("k".to_owned()),
+    ]
+    .prop_filter("the length is written apart", |name| {
+        HeaderId::from_name(name.as_bytes()) != HeaderId::ContentLength
+    })
+}
+
+#[derive(Debug, Clone)]
+struct Parts {
+    method: String,
+    fields: Vec<(String, Vec<u8>, bool)>,
+    body: Vec<u8>,
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let field = (name(), value(), any::<bool>());
+    ("[A-Z]{1,12}", vec(field, 1..60), vec(any::<u8>(), 0..80)).prop_map(
+        |(method, fields, body)| Parts {
+            method,
+            fields,
+            body,
+        },
+    )
+}
+
+fn serialised(parts: &Parts) -> Vec<u8> {
+    let mut out = format!("{} sip:u@h SIP/2.0\r\n", parts.method).into_bytes();
+    for (name, value, folded) in &parts.fields {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(if *folded { b" :\r\n\t" } else { b": " });
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(format!("l: {}\r\n\r\n", parts.body.len()).as_bytes());
+    out.extend_from_slice(&parts.body);
+    out
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Prepend(String, Vec<u8>),
+    Append(String, Vec<u8>),
+    Set(String, Vec<u8>),
+    Remove(String),
+    Body(Vec<u8>),
+    RequestUri(String),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (name(), value()).prop_map(|(n, v)| Change::Prepend(n, v)),
+        (name(), value()).prop_map(|(n, v)| Change::Append(n, v)),
+        (name(), value()).prop_map(|(n, v)| Change::Set(n, v)),
+        name().prop_map(Change::Remove),
+        vec(any::<u8>(), 0..40).prop_map(Change::Body),
+        "sip:[a-z]{1,8}@[a-z]{1,8}".prop_map(Change::RequestUri),
+    ]
+}
+
+fn apply(change: &Change, message: Message<'_>, edits: &mut EditList) {
+    match change {
+        Change::Prepend(name, value) => edits.prepend_header(message, name.as_str(), value),
+        Change::Append(name, value) => edits.append_header(message, name.as_str(), value),
+        Change::Set(name, value) => edits.set_header(message, name.as_str(), value),
+        Change::Remove(name) => edits.remove_header(message, name.as_str()),
+        Change::Body(body) => edits.set_body(message, body),
+        Change::RequestUri(uri) => edits.set_request_uri(message, uri.as_bytes()),
+    }
+    .unwrap();
+}
+
+/// The fields of a message by name, each name's values in their order: what is
+/// left when the order between different names is forgotten.
+fn by_name(message: Message<'_>) -> Vec<(String, Vec<Vec<u8>>)> {
+    let mut found: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
+    for field in message.headers() {
+        let name = match field.id {
+            HeaderId::Other => String::from_utf8_lossy(message.get(field.name)).to_lowercase(),
+            id => id.name().to_lowercase(),
+        };
+        let value = message.get(field.value).to_vec();
+        match found.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => values.push(value),
+            None => found.push((name, vec![value])),
+        }
+    }
+    found.sort();
+    found
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(parts in parts()) {
+        let bytes = serialised(&parts);
+        let mut index = Index::new();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        prop_assert_eq!(message.method_token(), parts.method.as_bytes());
+        prop_assert_eq!(message.headers().len(), parts.fields.len() + 1);
+        for (field, (name, value, _)) in message.headers().iter().zip(&parts.fields) {
+            prop_assert_eq!(message.get(field.name), name.as_bytes());
+            prop_assert_eq!(message.get(field.value), value.as_slice());
+            prop_assert_eq!(field.id, HeaderId::from_name(name.as_bytes()));
+        }
+        prop_assert_eq!(message.body(), parts.body.as_slice());
+        let mut out = Vec::new();
+        EditList::new().write(message, &mut out).unwrap();
+        prop_assert_eq!(out, bytes);
+    }
+
+    /// Several edits on one message, written at once, give what one edit after
+    /// another gives, each on the message that the one before left.
+    #[test]
+    fn edits_compose(parts in parts(), changes in vec(change(), 0..12)) {
+        let bytes = serialised(&parts);
+        let mut index = Index::new();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let mut edits = EditList::new();
+        for change in &changes {
+            apply(change, message, &mut edits);
+        }
+        let mut at_once = Vec::new();
+        edits.write(message, &mut at_once).unwrap();
+
+        let mut stepwise = bytes.clone();
+        for change in &changes {
+            let mut index = Index::new();
+            let Ok(message) = Message::parse(&stepwise, &mut index) else { break };
+            let mut edits = EditList::new();
+            apply(change, message, &mut edits);
+            let mut out = Vec::new();
+            edits.write(message, &mut out).unwrap();
+            stepwise = out;
+        }
+        let (mut first, mut second) = (Index::new(), Index::new());
+        let first = Message::parse(&at_once, &mut first).unwrap();
+        let second = Message::parse(&stepwise, &mut second).unwrap();
+        prop_assert_eq!(by_name(first), by_name(second));
+        prop_assert_eq!(first.body(), second.body());
+        prop_assert_eq!(first.request_uri(), second.request_uri());
+        prop_assert_eq!(first.bytes(), at_once.as_slice());
+    }
+
+    /// Raw edits against a model: apply them from the back to a plain vector.
+    #[test]
+    fn disjoint_replacements_match_a_plain_splice(
+        parts in parts(),
+        cuts in vec(any::<prop::sample::Index>(), 2..10),
+        texts in vec(vec(any::<u8>(), 0..10), 5),
+        order in any::<u64>(),
+    ) {
+        let bytes = serialised(&parts);
+        let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut splices: Vec<(usize, usize, &[u8])> = places
+            .chunks_exact(2)
+            .zip(&texts)
+            .map(|(pair, text)| (pair[0], pair[1], text.as_slice()))
+            .collect();
+        let mut model = bytes.clone();
+        for (start, end, text) in splices.iter().rev() {
+            model.splice(start..end, text.iter().copied());
+        }
+        let rotate = usize::try_from(order % 7).unwrap() % splices.len().max(1);
+        splices.rotate_left(rotate);
+        let mut index = Index::new();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let mut edits = EditList::new();
+        for (start, end, text) in &splices {
+            edits.replace(Span::new(*start, *end), text).unwrap();
+        }
+        let mut out = Vec::new();
+        edits.write(message, &mut out).unwrap();
+        prop_assert_eq!(out, model);
+    }
+
+    #[test]
+    fn a_stream_is_cut_the_same_way_in_any_pieces(
+        messages in vec(parts(), 1..4),
+        pieces in vec(1usize..50, 1..200),
+    ) {
+        let expected: Vec<_> = messages.iter().map(serialised).collect();
+        let stream = expected.concat();
+        let mut framer = Framer::new(FrameLimits::default());
+        let mut found = Vec::new();
+        let mut rest = stream.as_slice();
+        for size in pieces.into_iter().chain(std::iter::repeat(64)) {
+            let (piece, after) = rest.split_at(size.min(rest.len()));
+            framer.feed(piece);
+            rest = after;
+            while let Some(frame) = framer.next().unwrap() {
+                if let Frame::Message(bytes) = frame {
+                    found.push(bytes.to_vec());
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn escaped_user_parts_come_back(user in vec(any::<u8>(), 1..30)) {
+        let mut escaped = b"sip:".to_vec();
+        escape_user(&user, &mut escaped);
+        escaped.extend_from_slice(b"@h");
+        let uri = Uri::parse(&escaped).unwrap();
+        prop_assert_eq!(unescape(uri.user.unwrap()).into_owned(), user);
+        prop_assert!(equivalent(&uri, &uri));
+    }
+
+    /// No input panics, and what is read lies inside of the input.
+    #[test]
+    fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..300)) {
+        survive(&bytes);
+    }
+
+    #[test]
+    fn broken_messages_are_survived(
+        parts in parts(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut bytes = serialised(&parts);
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        survive(&bytes);
+    }
+
+    #[test]
+    fn nearly_right_values_are_survived(text in "[ \t\r\n\"\\\\<>:;,=?@%a-z0-9SIP/.\\[\\]*+-]{0,60}") {
+        survive_value(text.as_bytes());
+    }
+}
+
+pub(crate) fn survive(bytes: &[u8]) {
+    survive_value(bytes);
+    let mut framer = Framer::new(FrameLimits {
+        head: 200,
+        body: 50,
+    });
+    framer.feed(bytes);
+    while let Ok(Some(_)) = framer.next() {}
+    let mut index = Index::new();
+    let Ok(message) = Message::parse(bytes, &mut index) else {
+        return;
+    };
+    let _ = check(message, &Limits::default());
+    let _ = check(
+        message,
+        &Limits {
+            datagram: false,
+            ..Limits::default()
+        },
+    );
+    for field in message.headers() {
+        survive_value(message.get(field.value));
+        assert!(field.line.covers(field.value) && field.line.covers(field.name));
+    }
+    for id in HeaderId::ALL {
+        for value in message.values(*id) {
+            assert_eq!(message.get(value.span), value.as_bytes());
+        }
+    }
+    let mut out = Vec::new();
+    EditList::new().write(message, &mut out).unwrap();
+    assert_eq!(out, message.bytes());
+    let _ = sipbox_sip::ResponseBuilder::new(message, 400)
+        .to_tag(b"t")
+        .write(&mut out);
+    let _ = sipbox_sip::RequestBuilder::cancel(message).map(|b| b.write(&mut out));
+}
+
+fn survive_value(value: &[u8]) {
+    let _ = Via::parse(value);
+    let _ = Via::parse_lenient(value);
+    let _ = sipbox_sip::CSeq::parse(value);
+    let _ = sipbox_sip::auth::Credentials::parse(value);
+    let _ = sipbox_sip::name_addr::q_value(value);
+    let _ = sipbox_sip::lex::unfold(value);
+    let _ = sipbox_sip::lex::unquote(value);
+    if let Ok(address) = NameAddr::parse(value) {
+        let _ = (
+            address.tag(),
+            address.q(),
+            address.expires(),
+            address.instance(),
+        );
+    }
+    if let Ok(uri) = Uri::parse(value) {
+        assert!(equivalent(&uri, &uri), "{uri:?}");
+        assert_eq!(uri.raw, value);
+    }
+    let sdp = Sdp::new(value);
+    for section in sdp.media().chain([sdp.session()]) {
+        let _ = (
+            section.media(),
+            section.connections().count(),
+            section.attributes().count(),
+        );
+    }
+}

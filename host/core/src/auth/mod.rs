@@ -134,9 +134,8 @@ impl Authenticator {
                 return AuthOutcome::Stale;
             }
         };
-        let count = match Count::read(&credentials) {
-            Some(count) => count,
-            None => return AuthOutcome::Refused,
+        let Some(count) = Count::read(&credentials) else {
+            return AuthOutcome::Refused;
         };
         if check.realm.strict_uri && !same_uri(&credentials.uri, check.request_uri) {
             return AuthOutcome::Refused;

@@ -65,7 +65,7 @@ impl Plan {
 #[derive(Clone, Debug)]
 pub enum Planned {
     /// It changes bindings, once committed.
-    Save(Plan),
+    Save(Box<Plan>),
     /// It only asks; these stand.
     Query(Bindings),
 }
@@ -166,7 +166,7 @@ impl LocationService {
         let shard = self.shard(tenant, aor);
         let steps = judge(shard.bindings(tenant, aor), &register, limits, wall)?;
         drop(shard);
-        Ok(Planned::Save(Plan {
+        Ok(Planned::Save(Box::new(Plan {
             tenant,
             aor: aor.clone(),
             register,
@@ -174,7 +174,7 @@ impl LocationService {
             socket: source.1.clone(),
             limits: limits.clone(),
             standing: u32::try_from(standing(&steps)).unwrap_or(u32::MAX),
-        }))
+        })))
     }
 
     /// Carries out a plan, judged again by what stands now.
@@ -413,6 +413,12 @@ impl LocationService {
                 aors: sum.aors + aors,
                 bindings: sum.bindings + bindings,
             })
+    }
+
+    /// How many ends are awaited over all shards.
+    #[cfg(test)]
+    pub(super) fn awaited(&self) -> usize {
+        self.shards.iter().map(|mutex| lock(mutex).awaited()).sum()
     }
 
     fn remove_where(

@@ -1,1 +1,697 @@
+//! RFC 3261 section 10.3 through the service's front door, under virtual time,
+//! and the service against a model that keeps plain lists.
 
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sipbox_sip::{Index, Message, Transport};
+
+use super::*;
+use crate::flow::{ConnectionId, Flow, ListenerId, TenantId};
+use crate::policy::SaveLimits;
+use crate::time::WallTime;
+
+const T: TenantId = TenantId(0);
+const START: WallTime = WallTime(1_700_000_000_000);
+
+struct Bench {
+    service: LocationService,
+    now: WallTime,
+    limits: SaveLimits,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let limits = SaveLimits {
+            min_expires: 60,
+            max_expires: 7200,
+            default_expires: 600,
+            max_contacts: 0,
+        };
+        Self {
+            service: LocationService::new(4, &[1; 16]),
+            now: START,
+            limits,
+        }
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now = WallTime(self.now.0 + seconds * 1000);
+    }
+
+    fn plan(&self, aor: &str, fields: &str) -> Result<Planned, Refused> {
+        let bytes = format!(
+            "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n\
+             From: <sip:{aor}>;tag=1\r\nTo: <sip:{aor}>\r\n{fields}Content-Length: 0\r\n\r\n"
+        );
+        let mut index = Index::new();
+        let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
+        let source = (flow(), &Arc::from("udp:192.0.2.10:5060"));
+        let aor = Aor::parse(aor).unwrap();
+        self.service
+            .plan(T, &aor, &message, source, self.now, &self.limits)
+    }
+
+    /// Registers `alice@example.com`; the Contact values that a 200 would list.
+    fn register(&self, call_id: &str, cseq: u32, fields: &str) -> Result<Vec<String>, Refused> {
+        let fields = format!("Call-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n{fields}\r\n");
+        let bindings = match self.plan("alice@example.com", &fields)? {
+            Planned::Query(bindings) => bindings,
+            Planned::Save(plan) => {
+                let commit = self.service.commit(&plan, self.now)?;
+                assert_eq!(
+                    u32::try_from(commit.bindings.len()).unwrap(),
+                    plan.standing()
+                );
+                commit.bindings
+            }
+        };
+        assert_eq!(bindings, self.alice());
+        Ok(contact_header_values(&bindings, self.now))
+    }
+
+    fn alice(&self) -> Bindings {
+        self.service.lookup(T, &alice(), self.now)
+    }
+}
+
+fn alice() -> Aor {
+    Aor::parse("alice@example.com").unwrap()
+}
+
+fn flow() -> Flow {
+    Flow {
+        listener: ListenerId(0),
+        transport: Transport::Tcp,
+        peer: "192.0.2.1:40000".parse().unwrap(),
+        connection: Some(ConnectionId {
+            slot: 3,
+            generation: 1,
+        }),
+    }
+}
+
+fn status(result: Result<Vec<String>, Refused>) -> u16 {
+    result.map_or_else(|refused| refused.status, |_| 200)
+}
+
+#[test]
+fn the_contact_parameter_beats_the_header_beats_the_default() {
+    let bench = Bench::new();
+    let contacts = "Expires: 1000\r\nContact: <sip:a@h1>;expires=500, <sip:a@h2>";
+    assert_eq!(
+        bench.register("c", 1, contacts).unwrap(),
+        ["<sip:a@h1>;expires=500", "<sip:a@h2>;expires=1000"]
+    );
+    assert_eq!(
+        bench.register("c", 2, "Contact: <sip:a@h3>").unwrap()[0],
+        "<sip:a@h3>;expires=600"
+    );
+}
+
+#[test]
+fn a_malformed_expires_parameter_counts_as_an_hour() {
+    let bench = Bench::new();
+    let listed = bench
+        .register("c", 1, "Contact: <sip:a@h>;expires=soon")
+        .unwrap();
+    assert_eq!(listed, ["<sip:a@h>;expires=3600"]);
+}
+
+#[test]
+fn too_long_is_cut_and_too_brief_gets_423_with_the_minimum() {
+    let mut bench = Bench::new();
+    assert_eq!(
+        bench
+            .register("c", 1, "Contact: <sip:a@h>;expires=99999999999")
+            .unwrap(),
+        ["<sip:a@h>;expires=7200"]
+    );
+    for fields in [
+        "Contact: <sip:a@h>;expires=59",
+        "Expires: 1\r\nContact: <sip:a@h>",
+    ] {
+        let refused = bench.register("c", 2, fields).unwrap_err();
+        assert_eq!(
+            (refused.status, refused.min_expires),
+            (423, Some(60)),
+            "{fields}"
+        );
+    }
+    assert_eq!(
+        status(bench.register("c", 2, "Contact: <sip:a@h>;expires=60")),
+        200
+    );
+    // Only an interval below an hour may be called too brief.
+    bench.limits.min_expires = 5000;
+    assert_eq!(
+        status(bench.register("c", 3, "Contact: <sip:a@h>;expires=3600")),
+        200
+    );
+    assert_eq!(
+        status(bench.register("c", 4, "Contact: <sip:a@h>;expires=3599")),
+        423
+    );
+}
+
+#[test]
+fn zero_removes_one_and_star_removes_all() {
+    let bench = Bench::new();
+    bench
+        .register("c", 1, "Contact: <sip:a@h1>, <sip:a@h2>, <sip:a@h3>")
+        .unwrap();
+    let left = bench
+        .register("c", 2, "Contact: <sip:a@h2>;expires=0")
+        .unwrap();
+    assert_eq!(left, ["<sip:a@h1>;expires=600", "<sip:a@h3>;expires=600"]);
+    assert_eq!(
+        status(bench.register("c", 3, "Contact: <sip:a@gone>;expires=0")),
+        200
+    );
+    assert_eq!(
+        bench.register("c", 4, "Expires: 0\r\nContact: *").unwrap(),
+        [""; 0]
+    );
+    assert_eq!(bench.service.counts(None), Counts::default());
+}
+
+#[test]
+fn star_stands_alone_with_expires_zero() {
+    let bench = Bench::new();
+    bench.register("c", 1, "Contact: <sip:a@h1>").unwrap();
+    for fields in [
+        "Contact: *",
+        "Expires: 60\r\nContact: *",
+        "Expires: nonsense\r\nContact: *",
+        "Expires: 0\r\nContact: *, <sip:a@h1>",
+        "Expires: 0\r\nContact: *\r\nContact: <sip:a@h1>;expires=0",
+        "Expires: 0\r\nContact: *, *",
+    ] {
+        assert_eq!(status(bench.register("c", 2, fields)), 400, "{fields}");
+        assert_eq!(bench.alice().len(), 1);
+    }
+}
+
+#[test]
+fn a_broken_contact_or_path_spoils_the_whole_request() {
+    let bench = Bench::new();
+    for fields in [
+        "Contact: <sip:a@h1>, <sip:a@h2",
+        "Contact: <sip:a@h1>, sip:a@h2?Route=x",
+        "Contact: <sip:a@h1>,",
+        "Contact: <sip:a@h\u{1}1>",
+        "Path: <sip:edge\r\nContact: <sip:a@h1>",
+    ] {
+        assert_eq!(status(bench.register("c", 1, fields)), 400, "{fields}");
+        assert_eq!(bench.alice().len(), 0, "{fields}");
+    }
+}
+
+#[test]
+fn no_contact_asks_without_changing() {
+    let bench = Bench::new();
+    assert_eq!(bench.register("c", 1, "Subject: x").unwrap(), [""; 0]);
+    bench.register("c", 2, "Contact: <sip:a@h>").unwrap();
+    assert_eq!(
+        bench.register("c", 1, "Expires: 0").unwrap(),
+        ["<sip:a@h>;expires=600"]
+    );
+}
+
+#[test]
+fn a_lower_or_equal_cseq_of_the_same_call_id_fails_whole() {
+    let bench = Bench::new();
+    bench.register("c", 10, "Contact: <sip:a@h1>").unwrap();
+    bench.register("other", 5, "Contact: <sip:a@h2>").unwrap();
+    for cseq in [9, 10] {
+        let fields = "Contact: <sip:a@new>, <sip:a@h1>";
+        assert_eq!(status(bench.register("c", cseq, fields)), 500);
+        assert_eq!(
+            status(bench.register("c", cseq, "Contact: <sip:a@h1>;expires=0")),
+            500
+        );
+        assert_eq!(
+            status(bench.register("c", cseq, "Expires: 0\r\nContact: *")),
+            500
+        );
+        assert_eq!(bench.alice().len(), 2, "nothing changed");
+    }
+    // Another Call-ID (a phone that restarted) starts anew, as does a higher CSeq.
+    assert_eq!(
+        status(bench.register("restarted", 1, "Contact: <sip:a@h1>")),
+        200
+    );
+    assert_eq!(
+        status(bench.register("other", 6, "Contact: <sip:a@h2>")),
+        200
+    );
+    assert_eq!(bench.alice().len(), 2);
+}
+
+#[test]
+fn contacts_are_compared_as_uris() {
+    let bench = Bench::new();
+    bench
+        .register("c", 1, "Contact: <sip:%61lice@HOST.example;transport=TCP>")
+        .unwrap();
+    bench
+        .register("c", 2, "Contact: <sip:alice@host.example;Transport=tcp>")
+        .unwrap();
+    assert_eq!(bench.alice().len(), 1, "one binding, written again");
+    assert_eq!(
+        &*bench.alice()[0].contact,
+        "sip:alice@host.example;Transport=tcp"
+    );
+    bench
+        .register("c", 3, "Contact: <sip:Alice@host.example;transport=tcp>")
+        .unwrap();
+    bench
+        .register(
+            "c",
+            4,
+            "Contact: <sip:alice@host.example:5060;transport=tcp>",
+        )
+        .unwrap();
+    assert_eq!(bench.alice().len(), 3, "user and port make a difference");
+}
+
+#[test]
+fn instance_and_reg_id_are_one_binding_wherever_the_phone_is() {
+    let bench = Bench::new();
+    let contact = |host: &str, reg_id: u32| {
+        format!("Contact: <sip:a@{host}>;+sip.instance=\"<urn:uuid:1>\";reg-id={reg_id}")
+    };
+    bench.register("c", 1, &contact("10.0.0.1", 1)).unwrap();
+    let id = bench.alice()[0].id;
+    let listed = bench.register("moved", 1, &contact("10.0.0.2", 1)).unwrap();
+    assert_eq!(
+        listed,
+        ["<sip:a@10.0.0.2>;expires=600;+sip.instance=\"<urn:uuid:1>\";reg-id=1"]
+    );
+    assert_eq!(bench.alice()[0].id, id);
+    bench.register("c", 3, &contact("10.0.0.2", 2)).unwrap();
+    assert_eq!(bench.alice().len(), 2, "a second flow of the same phone");
+    bench.register("c", 4, "Contact: <sip:a@10.0.0.2>").unwrap();
+    assert_eq!(bench.alice().len(), 3, "a plain contact takes no flow over");
+}
+
+#[test]
+fn the_limit_of_contacts_refuses_growth_only() {
+    let mut bench = Bench::new();
+    bench.limits.max_contacts = 2;
+    assert_eq!(
+        status(bench.register("c", 1, "Contact: <sip:a@h1>, <sip:a@h2>, <sip:a@h3>")),
+        403
+    );
+    assert_eq!(bench.alice().len(), 0);
+    bench
+        .register("c", 1, "Contact: <sip:a@h1>, <sip:a@h2>")
+        .unwrap();
+    assert_eq!(status(bench.register("c", 2, "Contact: <sip:a@h3>")), 403);
+    // One goes, one comes.
+    assert_eq!(
+        status(bench.register("c", 3, "Contact: <sip:a@h1>;expires=0, <sip:a@h3>")),
+        200
+    );
+    bench.limits.max_contacts = 1;
+    assert_eq!(
+        status(bench.register("c", 4, "Contact: <sip:a@h3>")),
+        200,
+        "a refresh"
+    );
+    bench.pass(601);
+    assert_eq!(
+        status(bench.register("c", 5, "Contact: <sip:a@h4>")),
+        200,
+        "the others ended"
+    );
+}
+
+#[test]
+fn the_best_q_comes_first_then_the_latest() {
+    let bench = Bench::new();
+    bench
+        .register("c", 1, "Contact: <sip:a@old>;q=0.5, <sip:a@low>;q=0.125")
+        .unwrap();
+    let listed = bench
+        .register(
+            "c",
+            2,
+            "Contact: <sip:a@new>;q=0.5, <sip:a@newer>;q=0.5, <sip:a@best>",
+        )
+        .unwrap();
+    assert_eq!(
+        listed,
+        [
+            "<sip:a@best>;expires=600",
+            "<sip:a@new>;expires=600;q=0.5",
+            "<sip:a@newer>;expires=600;q=0.5",
+            "<sip:a@old>;expires=600;q=0.5",
+            "<sip:a@low>;expires=600;q=0.125",
+        ]
+    );
+    bench
+        .register("c", 3, "Contact: <sip:a@worst>;q=0")
+        .unwrap();
+    let worst = contact_header_values(&bench.alice(), bench.now)
+        .pop()
+        .unwrap();
+    assert_eq!(worst, "<sip:a@worst>;expires=600;q=0.0");
+}
+
+#[test]
+fn a_binding_keeps_what_the_request_says() {
+    let bench = Bench::new();
+    let fields = "Path: <sip:edge1;lr>, <sip:edge2;lr>\r\nPath: <sip:edge3;lr>\r\n\
+                  User-Agent: phone\r\n folded\r\nAllow: INVITE\r\nAllow: BYE, ACK\r\nContact: <sip:a@h>";
+    bench.register("c", 7, fields).unwrap();
+    let bindings = bench.alice();
+    let binding = &bindings[0];
+    let path: Vec<&str> = binding.path.iter().map(|p| &**p).collect();
+    assert_eq!(path, ["<sip:edge1;lr>", "<sip:edge2;lr>", "<sip:edge3;lr>"]);
+    assert_eq!(&*binding.user_agent, "phone folded");
+    assert_eq!(binding.methods, Some(1 + 4 + 8));
+    assert_eq!(binding.flow, Some(flow()));
+    assert_eq!(&*binding.received, "sip:192.0.2.1:40000;transport=tcp");
+    assert_eq!((&*binding.call_id, binding.cseq), ("c", 7));
+    assert_eq!(&*binding.socket, "udp:192.0.2.10:5060");
+    assert_eq!(binding.last_modified, START);
+}
+
+#[test]
+fn bindings_end_in_time_and_are_told_to_the_sink() {
+    let mut bench = Bench::new();
+    bench
+        .register(
+            "c",
+            1,
+            "Contact: <sip:a@h1>;expires=100, <sip:a@h2>;expires=200",
+        )
+        .unwrap();
+    bench
+        .register("c", 2, "Contact: <sip:a@h1>;expires=150")
+        .unwrap();
+    let ids: Vec<_> = bench.alice().iter().map(|b| b.id).collect();
+    bench.pass(100);
+    assert_eq!(bench.service.expire(bench.now, 10), [], "it was refreshed");
+    bench.pass(49);
+    assert_eq!(
+        bench.register("q", 1, "Subject: x").unwrap()[0],
+        "<sip:a@h1>;expires=1"
+    );
+    bench.pass(1);
+    assert_eq!(
+        bench.alice().len(),
+        1,
+        "over at once, before the timer comes by"
+    );
+    let ended = bench.service.expire(bench.now, 10);
+    assert_eq!(
+        ended.iter().map(Change::contact_id).collect::<Vec<_>>(),
+        ids[..1]
+    );
+    assert!(matches!(ended[0].kind, ChangeKind::Delete(_)));
+    bench.pass(1000);
+    assert_eq!(bench.service.expire(bench.now, 10).len(), 1);
+    assert_eq!(bench.service.counts(None), Counts::default());
+}
+
+#[test]
+fn expiry_goes_round_the_shards_a_few_at_a_time() {
+    let mut bench = Bench::new();
+    for n in 0..100 {
+        let fields = format!("Call-ID: c\r\nCSeq: 1 REGISTER\r\nContact: <sip:u@h{n}>\r\n");
+        let Ok(Planned::Save(plan)) = bench.plan(&format!("u{n}@example.com"), &fields) else {
+            panic!("not a plan");
+        };
+        bench.service.commit(&plan, bench.now).unwrap();
+    }
+    assert_eq!(
+        bench.service.counts(Some(T)),
+        Counts {
+            aors: 100,
+            bindings: 100
+        }
+    );
+    bench.pass(601);
+    let mut rounds = 0;
+    while bench.service.counts(None).bindings > 0 {
+        assert!(bench.service.expire(bench.now, 7).len() <= 7);
+        rounds += 1;
+        assert!(rounds < 40, "never ends");
+    }
+    assert!(rounds >= 15);
+}
+
+#[test]
+fn what_came_between_plan_and_commit_counts() {
+    let bench = Bench::new();
+    let fields = |cseq| format!("Call-ID: c\r\nCSeq: {cseq} REGISTER\r\nContact: <sip:a@h>\r\n");
+    let Ok(Planned::Save(early)) = bench.plan("alice@example.com", &fields(1)) else {
+        panic!("not a plan");
+    };
+    bench.register("c", 2, "Contact: <sip:a@h>").unwrap();
+    let refused = bench.service.commit(&early, bench.now).unwrap_err();
+    assert_eq!(refused.status, 500);
+    assert_eq!(bench.alice()[0].cseq, 2);
+}
+
+#[test]
+fn a_commit_that_is_not_durable_can_be_taken_back() {
+    let bench = Bench::new();
+    bench
+        .register("c", 1, "Contact: <sip:a@h1>, <sip:a@h2>")
+        .unwrap();
+    let before = bench.alice();
+    let save = |cseq: u32, contact: &str| {
+        let fields = format!("Call-ID: c\r\nCSeq: {cseq} REGISTER\r\n{contact}\r\n");
+        let Ok(Planned::Save(plan)) = bench.plan("alice@example.com", &fields) else {
+            panic!("not a plan");
+        };
+        bench.service.commit(&plan, bench.now).unwrap()
+    };
+    let grown = save(2, "Contact: <sip:a@h3>");
+    assert!(bench.service.rollback(&grown));
+    assert_eq!(bench.alice(), before);
+    let emptied = save(3, "Expires: 0\r\nContact: *");
+    assert_eq!(bench.alice().len(), 0);
+    assert!(bench.service.rollback(&emptied));
+    assert_eq!(bench.alice(), before);
+    let overtaken = save(4, "Contact: <sip:a@h3>");
+    save(5, "Contact: <sip:a@h4>");
+    assert!(
+        !bench.service.rollback(&overtaken),
+        "somebody built upon it"
+    );
+    assert_eq!(bench.alice().len(), 4);
+}
+
+#[test]
+fn tenants_never_see_each_other() {
+    let bench = Bench::new();
+    bench.register("c", 1, "Contact: <sip:a@h>").unwrap();
+    let other = TenantId(1);
+    assert_eq!(bench.service.lookup(other, &alice(), bench.now).len(), 0);
+    assert!(bench.service.remove(other, &alice(), bench.now).is_none());
+    assert_eq!(bench.service.counts(Some(other)), Counts::default());
+    let mut seen = 0;
+    bench.service.dump(Some(other), |_, _, _| seen += 1);
+    assert_eq!(seen, 0);
+    bench.service.dump(Some(T), |tenant, aor, bindings| {
+        assert_eq!((tenant, aor, bindings.len()), (T, &alice(), 1));
+        seen += 1;
+    });
+    assert_eq!(seen, 1);
+}
+
+#[test]
+fn an_operator_adds_and_removes_contacts() {
+    let mut bench = Bench::new();
+    let contact = |uri: &str, expires| NewContact {
+        uri: uri.into(),
+        q: 300,
+        expires,
+        path: vec![],
+        methods: None,
+    };
+    let add = |bench: &Bench, uri, expires| {
+        bench
+            .service
+            .add(T, &alice(), contact(uri, expires), bench.now)
+    };
+    add(&bench, "sip:a@gw", None).unwrap();
+    add(&bench, "sip:a@GW", None).unwrap();
+    add(&bench, "sip:a@other", Some(10)).unwrap();
+    assert_eq!(bench.alice().len(), 2);
+    assert_eq!(add(&bench, "no uri", None).unwrap_err().status, 400);
+    bench.pass(1_000_000_000);
+    let left = bench.alice();
+    assert_eq!(left.len(), 1, "the permanent one stays");
+    assert_eq!(left[0].expires, Binding::PERMANENT);
+    let remove = |uri| bench.service.remove_contact(T, &alice(), uri, bench.now);
+    assert!(remove("sip:a@nobody").is_none());
+    let commit = remove("sip:%61@gw").unwrap();
+    assert!(commit.bindings.is_empty());
+    assert_eq!(commit.changes.len(), 2, "the ended one goes along");
+    assert_eq!(bench.service.counts(None), Counts::default());
+}
+
+#[test]
+fn a_restart_keeps_ids_order_and_ends() {
+    let bench = Bench::new();
+    let contacts =
+        "Contact: <sip:a@h1>;q=0.5;expires=100, <sip:a@h2>;expires=300, <sip:a@h3>;q=0.7";
+    bench.register("c", 1, contacts).unwrap();
+    let rows: Vec<_> = bench
+        .alice()
+        .iter()
+        .map(|b| LocationRow::of(&alice(), b))
+        .collect();
+    let mut foreign = rows[0].clone();
+    foreign.domain = "elsewhere.example".into();
+
+    let mut again = Bench::new();
+    again.pass(200);
+    let tenant = |domain: &str| (domain == "example.com").then_some(T);
+    let loaded = again
+        .service
+        .load(rows.into_iter().chain([foreign]), again.now, tenant, |_| {
+            Some(ListenerId(0))
+        });
+    assert_eq!(
+        loaded,
+        Loaded {
+            bindings: 2,
+            ended: 1,
+            foreign: 1
+        }
+    );
+    let listed = again.register("q", 1, "Subject: x").unwrap();
+    assert_eq!(
+        listed,
+        ["<sip:a@h2>;expires=100", "<sip:a@h3>;expires=400;q=0.7"]
+    );
+    let known: Vec<_> = again.alice().iter().map(|b| b.id).collect();
+    again.register("new", 1, "Contact: <sip:a@h4>").unwrap();
+    let fresh = again.alice()[0].id;
+    assert!(
+        !known.contains(&fresh) && fresh > 3,
+        "ids go on behind the table's"
+    );
+    again.pass(1000);
+    assert_eq!(again.service.expire(again.now, 10).len(), 3);
+}
+
+/// What the service should do, in the plainest way: one list for each AOR.
+#[derive(Default)]
+struct Model(Vec<(usize, String, WallTime, u16)>);
+
+#[derive(Clone, Debug)]
+enum Act {
+    Register {
+        user: usize,
+        contacts: Vec<(usize, u32, u16)>,
+    },
+    Clear(usize),
+    Pass(u64),
+    Expire(usize),
+    Remove(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let contact = (0..4usize, prop_oneof![Just(0u32), 60..400u32], 0..=1000u16);
+    prop_oneof![
+        4 => (0..3usize, prop::collection::vec(contact, 1..4))
+            .prop_map(|(user, contacts)| Act::Register { user, contacts }),
+        1 => (0..3usize).prop_map(Act::Clear),
+        2 => (0..200u64).prop_map(Act::Pass),
+        2 => (0..4usize).prop_map(Act::Expire),
+        1 => (0..3usize).prop_map(Act::Remove),
+    ]
+}
+
+fn q_text(q: u16) -> String {
+    if q == 1000 {
+        "1".into()
+    } else {
+        format!("0.{q:03}")
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_service_agrees_with_the_model(acts in prop::collection::vec(act(), 1..60)) {
+        let mut bench = Bench::new();
+        let mut model = Model::default();
+        // What a database would hold after the changes.
+        let mut rows = std::collections::BTreeMap::<u64, Arc<Binding>>::new();
+        let mut sequence = 0;
+        let mut apply = |changes: &[Change]| {
+            for change in changes {
+                assert!(change.sequence >= sequence, "changes come in order");
+                sequence = change.sequence;
+                match &change.kind {
+                    ChangeKind::Upsert(binding) => { rows.insert(binding.id, binding.clone()); }
+                    ChangeKind::Delete(id) => assert!(rows.remove(id).is_some(), "deleted twice"),
+                }
+            }
+            rows.clone()
+        };
+        let user = |n: usize| format!("u{n}@example.com");
+        let mut stored = std::collections::BTreeMap::new();
+        for (cseq, act) in acts.iter().enumerate() {
+            match act {
+                Act::Register { user: n, contacts } => {
+                    let list: Vec<_> = contacts.iter().map(|(host, expires, q)| {
+                        format!("<sip:x@h{host}>;expires={expires};q={}", q_text(*q))
+                    }).collect();
+                    let fields = format!("Call-ID: c\r\nCSeq: {} REGISTER\r\nContact: {}\r\n", cseq + 1, list.join(","));
+                    let Ok(Planned::Save(plan)) = bench.plan(&user(*n), &fields) else { panic!("no plan") };
+                    let commit = bench.service.commit(&plan, bench.now).unwrap();
+                    stored = apply(&commit.changes);
+                    for (host, expires, q) in contacts {
+                        let uri = format!("sip:x@h{host}");
+                        model.0.retain(|(u, c, ..)| !(u == n && *c == uri));
+                        if *expires > 0 {
+                            model.0.push((*n, uri, WallTime(bench.now.0 + u64::from(*expires) * 1000), *q));
+                        }
+                    }
+                }
+                Act::Clear(n) => {
+                    let fields = format!("Call-ID: c\r\nCSeq: {} REGISTER\r\nExpires: 0\r\nContact: *\r\n", cseq + 1);
+                    let Ok(Planned::Save(plan)) = bench.plan(&user(*n), &fields) else { panic!("no plan") };
+                    stored = apply(&bench.service.commit(&plan, bench.now).unwrap().changes);
+                    model.0.retain(|(u, ..)| u != n);
+                }
+                Act::Pass(seconds) => bench.pass(*seconds),
+                Act::Expire(max) => stored = apply(&bench.service.expire(bench.now, *max)),
+                Act::Remove(n) => {
+                    if let Some(commit) = bench.service.remove(T, &Aor::parse(&user(*n)).unwrap(), bench.now) {
+                        stored = apply(&commit.changes);
+                    }
+                    model.0.retain(|(u, ..)| u != n);
+                }
+            }
+            model.0.retain(|(_, _, end, _)| *end > bench.now);
+            for n in 0..3 {
+                let found = bench.service.lookup(T, &Aor::parse(&user(n)).unwrap(), bench.now);
+                prop_assert!(found.is_sorted_by_key(|b| std::cmp::Reverse(b.q)));
+                let mut found: Vec<_> = found.iter().map(|b| (n, b.contact.to_string(), b.expires, b.q)).collect();
+                let mut expected: Vec<_> = model.0.iter().filter(|(u, ..)| *u == n).cloned().collect();
+                found.sort();
+                expected.sort();
+                prop_assert_eq!(found, expected);
+            }
+        }
+        let mut held = Vec::new();
+        bench.service.dump(None, |_, _, bindings| held.extend(bindings.iter().cloned()));
+        held.sort_by_key(|b| b.id);
+        prop_assert_eq!(bench.service.counts(None).bindings, held.len());
+        prop_assert_eq!(bench.service.awaited(), held.len());
+        prop_assert_eq!(held, stored.into_values().collect::<Vec<_>>(), "the database is the same");
+        bench.pass(10_000);
+        bench.service.expire(bench.now, usize::MAX);
+        prop_assert_eq!(bench.service.counts(None), Counts::default());
+        prop_assert_eq!(bench.service.awaited(), 0);
+    }
+}

@@ -1,1 +1,36 @@
-//! The sandbox: engine, component store, instance pools, limits, one file for each WIT interface.
+//! The sandbox: policies as WebAssembly components, and the only crate that
+//! names wasmtime.
+//!
+//! [`Engine`] (one for the process) compiles through a [`ComponentStore`];
+//! components with settings, grants and limits form a tenant's [`Chain`]; each
+//! worker keeps warm instances in its [`Pools`]; a [`ChainHost`] ties worker and
+//! chain together for `sipbox-core`, which asks it for one hook of one policy at
+//! a time. What a verdict does, and what follows a failure, is core's business.
+
+mod auth;
+mod bindings;
+mod call;
+mod chain;
+mod component;
+mod convert;
+mod cx;
+mod edit;
+mod engine;
+mod host;
+mod limits;
+mod linker;
+mod location;
+mod log;
+mod message;
+mod pool;
+mod stats;
+mod view;
+mod wasi;
+
+pub use chain::{Chain, PolicySpec};
+pub use component::{Capability, ComponentStore, LoadError, Policy};
+pub use engine::{Engine, EngineError, EngineSettings, TICK, config, pooling};
+pub use host::ChainHost;
+pub use limits::{CpuBudget, Limits};
+pub use pool::{Description, Pools};
+pub use stats::{PolicyStats, REASONS, WasmStats};

@@ -1,0 +1,133 @@
+//! A tenant's chain of policies: immutable, shared by the transactions that
+//! began with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sipbox_core::policy::Hook;
+
+use crate::component::{Capability, LoadError, Policy};
+use crate::limits::{CpuBudget, Limits};
+use crate::pool::{Description, Instance};
+use crate::stats::{PolicyStats, WasmStats};
+
+/// One policy of a chain, as configuration describes it.
+#[derive(Clone, Debug)]
+pub struct PolicySpec {
+    /// The policy's name in the configuration.
+    pub name: Arc<str>,
+    /// The component.
+    pub component: Arc<Policy>,
+    /// The settings, as JSON.
+    pub settings: Arc<str>,
+    /// What its tenant grants it.
+    pub grants: Vec<Capability>,
+    /// The limits of each of its hook calls.
+    pub limits: Limits,
+}
+
+/// A policy with its settings: what an instance is made of.
+pub(crate) struct PolicyVersion {
+    /// Distinguishes instances: no two versions share any, nor do two tenants.
+    pub(crate) id: u64,
+    pub(crate) spec: PolicySpec,
+    pub(crate) stats: Arc<PolicyStats>,
+}
+
+/// The policies of a tenant in their order, with its CPU budget.
+pub struct Chain {
+    pub(crate) policies: Vec<Arc<PolicyVersion>>,
+    pub(crate) budget: Option<Arc<CpuBudget>>,
+    tenant: Arc<str>,
+    descriptions: Vec<Description>,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain")
+            .field("tenant", &self.tenant)
+            .field("policies", &self.names().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
+
+impl Chain {
+    /// Checks the grants and the settings of every policy, each on an instance
+    /// of its own that is thrown away.
+    ///
+    /// # Errors
+    /// For each policy that is refused: its position and why.
+    pub fn new(
+        tenant: &Arc<str>,
+        specs: Vec<PolicySpec>,
+        budget: Option<Arc<CpuBudget>>,
+        stats: &WasmStats,
+    ) -> Result<Self, Vec<(usize, LoadError)>> {
+        let mut errors = Vec::new();
+        let mut policies = Vec::with_capacity(specs.len());
+        let mut descriptions = Vec::with_capacity(specs.len());
+        for (position, spec) in specs.into_iter().enumerate() {
+            if let Err(error) = spec.component.check_grants(&spec.grants) {
+                errors.push((position, error));
+                continue;
+            }
+            let stats = stats.policy(tenant, &spec.name);
+            let id = NEXT_VERSION.fetch_add(1, Ordering::Relaxed);
+            let version = PolicyVersion { id, spec, stats };
+            match Instance::new(&version) {
+                Ok(instance) => descriptions.push(instance.description),
+                Err(error) => errors.push((position, error)),
+            }
+            policies.push(Arc::new(version));
+        }
+        if errors.is_empty() {
+            Ok(Self {
+                policies,
+                budget,
+                tenant: Arc::clone(tenant),
+                descriptions,
+            })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &Arc<str> {
+        &self.tenant
+    }
+
+    /// Number of policies.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Whether there is no policy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// The policies' names in their order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.policies.iter().map(|policy| &policy.spec.name)
+    }
+
+    /// Whether a policy of the chain exports a hook.
+    #[must_use]
+    pub fn exports(&self, policy: usize, hook: Hook) -> bool {
+        self.policies
+            .get(policy)
+            .is_some_and(|policy| policy.spec.component.exports(hook))
+    }
+
+    /// What each policy says that it is.
+    #[must_use]
+    pub fn descriptions(&self) -> &[Description] {
+        &self.descriptions
+    }
+}

@@ -1,0 +1,322 @@
+//! The state of a store: the hook call that moved in, what is left of its
+//! limits, and the buffers that survive calls.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipbox_core::flow::{Flow, ListenerId, TenantId};
+use sipbox_core::policy::{
+    AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts, Hook, HookCall,
+    HookFailure, LogLevel, Realm, RouteOutcome, SaveLimits, SaveOutcome,
+};
+use sipbox_core::time::WallTime;
+use sipbox_sip::{Message, Method, OwnedMessage, ParseError, Transport};
+use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
+
+use crate::limits::{Limits, thread_cpu};
+use crate::view::ViewBuffers;
+use crate::wasi::WasiState;
+
+/// Ends a hook call from inside a host function: carries the reason through
+/// wasmtime's error.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Stop(pub(crate) HookFailure);
+
+/// The state of one instance's store.
+pub(crate) struct CallCx {
+    /// The call, or a placeholder between calls.
+    pub(crate) call: HookCall,
+    /// The hook that runs; `None` in `configure` and between calls.
+    pub(crate) hook: Option<Hook>,
+    /// The policy's name, for log lines.
+    pub(crate) policy: Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) left: Left,
+    /// `call.state` as it was before the call first changed it.
+    pub(crate) before: Option<CallState>,
+    pub(crate) view: ViewBuffers,
+    pub(crate) wasi: WasiState,
+    pub(crate) meter: Meter,
+    memory: MemoryLimiter,
+}
+
+/// What is left of the limits of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub(crate) host_calls: u32,
+    pub(crate) edits: u32,
+    pub(crate) edit_bytes: u32,
+    pub(crate) log_bytes: u32,
+}
+
+impl Left {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            host_calls: limits.host_calls,
+            edits: limits.edits,
+            edit_bytes: limits.edit_bytes,
+            log_bytes: limits.log_bytes,
+        }
+    }
+}
+
+/// CPU time of a call that runs longer than two ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Meter {
+    /// The thread's clock at the first expired deadline.
+    since: Option<Duration>,
+    used: Duration,
+}
+
+impl Meter {
+    /// CPU time that the call is known to have used, if it was long.
+    pub(crate) fn used(&self) -> Option<Duration> {
+        self.since
+            .map(|since| thread_cpu().saturating_sub(since) + FIRST_DEADLINE)
+    }
+}
+
+/// Ticks before the first look at the clock. Less would let a call that starts
+/// right before a tick be looked at too early.
+pub(crate) const FIRST_TICKS: u64 = 2;
+const FIRST_DEADLINE: Duration = Duration::from_millis(FIRST_TICKS);
+
+impl CallCx {
+    /// The state of a store between calls.
+    pub(crate) fn new(policy: Arc<str>, limits: Limits) -> Result<Self, ParseError> {
+        Ok(Self {
+            call: placeholder()?,
+            hook: None,
+            policy,
+            limits,
+            left: Left::of(&limits),
+            before: None,
+            view: ViewBuffers::default(),
+            wasi: WasiState::default(),
+            meter: Meter::default(),
+            memory: MemoryLimiter {
+                limit: limits.memory,
+            },
+        })
+    }
+
+    /// Prepares for a call; the message has moved in already.
+    pub(crate) fn begin(&mut self, hook: Option<Hook>) {
+        self.hook = hook;
+        self.left = Left::of(&self.limits);
+        self.before = None;
+        self.view.invalidate();
+        self.wasi.begin();
+        self.meter = Meter::default();
+    }
+
+    /// Counts a host call.
+    pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
+        match self.left.host_calls.checked_sub(1) {
+            Some(left) => {
+                self.left.host_calls = left;
+                Ok(())
+            }
+            None => Err(stop(HookFailure::HostCalls)),
+        }
+    }
+
+    /// Counts something staged, and its bytes.
+    pub(crate) fn stage(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match (
+            self.left.edits.checked_sub(1),
+            self.left.edit_bytes.checked_sub(bytes),
+        ) {
+            (Some(edits), Some(bytes)) => {
+                self.left.edits = edits;
+                self.left.edit_bytes = bytes;
+                Ok(())
+            }
+            _ => Err(stop(HookFailure::Edits)),
+        }
+    }
+
+    /// The transaction's memory, to be changed: kept as it was until the call
+    /// ends well.
+    pub(crate) fn state_mut(&mut self) -> &mut CallState {
+        if self.before.is_none() {
+            self.before = Some(self.call.state.clone());
+        }
+        &mut self.call.state
+    }
+
+    /// The message of this call.
+    pub(crate) fn message(&self) -> Message<'_> {
+        match (&self.call.response, self.hook) {
+            (Some(response), Some(Hook::Reply)) => response.as_ref(),
+            _ => self.call.request.as_ref(),
+        }
+    }
+
+    /// Refuses a call outside of these hooks.
+    pub(crate) fn only_in(&self, what: &str, hooks: &[Hook]) -> Result<(), CallError> {
+        match self.hook {
+            Some(hook) if hooks.contains(&hook) => Ok(()),
+            Some(hook) => Err(CallError::OutOfPlace(format!(
+                "{what} in {}",
+                hook_name(hook)
+            ))),
+            None => Err(CallError::OutOfPlace(format!("{what} in configure"))),
+        }
+    }
+
+    /// The method of the transaction's request.
+    pub(crate) fn request_method(&self) -> Method {
+        self.call.request.as_ref().method()
+    }
+
+    pub(crate) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
+        &mut self.memory
+    }
+}
+
+pub(crate) fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Request => "on-request",
+        Hook::Branch => "on-branch",
+        Hook::Reply => "on-reply",
+        Hook::Failure => "on-failure",
+    }
+}
+
+pub(crate) fn stop(failure: HookFailure) -> wasmtime::Error {
+    wasmtime::Error::new(Stop(failure))
+}
+
+/// What the epoch deadline asks: has the hook used up its CPU time? A deadline
+/// alone would count wall time, and kill innocent guests on a loaded machine.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is wasmtime's")]
+pub(crate) fn on_deadline(
+    mut store: StoreContextMut<'_, CallCx>,
+) -> wasmtime::Result<UpdateDeadline> {
+    let cx = store.data_mut();
+    let now = thread_cpu();
+    match cx.meter.since {
+        None => {
+            cx.meter.since = Some(now);
+            Ok(UpdateDeadline::Continue(1))
+        }
+        Some(since) => {
+            cx.meter.used = now.saturating_sub(since) + FIRST_DEADLINE;
+            if cx.meter.used >= cx.limits.cpu {
+                return Err(stop(HookFailure::Cpu));
+            }
+            Ok(UpdateDeadline::Continue(1))
+        }
+    }
+}
+
+/// Ends a call that wants more memory than its tenant allows. `memory.grow`
+/// that merely fails would leave the guest in its allocator's panic, with a
+/// reason that names no limit.
+struct MemoryLimiter {
+    limit: usize,
+}
+
+/// Elements of one table: function pointers; guests have a few hundred.
+const TABLE_ELEMENTS: usize = 20_000;
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > self.limit {
+            Err(stop(HookFailure::Memory))
+        } else {
+            Ok(true)
+        }
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS {
+            Err(stop(HookFailure::Memory))
+        } else {
+            Ok(true)
+        }
+    }
+}
+
+/// A call with nothing in it: what a store holds between calls, and what the
+/// first call of a new instance sees.
+pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
+    const REQUEST: &[u8] = b"OPTIONS sip:warm-up.invalid SIP/2.0\r\n\
+        Via: SIP/2.0/UDP warm-up.invalid;branch=z9hG4bKwarm\r\n\
+        Max-Forwards: 70\r\n\
+        From: <sip:warm-up@warm-up.invalid>;tag=warm\r\n\
+        To: <sip:warm-up.invalid>\r\n\
+        Call-ID: warm-up@warm-up.invalid\r\n\
+        CSeq: 1 OPTIONS\r\n\
+        Contact: <sip:warm-up@warm-up.invalid>\r\n\
+        Content-Length: 0\r\n\r\n";
+    Ok(HookCall {
+        request: OwnedMessage::parse(Bytes::from_static(REQUEST))?,
+        response: None,
+        facts: Arc::new(Facts {
+            tenant: TenantId(0),
+            tenant_name: Arc::from(""),
+            listener_name: Arc::from(""),
+            flow: Flow {
+                listener: ListenerId(0),
+                transport: Transport::Udp,
+                peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060),
+                connection: None,
+            },
+            now: WallTime(0),
+            in_dialog: false,
+            direction: Direction::Unknown,
+            route_outcome: RouteOutcome::None,
+            route_params: Bytes::new(),
+        }),
+        state: CallState::default(),
+        armed: sipbox_core::policy::Armed::default(),
+        edits: Vec::new(),
+        effects: Vec::new(),
+        capabilities: Arc::new(NoCapabilities),
+    })
+}
+
+/// The capabilities of a call that is none: everything is unavailable.
+struct NoCapabilities;
+
+impl Capabilities for NoCapabilities {
+    fn check(&self, _: &HookCall, _: &Realm) -> Result<AuthOutcome, CallError> {
+        Err(unavailable())
+    }
+
+    fn lookup(&self, _: &HookCall, _: &str) -> Result<Vec<BindingView>, CallError> {
+        Err(unavailable())
+    }
+
+    fn save(&self, _: &HookCall, _: &str, _: &SaveLimits) -> Result<SaveOutcome, CallError> {
+        Err(unavailable())
+    }
+
+    fn remove(&self, _: &HookCall, _: &str) -> Result<u32, CallError> {
+        Err(unavailable())
+    }
+
+    fn log(&self, _: &HookCall, policy: &str, _: LogLevel, text: &str) {
+        tracing::debug!(policy, text, "policy log outside of a call");
+    }
+}
+
+fn unavailable() -> CallError {
+    CallError::Unavailable("no call".to_owned())
+}

@@ -1,0 +1,176 @@
+//! The wasmtime engine: its settings and the thread that ticks its epochs. Which
+//! figures stand behind each setting: the table in `host/wasm/README.md`.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel,
+    PoolingAllocationConfig,
+};
+
+use crate::component::LoadError;
+use crate::cx::CallCx;
+
+/// How often epochs advance; deadlines are counted in these ticks.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// What differs between installations.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Where compiled images are kept between runs; `None` keeps none. The
+    /// folder is made with mode 0700: who can write there can run code here.
+    pub cache: Option<PathBuf>,
+    /// Instances that can live at a time: policies times workers, and room for
+    /// a reload, when old and new versions live side by side.
+    pub instances: u32,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            cache: None,
+            instances: 1000,
+        }
+    }
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The folder for compiled images cannot be used.
+    #[error("cache folder {path}: {source}")]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// This machine lacks something that the sandbox needs.
+    #[error("webassembly engine: {0}")]
+    Engine(String),
+    /// The thread that ticks cannot be started.
+    #[error("epoch thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The engine: one for the process. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: wasmtime::Engine,
+    pub(crate) linker: Arc<wasmtime::component::Linker<CallCx>>,
+}
+
+impl Engine {
+    /// An engine with every capability linked, and its tick thread.
+    ///
+    /// # Errors
+    /// When the cache folder or the machine refuses.
+    pub fn new(settings: &EngineSettings) -> Result<Self, EngineError> {
+        let mut config = config();
+        if let Some(path) = &settings.cache {
+            config.cache(Some(open_cache(path)?));
+        }
+        config.allocation_strategy(pooling(settings.instances));
+        let inner = match wasmtime::Engine::new(&config) {
+            Ok(engine) => engine,
+            Err(pooling) => {
+                // Address space may be limited (ulimit -v, small containers).
+                config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+                let engine = wasmtime::Engine::new(&config)
+                    .map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+                tracing::warn!(error = %pooling, "no pool of instances; each is mapped when made");
+                engine
+            }
+        };
+        let linker = crate::linker::link(&inner)
+            .map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+        tick(inner.weak()).map_err(EngineError::Thread)?;
+        Ok(Self {
+            inner,
+            linker: Arc::new(linker),
+        })
+    }
+
+    /// Compiles bytes; finds them compiled if the cache has them.
+    pub(crate) fn compile(
+        &self,
+        bytes: &[u8],
+    ) -> Result<wasmtime::component::Component, LoadError> {
+        wasmtime::component::Component::from_binary(&self.inner, bytes)
+            .map_err(|error| LoadError::Compile(format!("{error:#}")))
+    }
+}
+
+/// The settings that every figure of the boundary stands on; the bench of the
+/// bare engine uses the same.
+#[must_use]
+pub fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .memory_init_cow(true)
+        .max_wasm_stack(256 << 10)
+        .async_stack_size(512 << 10)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(8))
+        .gc_support(false)
+        .shared_memory(false);
+    config
+}
+
+/// The pool of instances that [`Engine::new`] sets up; the bench uses the same.
+#[must_use]
+pub fn pooling(instances: u32) -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(4))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(3))
+        .linear_memory_keep_resident(2 << 20)
+        .pagemap_scan(Enabled::Auto);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+fn open_cache(path: &Path) -> Result<Cache, EngineError> {
+    let failed = |source| EngineError::Cache {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
+    let mut permissions = std::fs::metadata(path).map_err(failed)?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        permissions.set_mode(0o700);
+        std::fs::set_permissions(path, permissions).map_err(failed)?;
+    }
+    // wasmtime wants an absolute path.
+    let absolute = std::fs::canonicalize(path).map_err(failed)?;
+    let mut config = CacheConfig::new();
+    config.with_directory(absolute);
+    Cache::new(config).map_err(|error| EngineError::Engine(format!("{error:#}")))
+}
+
+fn tick(engine: EngineWeak) -> Result<(), std::io::Error> {
+    let ticker = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    thread::Builder::new()
+        .name("sipbox-epoch".to_owned())
+        .spawn(ticker)
+        .map(drop)
+}

@@ -1,0 +1,187 @@
+//! What a tenant's policies may use: the limits of one hook call, and the CPU
+//! budget of all of them together.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sipbox_core::time::WallTime;
+
+/// The limits of one hook call. Reaching any ends the call with the reason that
+/// [`sipbox_core::policy::HookFailure`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// CPU time of the thread; counted from the second tick on, so at least 2 ms.
+    pub cpu: Duration,
+    /// Wall clock of a wait.
+    pub wall: Duration,
+    /// Bytes of one linear memory.
+    pub memory: usize,
+    /// Calls of host functions.
+    pub host_calls: u32,
+    /// Edits, variables, route parameters and writes together.
+    pub edits: u32,
+    /// Their bytes.
+    pub edit_bytes: u32,
+    /// Bytes of the verdict.
+    pub output_bytes: u32,
+    /// Bytes of log text.
+    pub log_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu: Duration::from_millis(5),
+            wall: Duration::from_secs(2),
+            memory: 16 << 20,
+            host_calls: 1000,
+            edits: 64,
+            edit_bytes: 64 << 10,
+            output_bytes: 64 << 10,
+            log_bytes: 4 << 10,
+        }
+    }
+}
+
+/// CPU time that all hooks of a tenant may use: a token bucket over wall time.
+///
+/// A hook call reserves its whole limit before it starts and gives back what it
+/// did not use, so that calls on several workers cannot overdraw together.
+#[derive(Debug)]
+pub struct CpuBudget {
+    /// Microseconds of CPU time that a second of wall time earns.
+    rate: u64,
+    /// Microseconds that can be saved up.
+    burst: i64,
+    /// Microseconds left; below zero while reservations stand.
+    left: AtomicI64,
+    /// Wall clock of the last refill, in milliseconds.
+    refilled: AtomicU64,
+}
+
+impl CpuBudget {
+    /// A budget of `per_second` of CPU time for each second of wall time, of
+    /// which one second's worth can be saved up. It starts full.
+    #[must_use]
+    pub fn new(per_second: Duration) -> Self {
+        let rate = u64::try_from(per_second.as_micros()).unwrap_or(u64::MAX / 2);
+        let burst = i64::try_from(rate).unwrap_or(i64::MAX / 2);
+        Self {
+            rate,
+            burst,
+            left: AtomicI64::new(burst),
+            refilled: AtomicU64::new(0),
+        }
+    }
+
+    /// Reserves `cost` at `now`; `false` when nothing is left.
+    #[must_use]
+    pub fn reserve(&self, cost: Duration, now: WallTime) -> bool {
+        self.refill(now);
+        if self.left.load(Ordering::Relaxed) <= 0 {
+            return false;
+        }
+        self.left.fetch_sub(micros(cost), Ordering::Relaxed);
+        true
+    }
+
+    /// Gives a reservation back, less what was used of it.
+    pub fn settle(&self, reserved: Duration, used: Duration) {
+        let back = micros(reserved).saturating_sub(micros(used));
+        self.left.fetch_add(back, Ordering::Relaxed);
+    }
+
+    /// Microseconds left.
+    #[must_use]
+    pub fn left(&self) -> i64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    fn refill(&self, now: WallTime) {
+        let last = self.refilled.load(Ordering::Relaxed);
+        if now.0 <= last {
+            return;
+        }
+        // One worker wins the interval; the others refill the next one.
+        if self
+            .refilled
+            .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+            || last == 0
+        {
+            return;
+        }
+        let earned = (now.0 - last).saturating_mul(self.rate) / 1000;
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX).min(self.burst);
+        let left = self
+            .left
+            .fetch_add(earned, Ordering::Relaxed)
+            .saturating_add(earned);
+        if left > self.burst {
+            self.left.fetch_sub(left - self.burst, Ordering::Relaxed);
+        }
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+/// CPU time that this thread has used so far.
+pub(crate) fn thread_cpu() -> Duration {
+    // The clock exists on every system that we build for; if it fails, time
+    // stands still and the wall-clock fallback of the caller decides.
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_budget_refuses_when_used_up_and_earns_with_time() {
+        let budget = CpuBudget::new(Duration::from_millis(10));
+        let at = |ms| WallTime(1_000_000 + ms);
+        assert!(budget.reserve(5 * MS, at(0)));
+        budget.settle(5 * MS, 5 * MS);
+        assert!(budget.reserve(5 * MS, at(0)));
+        budget.settle(5 * MS, 5 * MS);
+        assert!(!budget.reserve(5 * MS, at(0)), "10 ms are used");
+        assert!(!budget.reserve(5 * MS, at(0)));
+        assert!(budget.reserve(5 * MS, at(100)), "100 ms earn 1 ms");
+        budget.settle(5 * MS, MS);
+        assert!(!budget.reserve(5 * MS, at(100)));
+    }
+
+    #[test]
+    fn what_is_not_used_comes_back() {
+        let budget = CpuBudget::new(Duration::from_millis(10));
+        for _ in 0..10_000 {
+            assert!(budget.reserve(5 * MS, WallTime(1)));
+            budget.settle(5 * MS, Duration::ZERO);
+        }
+        assert_eq!(budget.left(), 10_000);
+    }
+
+    #[test]
+    fn a_rest_saves_up_one_second_only() {
+        let budget = CpuBudget::new(Duration::from_millis(10));
+        assert!(budget.reserve(5 * MS, WallTime(1000)));
+        budget.settle(5 * MS, 9 * MS);
+        assert!(budget.reserve(5 * MS, WallTime(3_600_000)));
+        budget.settle(5 * MS, Duration::ZERO);
+        assert_eq!(budget.left(), 10_000);
+    }
+
+    #[test]
+    fn the_thread_clock_moves_with_work() {
+        let before = thread_cpu();
+        let mut x = 1u64;
+        while thread_cpu() - before < MS {
+            x = std::hint::black_box(x.wrapping_mul(3));
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Instances: made on first use or ahead of it, kept warm, thrown away when
+//! they trap or rest too long. Each worker has its own, so nothing here locks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use sipbox_core::policy::{Hook, HookCall, HookFailure, HookInput, HookOutput};
+use sipbox_core::time::WallTime;
+use wasmtime::Store;
+
+use crate::bindings::hooks::{branch_hook, failure_hook, lifecycle, reply_hook, request_hook};
+use crate::chain::{Chain, PolicyVersion};
+use crate::component::LoadError;
+use crate::convert;
+use crate::cx::{CallCx, FIRST_TICKS, Stop, on_deadline};
+
+/// What a policy says that it is: the answer of `configure`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One line about it.
+    pub summary: String,
+}
+
+/// A live instance in a store of its own: a trap poisons the store.
+pub(crate) struct Instance {
+    store: Store<CallCx>,
+    request: Option<request_hook::Guest>,
+    branch: Option<branch_hook::Guest>,
+    reply: Option<reply_hook::Guest>,
+    failure: Option<failure_hook::Guest>,
+    pub(crate) description: Description,
+}
+
+/// Bytes that one crossing may copy to the host. wasmtime's default of 128 MiB
+/// lets a guest that returns the same string many times burn 57 ms.
+const HOSTCALL_FUEL: usize = 256 << 10;
+const HANDLES: usize = 1024;
+
+impl Instance {
+    /// Instantiates and configures.
+    pub(crate) fn new(version: &PolicyVersion) -> Result<Self, LoadError> {
+        let spec = &version.spec;
+        let component = &spec.component;
+        let mut store = store(version).map_err(LoadError::Configure)?;
+        let failed = |error: wasmtime::Error, store: &Store<CallCx>| match failure_of(&error, store)
+        {
+            HookFailure::Trap(text) => LoadError::Configure(HookFailure::Instantiate(text)),
+            named => LoadError::Configure(named),
+        };
+        let instance = match component.pre.instantiate(&mut store) {
+            Ok(instance) => instance,
+            Err(error) => return Err(failed(error, &store)),
+        };
+        let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
+        macro_rules! load {
+            ($hook:ident) => {
+                component
+                    .exports
+                    .$hook
+                    .as_ref()
+                    .map(|indices| indices.load(&mut store, &instance))
+                    .transpose()
+                    .map_err(mismatch)?
+            };
+        }
+        let lifecycle: Option<lifecycle::Guest> = load!(lifecycle);
+        let request = load!(request);
+        let branch = load!(branch);
+        let reply = load!(reply);
+        let failure = load!(failure);
+        let description = match lifecycle {
+            None => Description::default(),
+            Some(lifecycle) => {
+                store.data_mut().begin(None);
+                store.set_epoch_deadline(FIRST_TICKS);
+                let configured = lifecycle.call_configure(&mut store, &spec.settings);
+                match configured {
+                    Ok(Ok(d)) => Description {
+                        name: d.name,
+                        version: d.version,
+                        summary: d.summary,
+                    },
+                    Ok(Err(text)) => return Err(LoadError::Settings(text)),
+                    Err(error) => return Err(failed(error, &store)),
+                }
+            }
+        };
+        version.stats.count_instance();
+        Ok(Self {
+            store,
+            request,
+            branch,
+            reply,
+            failure,
+            description,
+        })
+    }
+
+    /// Calls a hook. After an `Err` other than a refused verdict the instance
+    /// is to be thrown away; `call` is back in either case.
+    fn call(
+        &mut self,
+        input: &HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, (HookFailure, Health)> {
+        let hook = hook_of(input);
+        let before = Before::of(call);
+        let cx = self.store.data_mut();
+        std::mem::swap(&mut cx.call, call);
+        cx.begin(Some(hook));
+        let max_bytes = cx.limits.output_bytes;
+        self.store.set_epoch_deadline(FIRST_TICKS);
+        let returned = self.enter(input);
+        let result = match returned {
+            Ok(returned) => finish(returned, max_bytes).map_err(|failure| (failure, Health::Good)),
+            Err(error) => Err((failure_of(&error, &self.store), Health::Poisoned)),
+        };
+        let cx = self.store.data_mut();
+        cx.hook = None;
+        if result.is_err() {
+            before.restore(cx);
+        }
+        cx.before = None;
+        std::mem::swap(&mut cx.call, call);
+        result
+    }
+
+    fn enter(&mut self, input: &HookInput) -> wasmtime::Result<Returned> {
+        let store = &mut self.store;
+        Ok(match input {
+            HookInput::Request => match &self.request {
+                Some(hook) => Returned::Verdict(hook.call_on_request(store)?),
+                None => Returned::Absent,
+            },
+            HookInput::Branch(branch) => match &self.branch {
+                Some(hook) => {
+                    let target = convert::branch_target(&branch.target);
+                    Returned::Branch(hook.call_on_branch(store, &target)?)
+                }
+                None => Returned::Absent,
+            },
+            HookInput::Reply => match &self.reply {
+                Some(hook) => Returned::Reply(hook.call_on_reply(store)?),
+                None => Returned::Absent,
+            },
+            HookInput::Failure(failure) => match &self.failure {
+                Some(hook) => {
+                    let failure = convert::failure(failure);
+                    Returned::Verdict(hook.call_on_failure(store, &failure)?)
+                }
+                None => Returned::Absent,
+            },
+        })
+    }
+
+    /// CPU time of the last call, if it was a long one.
+    fn long_cpu(&self) -> Option<Duration> {
+        self.store.data().meter.used()
+    }
+}
+
+/// Whether an instance can serve another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Good,
+    Poisoned,
+}
+
+enum Returned {
+    Verdict(crate::bindings::wit::types::Verdict),
+    Branch(branch_hook::BranchVerdict),
+    Reply(reply_hook::ReplyVerdict),
+    Absent,
+}
+
+fn finish(returned: Returned, max_bytes: u32) -> Result<HookOutput, HookFailure> {
+    Ok(match returned {
+        Returned::Verdict(verdict) => HookOutput::Verdict(convert::verdict(verdict, max_bytes)?),
+        Returned::Branch(verdict) => {
+            HookOutput::Branch(matches!(verdict, branch_hook::BranchVerdict::Keep))
+        }
+        Returned::Reply(verdict) => {
+            HookOutput::Reply(matches!(verdict, reply_hook::ReplyVerdict::Forward))
+        }
+        Returned::Absent => HookOutput::Absent,
+    })
+}
+
+fn hook_of(input: &HookInput) -> Hook {
+    match input {
+        HookInput::Request => Hook::Request,
+        HookInput::Branch(_) => Hook::Branch,
+        HookInput::Reply => Hook::Reply,
+        HookInput::Failure(_) => Hook::Failure,
+    }
+}
+
+/// What a failed call gives back unchanged.
+struct Before {
+    armed: sipbox_core::policy::Armed,
+    edits: usize,
+    effects: usize,
+}
+
+impl Before {
+    fn of(call: &HookCall) -> Self {
+        Self {
+            armed: call.armed,
+            edits: call.edits.len(),
+            effects: call.effects.len(),
+        }
+    }
+
+    fn restore(&self, cx: &mut CallCx) {
+        cx.call.armed = self.armed;
+        cx.call.edits.truncate(self.edits);
+        cx.call.effects.truncate(self.effects);
+        if let Some(state) = cx.before.take() {
+            cx.call.state = state;
+        }
+    }
+}
+
+fn store(version: &PolicyVersion) -> Result<Store<CallCx>, HookFailure> {
+    let spec = &version.spec;
+    let cx = CallCx::new(Arc::clone(&spec.name), spec.limits)
+        .map_err(|error| HookFailure::Instantiate(error.to_string()))?;
+    let mut store = Store::new(&spec.component.engine.inner, cx);
+    store.limiter(CallCx::limiter);
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    store.set_max_component_handles(HANDLES);
+    store.set_epoch_deadline(FIRST_TICKS);
+    store.epoch_deadline_callback(on_deadline);
+    Ok(store)
+}
+
+/// The reason behind wasmtime's error.
+fn failure_of(error: &wasmtime::Error, store: &Store<CallCx>) -> HookFailure {
+    if let Some(Stop(failure)) = error.downcast_ref::<Stop>() {
+        return failure.clone();
+    }
+    if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
+        return HookFailure::Trap(trap.to_string());
+    }
+    let text = error.root_cause().to_string();
+    // The type behind this text is private to wasmtime; a test pins the text.
+    if text.contains(FUEL_EXHAUSTED) {
+        return if store.data().hook.is_some() {
+            HookFailure::Output
+        } else {
+            HookFailure::Instantiate(text)
+        };
+    }
+    HookFailure::Trap(text)
+}
+
+const FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// The instances of one policy version on one worker.
+struct Pool {
+    version: Weak<PolicyVersion>,
+    // Calls on a worker come one after the other, so one instance serves; a
+    // parked call will own its instance and another one is made beside it.
+    idle: Vec<Instance>,
+    calls: Arc<AtomicU64>,
+    last_used: WallTime,
+}
+
+/// How long an instance may rest before it is thrown away.
+const REST: Duration = Duration::from_secs(300);
+
+/// The instances of one worker, for all tenants.
+pub struct Pools {
+    pools: HashMap<u64, Pool, foldhash::fast::RandomState>,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pools {
+    /// No instance yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            pools: HashMap::default(),
+        }
+    }
+
+    /// Makes an instance of every policy of a chain and calls it once with a
+    /// message that is none, so that page faults and lazy set-up do not meet a
+    /// real message. Call it on the worker when a snapshot changes.
+    ///
+    /// # Errors
+    /// For each policy that could not be made: its position and why.
+    pub fn warm(&mut self, chain: &Chain, now: WallTime) -> Result<(), Vec<(usize, LoadError)>> {
+        let mut errors = Vec::new();
+        for (position, version) in chain.policies.iter().enumerate() {
+            if let Err(error) = self.warm_one(version, now) {
+                errors.push((position, error));
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn warm_one(&mut self, version: &Arc<PolicyVersion>, now: WallTime) -> Result<(), LoadError> {
+        let pool = self.pool(version, now);
+        if !pool.idle.is_empty() {
+            return Ok(());
+        }
+        let mut instance = Instance::new(version)?;
+        let mut dummy = crate::cx::placeholder()
+            .map_err(|error| LoadError::Configure(HookFailure::Instantiate(error.to_string())))?;
+        match instance.call(&HookInput::Request, &mut dummy) {
+            Ok(_) | Err((_, Health::Good)) => pool.idle.push(instance),
+            // A policy may trap on a message that is none: a fresh one waits.
+            Err((_, Health::Poisoned)) => pool.idle.push(Instance::new(version)?),
+        }
+        Ok(())
+    }
+
+    /// Throws away instances whose chain is gone or which rested too long.
+    pub fn sweep(&mut self, now: WallTime) {
+        let rest = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
+        self.pools.retain(|_, pool| {
+            if pool.version.strong_count() == 0 {
+                return false;
+            }
+            if now.0.saturating_sub(pool.last_used.0) > rest {
+                pool.idle.clear();
+            }
+            true
+        });
+    }
+
+    /// Instances that live now.
+    #[must_use]
+    pub fn instances(&self) -> usize {
+        self.pools.values().map(|pool| pool.idle.len()).sum()
+    }
+
+    fn pool(&mut self, version: &Arc<PolicyVersion>, now: WallTime) -> &mut Pool {
+        let pool = self.pools.entry(version.id).or_insert_with(|| Pool {
+            version: Arc::downgrade(version),
+            idle: Vec::new(),
+            calls: version.stats.join(),
+            last_used: now,
+        });
+        pool.last_used = now;
+        pool
+    }
+
+    pub(crate) fn call(
+        &mut self,
+        version: &Arc<PolicyVersion>,
+        input: &HookInput,
+        call: &mut HookCall,
+    ) -> (Result<HookOutput, HookFailure>, Option<Duration>) {
+        let pool = self.pool(version, call.facts.now);
+        pool.calls.fetch_add(1, Ordering::Relaxed);
+        let mut instance = match pool.idle.pop() {
+            Some(instance) => instance,
+            None => match Instance::new(version) {
+                Ok(instance) => instance,
+                Err(LoadError::Configure(failure)) => return (Err(failure), None),
+                Err(error) => return (Err(HookFailure::Instantiate(error.to_string())), None),
+            },
+        };
+        let result = instance.call(input, call);
+        let cpu = instance.long_cpu();
+        match result {
+            Ok(output) => {
+                pool.idle.push(instance);
+                (Ok(output), cpu)
+            }
+            Err((failure, Health::Good)) => {
+                pool.idle.push(instance);
+                (Err(failure), cpu)
+            }
+            Err((failure, Health::Poisoned)) => (Err(failure), cpu),
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! `message.view`: the bytes of start line and headers, and an index of triples
+//! over them. The table of ids is in `wit/README.md`; this is its only home in
+//! the host.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use sipbox_core::policy::{Direction, HookCall, RouteOutcome};
+use sipbox_sip::{Contact, HeaderId, Message, NameAddr, Uri};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentType, Linker, Lower};
+
+use crate::cx::CallCx;
+use crate::linker::{PACKAGE, VERSION};
+
+/// Ids of the triples.
+pub(crate) mod id {
+    pub(crate) const METHOD: u32 = 1;
+    pub(crate) const REQUEST_URI: u32 = 2;
+    pub(crate) const STATUS: u32 = 3;
+    pub(crate) const REASON: u32 = 4;
+    pub(crate) const URI_SCHEME: u32 = 8;
+    pub(crate) const URI_USER: u32 = 9;
+    pub(crate) const URI_HOST: u32 = 10;
+    pub(crate) const URI_PORT: u32 = 11;
+    pub(crate) const URI_PARAMS: u32 = 12;
+    pub(crate) const FROM: u32 = 16;
+    pub(crate) const TO: u32 = 24;
+    pub(crate) const CALL_ID: u32 = 32;
+    pub(crate) const CSEQ_NUMBER: u32 = 33;
+    pub(crate) const CSEQ_METHOD: u32 = 34;
+    pub(crate) const CONTACT_URI: u32 = 40;
+    pub(crate) const CONTACT_USER: u32 = 41;
+    pub(crate) const CONTACT_HOST: u32 = 42;
+    pub(crate) const CONTACT_PORT: u32 = 43;
+    pub(crate) const TENANT: u32 = 64;
+    pub(crate) const LISTENER: u32 = 65;
+    pub(crate) const SOURCE_ADDRESS: u32 = 66;
+    pub(crate) const AUTHENTICATED_USER: u32 = 67;
+    pub(crate) const ROUTE_PARAMS: u32 = 68;
+    pub(crate) const NOW: u32 = 96;
+    pub(crate) const SOURCE: u32 = 97;
+    pub(crate) const ROUTING: u32 = 98;
+    pub(crate) const FLAGS: u32 = 99;
+    pub(crate) const NAME: u32 = 128;
+    pub(crate) const VALUE: u32 = 129;
+    pub(crate) const FIELDS: u32 = 256;
+    // Behind the id of From and To.
+    pub(crate) const ADDRESS_USER: u32 = 1;
+    pub(crate) const ADDRESS_HOST: u32 = 2;
+    pub(crate) const ADDRESS_TAG: u32 = 3;
+    pub(crate) const ADDRESS_DISPLAY: u32 = 4;
+    pub(crate) const ADDRESS_PORT: u32 = 5;
+}
+
+/// The fields of the table, in the order of their ids from 256 on.
+pub(crate) const FIELDS: [HeaderId; 64] = {
+    use HeaderId as H;
+    [
+        H::Via,
+        H::From,
+        H::To,
+        H::CallId,
+        H::CSeq,
+        H::Contact,
+        H::MaxForwards,
+        H::ContentType,
+        H::ContentLength,
+        H::Route,
+        H::RecordRoute,
+        H::Expires,
+        H::Authorization,
+        H::ProxyAuthorization,
+        H::WwwAuthenticate,
+        H::ProxyAuthenticate,
+        H::Allow,
+        H::Supported,
+        H::Require,
+        H::ProxyRequire,
+        H::Unsupported,
+        H::UserAgent,
+        H::Server,
+        H::Path,
+        H::ServiceRoute,
+        H::MinExpires,
+        H::Event,
+        H::Subject,
+        H::Date,
+        H::Accept,
+        H::AcceptEncoding,
+        H::AcceptLanguage,
+        H::ContentEncoding,
+        H::ContentDisposition,
+        H::ContentLanguage,
+        H::MimeVersion,
+        H::Organization,
+        H::Priority,
+        H::Timestamp,
+        H::Warning,
+        H::RetryAfter,
+        H::ReferTo,
+        H::ReferredBy,
+        H::Replaces,
+        H::SessionExpires,
+        H::MinSe,
+        H::PAssertedIdentity,
+        H::PPreferredIdentity,
+        H::Privacy,
+        H::Diversion,
+        H::HistoryInfo,
+        // Remote-Party-ID has id 307; the parser has no name for it.
+        H::Other,
+        H::Reason,
+        H::RSeq,
+        H::RAck,
+        H::SubscriptionState,
+        H::AllowEvents,
+        H::Identity,
+        H::AuthenticationInfo,
+        H::AlertInfo,
+        H::CallInfo,
+        H::ErrorInfo,
+        H::InReplyTo,
+        H::ReplyTo,
+    ]
+};
+
+const REMOTE_PARTY_ID: u32 = 307;
+
+/// The id of each field by the parser's number; 0 for those not in the table.
+const IDS: [u16; HeaderId::COUNT] = {
+    let mut ids = [0u16; HeaderId::COUNT];
+    let mut i = 0;
+    while i < FIELDS.len() {
+        #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+        let field = FIELDS[i];
+        if !matches!(field, HeaderId::Other) {
+            #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+            {
+                ids[field as usize] = id::FIELDS as u16 + i as u16;
+            }
+        }
+        i += 1;
+    }
+    ids
+};
+
+/// The record `message.view`, lowered from shared buffers: returning vectors
+/// would cost two allocations for each call.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct View {
+    bytes: Arc<Vec<u8>>,
+    index: Arc<Vec<u32>>,
+}
+
+/// The buffers of the view, kept from call to call.
+#[derive(Default)]
+pub(crate) struct ViewBuffers {
+    bytes: Arc<Vec<u8>>,
+    index: Arc<Vec<u32>>,
+    valid: bool,
+}
+
+impl ViewBuffers {
+    pub(crate) fn invalidate(&mut self) {
+        self.valid = false;
+    }
+}
+
+impl CallCx {
+    /// The view of this call's message; built when first asked for.
+    pub(crate) fn shared_view(&mut self) -> View {
+        if !self.view.valid {
+            let mut buffers = std::mem::take(&mut self.view);
+            // Nobody else holds them between calls; if so, new ones are made.
+            if let (Some(bytes), Some(index)) = (
+                Arc::get_mut(&mut buffers.bytes),
+                Arc::get_mut(&mut buffers.index),
+            ) {
+                build(self.message(), &self.call, bytes, index);
+            } else {
+                let (mut bytes, mut index) = (Vec::new(), Vec::new());
+                build(self.message(), &self.call, &mut bytes, &mut index);
+                buffers.bytes = Arc::new(bytes);
+                buffers.index = Arc::new(index);
+            }
+            buffers.valid = true;
+            self.view = buffers;
+        }
+        View {
+            bytes: Arc::clone(&self.view.bytes),
+            index: Arc::clone(&self.view.index),
+        }
+    }
+
+    pub(crate) fn owned_view(&mut self) -> (Vec<u8>, Vec<u32>) {
+        let view = self.shared_view();
+        (view.bytes.to_vec(), view.index.to_vec())
+    }
+}
+
+/// Puts the function that lowers from shared buffers in the place of the
+/// generated one.
+pub(crate) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker
+        .instance(&format!("{PACKAGE}message{VERSION}"))?
+        .func_wrap("view", |mut store: StoreContextMut<'_, CallCx>, (): ()| {
+            let cx = store.data_mut();
+            cx.enter()?;
+            Ok((cx.shared_view(),))
+        })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Fills both buffers for a message.
+pub(crate) fn build(
+    message: Message<'_>,
+    call: &HookCall,
+    bytes: &mut Vec<u8>,
+    index: &mut Vec<u32>,
+) {
+    let buffer = message.buffer();
+    bytes.clear();
+    index.clear();
+    bytes.extend_from_slice(buffer.get(..message.head_end()).unwrap_or(buffer));
+    let mut spans = Spans { buffer, index };
+    start_line(message, &mut spans);
+    well_known(message, &mut spans);
+    immediate(message, call, spans.index);
+    texts(call, bytes, spans.index);
+    fields(message, &mut spans);
+}
+
+struct Spans<'a> {
+    buffer: &'a [u8],
+    index: &'a mut Vec<u32>,
+}
+
+impl Spans<'_> {
+    fn push(&mut self, id: u32, start: usize, len: usize) {
+        self.index.extend_from_slice(&[id, word(start), word(len)]);
+    }
+
+    /// A part of the buffer, found by its address.
+    fn part(&mut self, id: u32, part: &[u8]) {
+        let start = (part.as_ptr() as usize).wrapping_sub(self.buffer.as_ptr() as usize);
+        if start.saturating_add(part.len()) <= self.buffer.len() {
+            self.push(id, start, part.len());
+        }
+    }
+
+    fn some(&mut self, id: u32, part: Option<&[u8]>) {
+        if let Some(part) = part {
+            self.part(id, part);
+        }
+    }
+
+    /// The digits behind a host and its colon.
+    fn port(&mut self, id: u32, uri: &Uri<'_>) {
+        if uri.port.is_none() {
+            return;
+        }
+        let host = (uri.host_raw.as_ptr() as usize).wrapping_sub(self.buffer.as_ptr() as usize);
+        let start = host.saturating_add(uri.host_raw.len()).saturating_add(1);
+        let digits = self.buffer.get(start..).unwrap_or_default();
+        let len = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+        self.push(id, start, len);
+    }
+
+    fn address(&mut self, base: u32, address: &NameAddr<'_>) {
+        self.part(base, address.uri.raw);
+        self.some(base + id::ADDRESS_USER, address.uri.user);
+        if !address.uri.host_raw.is_empty() {
+            self.part(base + id::ADDRESS_HOST, address.uri.host_raw);
+        }
+        self.some(base + id::ADDRESS_TAG, address.tag());
+        self.some(base + id::ADDRESS_DISPLAY, address.display);
+        self.port(base + id::ADDRESS_PORT, &address.uri);
+    }
+}
+
+fn start_line(message: Message<'_>, spans: &mut Spans<'_>) {
+    if message.is_request() {
+        spans.part(id::METHOD, message.method_token());
+        spans.part(id::REQUEST_URI, message.request_uri());
+        if let Ok(uri) = Uri::parse(message.request_uri()) {
+            let scheme = uri.raw.iter().position(|b| *b == b':').unwrap_or(0);
+            spans.some(id::URI_SCHEME, uri.raw.get(..scheme));
+            spans.some(id::URI_USER, uri.user);
+            if !uri.host_raw.is_empty() {
+                spans.part(id::URI_HOST, uri.host_raw);
+            }
+            spans.port(id::URI_PORT, &uri);
+            let params = uri.params.raw();
+            if !params.is_empty() {
+                spans.part(id::URI_PARAMS, params.strip_prefix(b";").unwrap_or(params));
+            }
+        }
+    } else {
+        let reason = message.reason();
+        // The three digits stand right in front of the reason's space.
+        let version = message.version();
+        let after = (version.as_ptr() as usize).wrapping_sub(spans.buffer.as_ptr() as usize)
+            + version.len();
+        let rest = spans.buffer.get(after..).unwrap_or_default();
+        let blanks = rest
+            .iter()
+            .take_while(|b| matches!(b, b' ' | b'\t'))
+            .count();
+        if message.status().is_some() {
+            spans.push(id::STATUS, after + blanks, 3);
+        }
+        if !reason.is_empty() {
+            spans.part(id::REASON, reason);
+        }
+    }
+}
+
+fn well_known(message: Message<'_>, spans: &mut Spans<'_>) {
+    if let Ok(from) = message.from() {
+        spans.address(id::FROM, &from);
+    }
+    if let Ok(to) = message.to() {
+        spans.address(id::TO, &to);
+    }
+    if let Ok(call_id) = message.call_id() {
+        spans.part(id::CALL_ID, call_id);
+    }
+    if let Ok(cseq) = message.cseq()
+        && let Some(value) = message.header(HeaderId::CSeq)
+    {
+        let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
+        spans.some(id::CSEQ_NUMBER, value.get(..digits));
+        spans.part(id::CSEQ_METHOD, cseq.method);
+    }
+    if let Some(Ok(Contact::Addr(contact))) = message.contacts().next() {
+        spans.part(id::CONTACT_URI, contact.uri.raw);
+        spans.some(id::CONTACT_USER, contact.uri.user);
+        if !contact.uri.host_raw.is_empty() {
+            spans.part(id::CONTACT_HOST, contact.uri.host_raw);
+        }
+        spans.port(id::CONTACT_PORT, &contact.uri);
+    }
+}
+
+fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
+    let facts = &call.facts;
+    let (seconds, milliseconds) = time(facts.now);
+    let flags = u32::from(facts.in_dialog) | (u32::from(!message.is_request()) << 1);
+    index.extend_from_slice(&[
+        id::NOW,
+        seconds,
+        milliseconds,
+        id::SOURCE,
+        u32::from(facts.flow.peer.port()),
+        transport(facts.flow.transport),
+        id::ROUTING,
+        outcome(facts.route_outcome),
+        direction(facts.direction),
+        id::FLAGS,
+        flags,
+        word(message.body().len()),
+    ]);
+}
+
+fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
+    let facts = &call.facts;
+    let mut text = |id: u32, text: &[u8]| {
+        index.extend_from_slice(&[id, word(bytes.len()), word(text.len())]);
+        bytes.extend_from_slice(text);
+    };
+    text(id::TENANT, facts.tenant_name.as_bytes());
+    text(id::LISTENER, facts.listener_name.as_bytes());
+    if let Some(user) = &call.state.authenticated_user {
+        text(id::AUTHENTICATED_USER, user.as_bytes());
+    }
+    if !facts.route_params.is_empty() {
+        let params: &[u8] = &facts.route_params;
+        text(
+            id::ROUTE_PARAMS,
+            params.strip_prefix(b";").unwrap_or(params),
+        );
+    }
+    let start = bytes.len();
+    // Writing to a vector does not fail.
+    let _ = write!(bytes, "{}", facts.flow.peer.ip());
+    index.extend_from_slice(&[id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
+}
+
+fn fields(message: Message<'_>, spans: &mut Spans<'_>) {
+    for field in message.headers() {
+        let value = (field.value.start as usize, field.value.len());
+        match IDS.get(field.id as usize) {
+            Some(&known) if known != 0 => spans.push(u32::from(known), value.0, value.1),
+            _ if message
+                .get(field.name)
+                .eq_ignore_ascii_case(b"Remote-Party-ID") =>
+            {
+                spans.push(REMOTE_PARTY_ID, value.0, value.1);
+            }
+            _ => {
+                spans.push(id::NAME, field.name.start as usize, field.name.len());
+                spans.push(id::VALUE, value.0, value.1);
+            }
+        }
+    }
+}
+
+/// Seconds since 1970 and milliseconds: good until 2106.
+pub(crate) fn time(now: sipbox_core::time::WallTime) -> (u32, u32) {
+    let seconds = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
+    (seconds, u32::try_from(now.0 % 1000).unwrap_or(0))
+}
+
+fn transport(transport: sipbox_sip::Transport) -> u32 {
+    use sipbox_sip::Transport as T;
+    match transport {
+        T::Udp => 0,
+        T::Tcp | T::Sctp => 1,
+        T::Tls | T::TlsSctp => 2,
+        T::Ws => 3,
+        T::Wss => 4,
+    }
+}
+
+const fn outcome(outcome: RouteOutcome) -> u32 {
+    match outcome {
+        RouteOutcome::None => 0,
+        RouteOutcome::Loose => 1,
+        RouteOutcome::Strict => 2,
+        RouteOutcome::Preloaded => 3,
+    }
+}
+
+const fn direction(direction: Direction) -> u32 {
+    match direction {
+        Direction::Unknown => 0,
+        Direction::Downstream => 1,
+        Direction::Upstream => 2,
+    }
+}
+
+fn word(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

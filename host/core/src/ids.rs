@@ -114,6 +114,10 @@ impl Ids {
         Self { key, node, boot: boot & GENERATION_MASK }
     }
 
+    pub(crate) const fn key(&self) -> &[u8; 16] {
+        &self.key
+    }
+
     /// A hasher under our key; `domain` keeps the uses of the key apart.
     #[must_use]
     pub fn hasher(&self, domain: u8) -> SipHasher13 {

@@ -4,15 +4,29 @@
 //! or resolved comes out as values. No clock, socket, file or global lives
 //! here, so everything runs under simulated time and loss.
 
+mod agent;
 pub mod auth;
-pub mod decision;
 pub mod chain;
+mod context;
+mod cx;
+pub mod decision;
+pub mod error;
 pub mod flow;
+mod forward;
 pub mod ids;
+mod intake;
+mod locate;
 pub mod location;
 pub mod outbox;
 pub mod policy;
+mod reply;
+mod routing;
 pub mod settings;
+mod shard;
 pub mod stack;
+mod stateless;
+mod table;
 pub mod time;
+mod transaction;
+mod user;
 pub mod wheel;

@@ -13,6 +13,7 @@ use crate::decision::{ArmedSet, ResolvedTarget};
 use crate::flow::{NextHop, TenantId};
 use crate::ids::{AskId, ResolveToken, SendToken};
 use crate::policy::{CallState, Facts, Failure};
+use crate::transaction::Scratch;
 
 /// Bytes to be sent.
 #[derive(Clone, Debug)]
@@ -228,7 +229,7 @@ pub enum Event {
 }
 
 /// The outputs of one or more steps. Reused: [`Outbox::clear`] keeps the memory.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
     /// Bytes that no transaction keeps.
     pub arena: Vec<u8>,
@@ -240,6 +241,8 @@ pub struct Outbox {
     pub resolves: Vec<Resolve>,
     /// What happened.
     pub events: Vec<Event>,
+    /// Memory for steps outside of any shard.
+    pub(crate) scratch: Scratch,
 }
 
 impl Outbox {

@@ -202,6 +202,8 @@ pub struct Tenant {
     pub name: Arc<str>,
     /// Methods that are handled without a transaction.
     pub stateless: Vec<Method>,
+    /// Its name as the value of a URI parameter.
+    pub param: String,
 }
 
 /// Why settings were refused.
@@ -286,6 +288,7 @@ impl Settings {
             }
             tenants.push(Tenant {
                 id: tenant.id,
+                param: param_value(&tenant.name),
                 name: tenant.name.into(),
                 stateless: tenant.stateless,
             });
@@ -348,6 +351,13 @@ impl Settings {
     #[must_use]
     pub fn tenant_by_name(&self, name: &[u8]) -> Option<&Tenant> {
         self.tenants.iter().find(|tenant| tenant.name.as_bytes() == name)
+    }
+
+    /// The tenant that a parameter of our Record-Route names.
+    #[must_use]
+    pub fn tenant_by_param(&self, value: &[u8]) -> Option<TenantId> {
+        let tenant = self.tenants.iter().find(|tenant| tenant.param.as_bytes() == value)?;
+        Some(tenant.id)
     }
 
     /// Whose domain this is, whatever its case.
@@ -454,6 +464,20 @@ impl Listener {
             stateless: spec.stateless,
         })
     }
+}
+
+/// Escapes what may not stand in a URI parameter (RFC 3261 19.1.1).
+pub(crate) fn param_value(text: &str) -> String {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
+            value.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(value, "%{byte:02X}");
+        }
+    }
+    value
 }
 
 fn lower(host: &[u8]) -> SmallVec<[u8; 64]> {

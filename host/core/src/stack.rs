@@ -7,18 +7,26 @@
 //! each call the driver sends, asks and resolves what stands there, in that order.
 //! Time never goes backwards.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use sipbox_sip::{Message, OwnedMessage};
+use sipbox_sip::{Message, Method, OwnedMessage, Via, validate};
 
+use crate::cx::Cx;
 use crate::decision::Decision;
+use crate::error::Internal;
 use crate::flow::Flow;
 use crate::ids::{AskId, Ids, ResolveToken, SendToken};
-use crate::outbox::{Candidates, Dropped, Outbox, ResolveError};
-use crate::policy::{CallState, Facts};
+use crate::intake::{self, Intake};
+use crate::outbox::{Ask, Candidates, Dropped, Event, Outbox, ResolveError};
+use crate::policy::{CallState, Facts, Reply};
+use crate::reply;
 use crate::settings::Settings;
+use crate::shard::{self, Matched, Shard};
+use crate::stateless::{self, Forward, Outcome};
 use crate::time::{Time, WallTime};
+use crate::transaction::key::TransactionKey;
 
 /// The generator that callers hand in.
 pub type Rng = rand_chacha::ChaCha8Rng;
@@ -59,8 +67,6 @@ pub struct Counts {
     pub timers: usize,
     /// Requests that are forwarded statelessly and wait for a name.
     pub waiting: usize,
-    /// Transactions whose policies have not decided yet.
-    pub deciding: usize,
 }
 
 /// The chain's answer to `Ask::Branch`.
@@ -89,6 +95,9 @@ pub struct ReplyVerdict {
 pub struct Stack {
     shards: Box<[Mutex<Shard>]>,
     ids: Ids,
+    draining: AtomicBool,
+    #[cfg(test)]
+    pub(crate) mutation: Option<crate::cx::Mutation>,
 }
 
 impl Stack {
@@ -96,9 +105,13 @@ impl Stack {
     #[must_use]
     pub fn new(options: StackOptions) -> Self {
         let shards = options.shards.clamp(1, crate::ids::MAX_SHARDS);
+        let numbers = 0..u8::try_from(shards).unwrap_or(u8::MAX);
         Self {
-            shards: (0..shards).map(|_| Mutex::new(Shard {})).collect(),
+            shards: numbers.map(|number| Mutex::new(Shard::new(number))).collect(),
             ids: Ids::new(options.key, options.node, options.boot),
+            draining: AtomicBool::new(false),
+            #[cfg(test)]
+            mutation: None,
         }
     }
 
@@ -117,7 +130,24 @@ impl Stack {
         flow: Flow,
         out: &mut Outbox,
     ) {
-        let _ = (env, message, bytes, flow, out, &self.ids);
+        let limits =
+            validate::Limits { datagram: !flow.transport.reliable(), ..validate::Limits::default() };
+        if let Err(fault) = validate::check(message, &limits) {
+            if fault.answerable {
+                let reply = Reply {
+                    status: fault.status,
+                    reason: fault.reason.to_owned(),
+                    ..Reply::default()
+                };
+                self.refuse(env, message, flow, &reply, out);
+            } else {
+                out.dropped(Dropped::Unanswerable);
+            }
+        } else if message.is_request() {
+            self.request(env, message, bytes, flow, out);
+        } else {
+            self.response(env, message, flow, out);
+        }
     }
 
     /// Bytes arrived that are no message.
@@ -125,9 +155,181 @@ impl Stack {
         out.dropped(Dropped::Garbage);
     }
 
+    fn request(
+        &self,
+        env: &mut Env<'_>,
+        message: Message<'_>,
+        bytes: &Bytes,
+        flow: Flow,
+        out: &mut Outbox,
+    ) {
+        let Ok(via) = message.via_top() else {
+            out.dropped(Dropped::Unanswerable);
+            return;
+        };
+        let key = TransactionKey::of(self.ids.key(), message, &via);
+        let shard = key.shard(self.shards.len());
+        let matched = self.step(shard, env, out, |shard, cx| match message.method() {
+            Method::Ack => shard.ack(&key, message, cx),
+            Method::Cancel => shard.cancel(key, message, &via, flow, cx),
+            _ => shard.retransmission(&key, cx),
+        });
+        if matched != Some(Matched::No) {
+            return;
+        }
+        match message.method() {
+            Method::Ack if self.acknowledges_us(&key, message) => {
+                out.dropped(Dropped::AbsorbedAck);
+                return;
+            }
+            Method::Cancel if !self.cancels_stateless(env, flow) => {
+                // 9.2: there is nothing to cancel.
+                let reply = Reply { status: 481, ..Reply::default() };
+                self.refuse(env, message, flow, &reply, out);
+                return;
+            }
+            _ => {}
+        }
+        let mut edits = std::mem::take(&mut out.scratch.edits);
+        let judged = intake::judge(env, &self.ids, message, bytes, flow, &mut edits);
+        out.scratch.edits = edits;
+        match judged {
+            Ok(intake) => self.admit(env, key, message, &via, intake, flow, out),
+            Err(_) if message.method() == Method::Ack => out.dropped(Dropped::LostAck),
+            Err(reply) => self.refuse(env, message, flow, &reply, out),
+        }
+    }
+
+    /// A request that nobody has decided about yet.
+    #[allow(clippy::too_many_arguments, reason = "one message and what is known about it")]
+    fn admit(
+        &self,
+        env: &mut Env<'_>,
+        key: TransactionKey,
+        message: Message<'_>,
+        via: &Via<'_>,
+        intake: Intake,
+        flow: Flow,
+        out: &mut Outbox,
+    ) {
+        let method = message.method();
+        let tenant = intake.tenant;
+        let stateless = matches!(method, Method::Ack | Method::Cancel)
+            || env.settings.is_stateless(flow.listener, tenant, method);
+        if !intake.facts.in_dialog && self.draining.load(Ordering::Relaxed) {
+            let reply = Reply { status: Internal::ShuttingDown.status(), ..Reply::default() };
+            if method != Method::Ack {
+                self.refuse(env, message, flow, &reply, out);
+            }
+            return;
+        }
+        if stateless {
+            out.event(Event::Request { tenant, method });
+            let Intake { request, facts, .. } = intake;
+            out.asks.push(Ask::Stateless { tenant, request, facts });
+            return;
+        }
+        let shard = key.shard(self.shards.len());
+        let begun = self.step(shard, env, out, |shard, cx| {
+            // Another worker may have seen a copy of it meanwhile.
+            match shard.retransmission(&key, cx) {
+                Matched::Absorbed => Ok(()),
+                Matched::No => shard.begin(key, via, method, intake, flow, cx),
+            }
+        });
+        if let Some(Err(error)) = begun {
+            let reply = Reply { status: error.status(), ..Reply::default() };
+            self.refuse(env, message, flow, &reply, out);
+        }
+    }
+
+    /// Answers without a transaction (8.2.7): the tag is the same for each copy of
+    /// the request, so nothing has to be remembered.
+    fn refuse(
+        &self,
+        env: &Env<'_>,
+        message: Message<'_>,
+        flow: Flow,
+        reply: &Reply,
+        out: &mut Outbox,
+    ) {
+        let Ok(via) = message.via_top_lenient() else {
+            out.dropped(Dropped::Unanswerable);
+            return;
+        };
+        let key = TransactionKey::of(self.ids.key(), message, &via);
+        let wanted = reply::Wanted {
+            source: flow.peer,
+            tag: self.ids.to_tag(key.base),
+            server: &env.settings.server,
+        };
+        let start = out.arena.len();
+        let written =
+            reply::write(message, reply, &wanted, &mut out.scratch.text, &mut out.arena);
+        if written.is_err() {
+            out.arena.truncate(start);
+            out.dropped(Dropped::Unbuildable);
+            return;
+        }
+        out.send_from(reply::hop(&via, flow), start);
+        out.event(Event::Refused { status: reply.status });
+    }
+
+    /// An ACK for a response that we sent and forgot (8.2.7).
+    fn acknowledges_us(&self, key: &TransactionKey, message: Message<'_>) -> bool {
+        let own = self.ids.to_tag(key.base);
+        message.to().is_ok_and(|to| to.tag() == Some(own.as_str().as_bytes()))
+    }
+
+    fn cancels_stateless(&self, env: &Env<'_>, flow: Flow) -> bool {
+        let settings = env.settings;
+        settings.listener(flow.listener).is_some_and(|l| l.stateless.contains(&Method::Invite))
+            || settings.tenants().iter().any(|t| t.stateless.contains(&Method::Invite))
+    }
+
+    fn response(
+        &self,
+        env: &mut Env<'_>,
+        message: Message<'_>,
+        flow: Flow,
+        out: &mut Outbox,
+    ) {
+        let Ok(via) = message.via_top() else {
+            out.dropped(Dropped::ForeignVia);
+            return;
+        };
+        // 18.1.2: a response whose top Via is not ours is not for us.
+        if !env.settings.is_our_sent_by(&via.host, via.port_or_default()) {
+            out.dropped(Dropped::ForeignVia);
+            return;
+        }
+        let Some(branch) = via.branch().and_then(|branch| self.ids.read_branch(branch)) else {
+            out.dropped(Dropped::ForeignVia);
+            return;
+        };
+        if !branch.current {
+            out.dropped(Dropped::Stray);
+            return;
+        }
+        match branch.place {
+            None => {
+                let mut cx = self.cx(env, out);
+                stateless::respond(message, flow, &mut cx);
+            }
+            Some(place) if usize::from(place.shard) < self.shards.len() => {
+                self.step(usize::from(place.shard), env, out, |shard, cx| {
+                    shard.response(place, message, flow, cx);
+                });
+            }
+            Some(_) => out.dropped(Dropped::Stray),
+        }
+    }
+
     /// The chain will have to wait: an INVITE is told so (100).
     pub fn trying(&self, env: &mut Env<'_>, ask: AskId, out: &mut Outbox) {
-        let _ = (env, ask, out);
+        self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.trying(shard::key(ask.place), cx);
+        });
     }
 
     /// The answer to `Ask::Request`. `false`: it came too late and counts for nothing,
@@ -139,8 +341,20 @@ impl Stack {
         decision: Decision,
         out: &mut Outbox,
     ) -> bool {
-        let _ = (env, ask, decision, out);
-        false
+        let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.request_verdict(ask, decision, cx)
+        });
+        match done {
+            Some(Ok(None)) => true,
+            Some(Ok(Some(forward))) => {
+                self.send_stateless(env, forward, out);
+                true
+            }
+            Some(Err(_)) | None => {
+                out.dropped(Dropped::LateVerdict);
+                false
+            }
+        }
     }
 
     /// The answer to `Ask::Failure`; see [`Stack::request_verdict`].
@@ -151,8 +365,10 @@ impl Stack {
         decision: Decision,
         out: &mut Outbox,
     ) -> bool {
-        let _ = (env, ask, decision, out);
-        false
+        let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.failure_verdict(ask, decision, cx)
+        });
+        in_time(done, out)
     }
 
     /// The answer to `Ask::Branch`; see [`Stack::request_verdict`].
@@ -163,8 +379,10 @@ impl Stack {
         verdict: BranchVerdict,
         out: &mut Outbox,
     ) -> bool {
-        let _ = (env, ask, verdict, out);
-        false
+        let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.branch_verdict(ask, verdict, cx)
+        });
+        in_time(done, out)
     }
 
     /// The answer to `Ask::Reply`; see [`Stack::request_verdict`].
@@ -175,19 +393,39 @@ impl Stack {
         verdict: ReplyVerdict,
         out: &mut Outbox,
     ) -> bool {
-        let _ = (env, ask, verdict, out);
-        false
+        let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.reply_verdict(ask, verdict, cx)
+        });
+        in_time(done, out)
     }
 
     /// The answer to `Ask::Stateless`.
     pub fn forward_stateless(
         &self,
         env: &mut Env<'_>,
-        facts: &Facts,
+        facts: &Arc<Facts>,
         decision: Decision,
         out: &mut Outbox,
     ) {
-        let _ = (env, facts, decision, out);
+        let request = decision.request.clone();
+        let loop_hash = intake::loop_hash(request.as_ref(), &self.ids);
+        match stateless::outcome(facts, loop_hash, decision) {
+            Outcome::Forward(forward) => self.send_stateless(env, *forward, out),
+            Outcome::Reply(reply) => self.refuse(env, request.as_ref(), facts.flow, &reply, out),
+            Outcome::Nothing(why) => out.dropped(why),
+        }
+    }
+
+    fn send_stateless(&self, env: &mut Env<'_>, forward: Forward, out: &mut Outbox) {
+        let mut scratch = std::mem::take(&mut out.scratch);
+        let waits = stateless::forward(forward, env.settings, &self.ids, &mut scratch, out);
+        out.scratch = scratch;
+        if let Some((forward, resolve)) = waits {
+            // Any shard will do; the request's bytes spread them.
+            let hash = intake::loop_hash(forward.request.as_ref(), &self.ids);
+            let shard = usize::try_from(hash).unwrap_or(0) % self.shards.len();
+            self.step(shard, env, out, |shard, cx| shard.tx.wait(forward, resolve, cx));
+        }
     }
 
     /// The answer to a [`crate::outbox::Resolve`].
@@ -198,48 +436,110 @@ impl Stack {
         result: Result<Candidates, ResolveError>,
         out: &mut Outbox,
     ) {
-        let _ = (env, token, result, out);
+        self.step(usize::from(token.place.shard), env, out, |shard, cx| {
+            shard.resolved(token, result, cx);
+        });
     }
 
     /// A message with this token could not be sent, or its connection could not be
     /// made: its branch has failed (RFC 3261 16.9), unless UDP is left to try
     /// (18.1.1).
     pub fn transport_error(&self, env: &mut Env<'_>, token: SendToken, out: &mut Outbox) {
-        let _ = (env, token, out);
+        self.step(usize::from(token.place.shard), env, out, |shard, cx| {
+            shard.transport_error(token, cx);
+        });
     }
 
-    /// Fires what is due in one shard.
+    /// Fires what is due in one shard, one timer for each time that the lock is
+    /// taken.
     pub fn tick(&self, env: &mut Env<'_>, shard: usize, out: &mut Outbox) {
-        let _ = (env, shard, out);
+        while self.step(shard, env, out, Shard::fire) == Some(true) {}
     }
 
     /// When [`Stack::tick`] has something to do for the shard, at the earliest.
     #[must_use]
     pub fn next_deadline(&self, shard: usize) -> Option<Time> {
-        let _ = shard;
-        None
+        self.peek(shard, |shard| shard.tx.wheel.next_deadline()).flatten()
     }
 
     /// Whether any timer of the shard is armed.
     #[must_use]
     pub fn armed(&self, shard: usize) -> bool {
-        self.next_deadline(shard).is_some()
+        self.peek(shard, |shard| shard.tx.wheel.armed() > 0).unwrap_or(false)
     }
 
     /// Numbers of the moment.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        let mut counts = Counts::default();
+        for shard in 0..self.shards.len() {
+            self.peek(shard, |shard| {
+                counts.servers += shard.tx.servers.len();
+                counts.clients += shard.tx.clients.len();
+                counts.timers += shard.tx.wheel.armed();
+                counts.waiting += shard.tx.waiting.len();
+            });
+        }
+        counts
     }
 
     /// From now on initial requests get 503; what is in flight goes on.
-    pub fn drain(&self) {}
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
 
     /// Ends what is in flight: requests that are being decided or ring get 503, and
     /// their branches a CANCEL. Timers go on until the peers have confirmed.
     pub fn shutdown(&self, env: &mut Env<'_>, out: &mut Outbox) {
-        let _ = (env, out);
+        self.drain();
+        for shard in 0..self.shards.len() {
+            self.step(shard, env, out, Shard::shutdown);
+        }
+    }
+
+    /// One step of state under one lock. A shard whose last step panicked is
+    /// mended first: the transaction of that step is ended, the others live on.
+    fn step<R>(
+        &self,
+        shard: usize,
+        env: &mut Env<'_>,
+        out: &mut Outbox,
+        step: impl FnOnce(&mut Shard, &mut Cx<'_, '_>) -> R,
+    ) -> Option<R> {
+        let mutex = self.shards.get(shard)?;
+        let mut guard = match mutex.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => {
+                mutex.clear_poison();
+                let mut guard = poisoned.into_inner();
+                guard.recover(out);
+                guard
+            }
+        };
+        let mut cx = self.cx(env, out);
+        Some(step(&mut guard, &mut cx))
+    }
+
+    fn peek<R>(&self, shard: usize, read: impl FnOnce(&Shard) -> R) -> Option<R> {
+        let guard = self.shards.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(read(&guard))
+    }
+
+    fn cx<'a, 'e>(&'a self, env: &'a mut Env<'e>, out: &'a mut Outbox) -> Cx<'a, 'e> {
+        Cx {
+            env,
+            ids: &self.ids,
+            out,
+            #[cfg(test)]
+            mutation: self.mutation,
+        }
     }
 }
 
-struct Shard {}
+fn in_time(done: Option<bool>, out: &mut Outbox) -> bool {
+    let done = done.unwrap_or(false);
+    if !done {
+        out.dropped(Dropped::LateVerdict);
+    }
+    done
+}

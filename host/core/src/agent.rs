@@ -1,0 +1,85 @@
+//! The local user agent: the transaction user that answers by itself, as a policy
+//! worded it. (Probes, BYEs of our own and back-to-back calls will be here too.)
+
+use sipbox_sip::{HeaderId, Message, OwnedMessage};
+
+use crate::decision::ResolvedTarget;
+use crate::policy::Reply;
+use crate::transaction::UserTimer;
+use crate::user::{Ended, Io, Stop, TransactionUser};
+use crate::wheel::TimerHandle;
+
+/// A user agent server for one request.
+pub(crate) struct LocalAgent {
+    request: OwnedMessage,
+    /// Set after a provisional reply: a final one has to follow in time.
+    timer: Option<TimerHandle>,
+    answered: bool,
+}
+
+impl LocalAgent {
+    pub(crate) fn new(request: OwnedMessage) -> Self {
+        Self { request, timer: None, answered: false }
+    }
+
+    /// Sends the reply (8.2.6).
+    pub(crate) fn answer(&mut self, reply: &Reply, io: &mut Io<'_, '_, '_>) {
+        io.reply(self.request.as_ref(), reply);
+        if reply.status >= 200 {
+            self.answered = true;
+            io.disarm(&mut self.timer);
+        } else if self.timer.is_none() {
+            let after = io.cx.env.settings.timers.decide;
+            self.timer = Some(io.arm(UserTimer::Decide, after));
+        }
+    }
+}
+
+impl TransactionUser for LocalAgent {
+    fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>) {
+        if !self.answered {
+            self.answer(&Reply { status: why.status(), ..Reply::default() }, io);
+        }
+    }
+
+    fn response(&mut self, _: u16, _: Message<'_>, _: &mut Io<'_, '_, '_>) {}
+
+    fn ended(&mut self, _: u16, _: Ended, _: &mut Io<'_, '_, '_>) {}
+
+    fn fired(&mut self, timer: UserTimer, io: &mut Io<'_, '_, '_>) {
+        if timer == UserTimer::Decide && !self.answered {
+            self.timer = None;
+            let status = crate::error::Internal::Undecided.status();
+            self.answer(&Reply { status, ..Reply::default() }, io);
+        }
+    }
+
+    fn done(&self) -> bool {
+        self.answered
+    }
+
+    fn timers(&self) -> [Option<TimerHandle>; 3] {
+        [self.timer, None, None]
+    }
+}
+
+/// The 302 that lists targets, best q first (RFC 3261 8.3, 21.3.3).
+pub(crate) fn redirect(targets: &[ResolvedTarget]) -> Reply {
+    let mut order: Vec<&ResolvedTarget> = targets.iter().collect();
+    order.sort_by_key(|target| std::cmp::Reverse(target.q));
+    let contact = |target: &&ResolvedTarget| {
+        let q = target.q.min(1000);
+        let value = format!(
+            "<{}>;q={}.{:03}",
+            String::from_utf8_lossy(&target.uri),
+            q / 1000,
+            q % 1000
+        );
+        (HeaderId::Contact.name().to_owned(), value)
+    };
+    if order.is_empty() {
+        let status = crate::error::Internal::NoTarget.status();
+        return Reply { status, ..Reply::default() };
+    }
+    Reply { status: 302, headers: order.iter().map(contact).collect(), ..Reply::default() }
+}

@@ -1,0 +1,367 @@
+//! One branch of a response context: from a target to a client transaction.
+
+use sipbox_sip::{EditList, Message, OwnedMessage, Transport};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+use super::ResponseContext;
+use super::best::Candidate;
+use crate::decision::ResolvedTarget;
+use crate::error::Internal;
+use crate::flow::{ListenerId, NextHop};
+use crate::forward::{self, Outgoing, RecordRoute};
+use crate::ids::{Place, ResolveToken};
+use crate::locate::{Located, locate};
+use crate::outbox::{Ask, Candidates, NextHopCandidate, Resolve, ResolveError};
+use crate::stack::BranchVerdict;
+use crate::table::Key;
+use crate::transaction::keep;
+use crate::user::Io;
+
+/// How far a branch has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// `on-branch` was asked.
+    Asking(u32),
+    /// A name is being resolved.
+    Resolving,
+    /// A client transaction is at work.
+    Sent,
+    /// It has a final response, or never will.
+    Done,
+}
+
+pub(super) struct Branch {
+    pub(super) target: ResolvedTarget,
+    pub(super) stage: Stage,
+    pub(super) client: Option<Key>,
+    /// RFC 5393 5.3.
+    pub(super) breadth: u8,
+    /// The request as edited for this branch.
+    request: Option<OwnedMessage>,
+    /// Where else it can go (RFC 3263 4.3), next one last.
+    candidates: Candidates,
+    implicit: bool,
+    /// Sent over TCP for its size; this is where UDP would have gone (18.1.1).
+    fallback: Option<NextHopCandidate>,
+}
+
+/// Where a branch leaves.
+#[derive(Clone, Copy)]
+struct Departure {
+    listener: ListenerId,
+    hop: NextHop,
+}
+
+impl ResponseContext {
+    pub(super) fn add_branch(&mut self, target: ResolvedTarget, breadth: u8, io: &mut Io<'_, '_, '_>) {
+        let at = self.branches.len();
+        self.branches.push(Branch {
+            target,
+            stage: Stage::Resolving,
+            client: None,
+            breadth,
+            request: None,
+            candidates: SmallVec::new(),
+            implicit: false,
+            fallback: None,
+        });
+        if breadth == 0 {
+            self.lose(at, Internal::Breadth);
+            return;
+        }
+        if self.armed.iter().any(|armed| armed.branch) {
+            self.ask_branch(at, io);
+        } else {
+            self.locate_branch(at, io);
+        }
+    }
+
+    fn lose(&mut self, at: usize, why: Internal) {
+        self.fail_branch(at, Candidate { status: why.status(), bytes: None });
+    }
+
+    fn ask_branch(&mut self, at: usize, io: &mut Io<'_, '_, '_>) {
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let Some(branch) = self.branches.get_mut(at) else { return };
+        branch.stage = Stage::Asking(serial);
+        let target = branch.target.clone();
+        let request = with_uri(&self.request, &target.uri, &mut io.tx.scratch.edits);
+        self.watch(io);
+        io.cx.out.asks.push(Ask::Branch {
+            id: io.ask_id(serial),
+            tenant: self.facts.tenant,
+            request,
+            facts: Arc::clone(&self.facts),
+            target: Box::new(target),
+            state: self.state.clone(),
+            armed: self.armed.clone(),
+        });
+    }
+
+    /// The chain's answer to `Ask::Branch`.
+    pub(crate) fn branch_verdict(&mut self, serial: u32, verdict: BranchVerdict, io: &mut Io<'_, '_, '_>) -> bool {
+        let asked = |branch: &Branch| branch.stage == Stage::Asking(serial);
+        let Some(at) = self.branches.iter().position(asked) else { return false };
+        self.state = verdict.state;
+        if !verdict.keep {
+            // 16.5 lets a proxy leave out targets; there is nothing to answer for it.
+            if let Some(branch) = self.branches.get_mut(at) {
+                branch.stage = Stage::Done;
+            }
+        } else if let Some(branch) = self.branches.get_mut(at) {
+            branch.stage = Stage::Resolving;
+            let edited = verdict.request.as_ref().request_uri();
+            branch.target.uri = keep(edited);
+            branch.request = Some(verdict.request);
+            self.locate_branch(at, io);
+        }
+        let asking = |branch: &Branch| matches!(branch.stage, Stage::Asking(_));
+        if !self.branches.iter().any(asking) {
+            io.disarm(&mut self.decide_timer);
+        }
+        self.proceed(io);
+        true
+    }
+
+    /// Questions about branches that were never answered.
+    pub(super) fn drop_unanswered(&mut self, io: &mut Io<'_, '_, '_>) {
+        let _ = io;
+        for at in 0..self.branches.len() {
+            let asking = |branch: &Branch| matches!(branch.stage, Stage::Asking(_));
+            if self.branches.get(at).is_some_and(asking) {
+                self.lose(at, Internal::Undecided);
+            }
+        }
+    }
+
+    /// 16.6 step 7.
+    fn locate_branch(&mut self, at: usize, io: &mut Io<'_, '_, '_>) {
+        let Some(branch) = self.branches.get_mut(at) else { return };
+        if let Some(flow) = branch.target.flow {
+            // RFC 5626 5.3: down the binding's flow or not at all. A datagram has no
+            // flow that could be gone.
+            let hop = match flow.connection {
+                Some(_) => NextHop::Flow { flow, reconnect: None },
+                None => NextHop::Address {
+                    listener: flow.listener,
+                    transport: flow.transport,
+                    address: flow.peer,
+                },
+            };
+            if !self.send_branch(at, Departure { listener: flow.listener, hop }, io) {
+                self.lose(at, Internal::Unbuildable);
+            }
+            return;
+        }
+        let request = branch.request.as_ref().unwrap_or(&self.request);
+        match locate(request.as_ref(), &branch.target, settings(io).as_ref()) {
+            Located::At { mut candidates, implicit } => {
+                candidates.reverse();
+                branch.candidates = candidates;
+                branch.implicit = implicit;
+                if !self.next_candidate(at, io) {
+                    self.lose(at, Internal::Unavailable);
+                }
+            }
+            Located::Name { host, port, transport, secure } => {
+                branch.stage = Stage::Resolving;
+                branch.implicit = transport.is_none() && !secure;
+                let place = io.tx.place(io.server);
+                let serial = u32::try_from(at).unwrap_or(u32::MAX);
+                let token = ResolveToken { place, serial };
+                io.cx.out.resolves.push(Resolve { token, host, port, transport, secure });
+            }
+            Located::Nowhere => self.lose(at, Internal::Unavailable),
+        }
+    }
+
+    /// The answer to a look-up.
+    pub(crate) fn resolved(
+        &mut self,
+        at: u32,
+        result: Result<Candidates, ResolveError>,
+        io: &mut Io<'_, '_, '_>,
+    ) {
+        let Ok(at) = usize::try_from(at) else { return };
+        let Some(branch) = self.branches.get_mut(at) else { return };
+        if branch.stage != Stage::Resolving {
+            return;
+        }
+        let mut candidates = result.unwrap_or_default();
+        candidates.reverse();
+        branch.candidates = candidates;
+        if !self.next_candidate(at, io) {
+            self.lose(at, Internal::Unavailable);
+        }
+        self.proceed(io);
+    }
+
+    /// RFC 3263 4.3: the next address that a listener of ours can send to, in a
+    /// client transaction of its own.
+    pub(super) fn next_candidate(&mut self, at: usize, io: &mut Io<'_, '_, '_>) -> bool {
+        if self.stopped.is_some() {
+            return false;
+        }
+        while let Some(candidate) =
+            self.branches.get_mut(at).and_then(|branch| branch.candidates.pop())
+        {
+            let arrived = self.facts.flow.listener;
+            let NextHopCandidate { transport, address } = candidate;
+            let Some(listener) = settings(io).outbound(arrived, transport, address.ip()) else {
+                continue;
+            };
+            let hop = NextHop::Address { listener, transport, address };
+            if self.send_branch(at, Departure { listener, hop }, io) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// 16.6 steps 8 to 11.
+    fn send_branch(&mut self, at: usize, departure: Departure, io: &mut Io<'_, '_, '_>) -> bool {
+        let settings = settings(io);
+        let number = u16::try_from(at).unwrap_or(u16::MAX);
+        let key = io.tx.reserve_client(io.server, number, self.method, departure.hop, &settings);
+        let Some(key) = key else { return false };
+        let place = io.tx.place(key);
+        if !self.write_branch(at, place, departure, io) {
+            io.tx.end_client(key);
+            return false;
+        }
+        let mut departure = departure;
+        let mut fallback = None;
+        if let Some((over_tcp, candidate)) = self.too_large(at, departure, io) {
+            // 18.1.1: the Via says TCP then.
+            if !self.write_branch(at, place, over_tcp, io) {
+                io.tx.end_client(key);
+                return false;
+            }
+            departure = over_tcp;
+            fallback = Some(candidate);
+        }
+        let Some(branch) = self.branches.get_mut(at) else { return false };
+        branch.stage = Stage::Sent;
+        branch.client = Some(key);
+        branch.fallback = fallback;
+        if let Some(client) = io.tx.clients.get_mut(key) {
+            client.hop = departure.hop;
+        }
+        let bytes = keep(&io.tx.scratch.message);
+        io.tx.launch(key, bytes, io.cx);
+        true
+    }
+
+    /// 18.1.1: whether the written request has to go over TCP, and to where.
+    fn too_large(
+        &self,
+        at: usize,
+        departure: Departure,
+        io: &Io<'_, '_, '_>,
+    ) -> Option<(Departure, NextHopCandidate)> {
+        let settings = settings(io);
+        let branch = self.branches.get(at)?;
+        let NextHop::Address { transport: Transport::Udp, address, .. } = departure.hop else {
+            return None;
+        };
+        if !branch.implicit || settings.mtu == 0 || io.tx.scratch.message.len() <= settings.mtu {
+            return None;
+        }
+        let arrived = self.facts.flow.listener;
+        let listener = settings.outbound(arrived, Transport::Tcp, address.ip())?;
+        let hop = NextHop::Address { listener, transport: Transport::Tcp, address };
+        let udp = NextHopCandidate { transport: Transport::Udp, address };
+        Some((Departure { listener, hop }, udp))
+    }
+
+    /// The send failed; `true` if UDP is tried instead (18.1.1).
+    pub(crate) fn fall_back(&mut self, at: u16, key: Key, io: &mut Io<'_, '_, '_>) -> bool {
+        let at = usize::from(at);
+        let Some(branch) = self.branches.get_mut(at) else { return false };
+        if branch.client != Some(key) || branch.stage != Stage::Sent {
+            return false;
+        }
+        let Some(NextHopCandidate { transport, address }) = branch.fallback.take() else {
+            return false;
+        };
+        let arrived = self.facts.flow.listener;
+        let Some(listener) = settings(io).outbound(arrived, transport, address.ip()) else {
+            return false;
+        };
+        let hop = NextHop::Address { listener, transport, address };
+        let place = io.tx.place(key);
+        if !self.write_branch(at, place, Departure { listener, hop }, io) {
+            return false;
+        }
+        let bytes = keep(&io.tx.scratch.message);
+        io.tx.relaunch(key, bytes, hop, io.cx);
+        true
+    }
+
+    fn write_branch(
+        &self,
+        at: usize,
+        place: Place,
+        departure: Departure,
+        io: &mut Io<'_, '_, '_>,
+    ) -> bool {
+        let settings = settings(io);
+        let Some(branch) = self.branches.get(at) else { return false };
+        let request = branch.request.as_ref().unwrap_or(&self.request).as_ref();
+        let record_route = self.record_route.as_ref().map(|params| RecordRoute {
+            params,
+            more: &self.state.route_params,
+            tenant: self.facts.tenant,
+            begins: !self.facts.in_dialog && request.method().creates_dialog(),
+        });
+        let text = io.cx.ids.branch(place, self.loop_hash);
+        let outgoing = Outgoing {
+            request,
+            arrived: self.facts.flow,
+            uri: &branch.target.uri,
+            path: &branch.target.path,
+            record_route,
+            max_breadth: self.breadth_header(request, branch.breadth, &settings),
+            leaves: departure.listener,
+            branch: text.as_str(),
+        };
+        forward::write(&outgoing, &settings, io.cx.ids, &mut io.tx.scratch).is_ok()
+    }
+
+    /// RFC 5393 5.3.3: a request that says nothing counts as the default, so a branch
+    /// that keeps all of it need not say it either.
+    fn breadth_header(
+        &self,
+        request: Message<'_>,
+        breadth: u8,
+        settings: &crate::settings::Settings,
+    ) -> Option<u8> {
+        let stated = request.field(sipbox_sip::HeaderId::MaxBreadth).is_some();
+        (stated || breadth != settings.max_breadth).then_some(breadth)
+    }
+}
+
+fn settings(io: &Io<'_, '_, '_>) -> Arc<crate::settings::Settings> {
+    match io.tx.servers.get(io.server) {
+        Some(server) => Arc::clone(&server.settings),
+        None => Arc::clone(io.cx.env.settings),
+    }
+}
+
+/// The request with another Request-URI.
+fn with_uri(request: &OwnedMessage, uri: &[u8], edits: &mut EditList) -> OwnedMessage {
+    if uri.is_empty() || uri == request.as_ref().request_uri() {
+        return request.clone();
+    }
+    edits.clear();
+    let mut text = Vec::new();
+    let edited = edits
+        .set_request_uri(request.as_ref(), uri)
+        .and_then(|()| edits.write(request.as_ref(), &mut text));
+    match edited.ok().and_then(|()| OwnedMessage::parse(text.into()).ok()) {
+        Some(edited) => edited,
+        None => request.clone(),
+    }
+}

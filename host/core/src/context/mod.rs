@@ -1,0 +1,575 @@
+//! The response context (RFC 3261 16.7): the transaction user of a relayed
+//! request. It tries groups of targets in series, the targets of a group in
+//! parallel, and decides which response goes upstream.
+
+pub(crate) mod best;
+mod branch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};
+use smallvec::SmallVec;
+
+use crate::cx::Mutation;
+use crate::decision::{ArmedSet, Decision, Relay, ResolvedTarget, Ruling};
+use crate::error::Internal;
+use crate::outbox::{Ask, Dropped};
+use crate::policy::{CallState, Facts, FailedTarget, Failure, Reply};
+use crate::stack::ReplyVerdict;
+use crate::transaction::{UserTimer, is_success, keep};
+use crate::user::{Deciding, Ended, Io, Stop, TransactionUser};
+use crate::wheel::TimerHandle;
+
+use best::{Best, Candidate, upstream_status};
+use branch::{Branch, Stage};
+
+/// Where the context stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Branches are out, or being asked about.
+    Running,
+    /// `on-failure` was asked.
+    Failing { serial: u32 },
+    /// `on-reply` was asked about the final response that will go upstream.
+    Replying { status: u16, bytes: Bytes },
+    /// A final response went upstream, or silence stands for it.
+    Answered,
+}
+
+pub(crate) struct ResponseContext {
+    request: OwnedMessage,
+    facts: Arc<Facts>,
+    state: CallState,
+    armed: ArmedSet,
+    breadth: u8,
+    loop_hash: u32,
+    method: Method,
+    phase: Phase,
+    /// What is left, the next group last.
+    groups: Vec<Vec<ResolvedTarget>>,
+    record_route: Option<Vec<(String, String)>>,
+    ring: Duration,
+    branches: SmallVec<[Branch; 1]>,
+    /// Where the current group begins.
+    group_start: usize,
+    best: Best,
+    failed: Vec<FailedTarget>,
+    stopped: Option<Stop>,
+    /// A 2xx is on its way upstream: nothing else may be.
+    won: bool,
+    /// A 6xx came: no further group is tried.
+    refused: bool,
+    serial: u32,
+    decide_timer: Option<TimerHandle>,
+    ring_timer: Option<TimerHandle>,
+    total_timer: Option<TimerHandle>,
+}
+
+impl ResponseContext {
+    pub(crate) fn new(
+        decided: Deciding,
+        request: OwnedMessage,
+        state: CallState,
+        armed: ArmedSet,
+    ) -> Self {
+        Self {
+            method: request.as_ref().method(),
+            request,
+            facts: decided.facts,
+            state,
+            armed,
+            breadth: decided.breadth,
+            loop_hash: decided.loop_hash,
+            phase: Phase::Running,
+            groups: Vec::new(),
+            record_route: None,
+            ring: Duration::ZERO,
+            branches: SmallVec::new(),
+            group_start: 0,
+            best: Best::default(),
+            failed: Vec::new(),
+            stopped: None,
+            won: false,
+            refused: false,
+            serial: 0,
+            decide_timer: None,
+            ring_timer: None,
+            total_timer: None,
+        }
+    }
+
+    /// Carries out a relay.
+    pub(crate) fn relay(&mut self, relay: Relay, io: &mut Io<'_, '_, '_>) {
+        self.phase = Phase::Running;
+        self.groups = relay.groups;
+        self.groups.retain(|group| !group.is_empty());
+        self.groups.reverse();
+        if self.groups.is_empty() {
+            // Along the route set, or else to the Request-URI.
+            self.groups.push(vec![ResolvedTarget { q: 1000, ..ResolvedTarget::default() }]);
+        }
+        self.record_route = relay.record_route;
+        self.ring = Duration::from_millis(u64::from(relay.ring_timeout));
+        self.refused = false;
+        if relay.total_timeout > 0 {
+            let after = Duration::from_millis(u64::from(relay.total_timeout));
+            io.disarm(&mut self.total_timer);
+            self.total_timer = Some(io.arm(UserTimer::Total, after));
+        }
+        // 17.2.1: not every next hop is quick.
+        io.trying(self.request.as_ref());
+        self.next_group(io);
+    }
+
+    /// The chain's answer to `Ask::Failure`.
+    pub(crate) fn failure_verdict(&mut self, serial: u32, decision: Decision, io: &mut Io<'_, '_, '_>) -> bool {
+        if self.phase != (Phase::Failing { serial }) {
+            return false;
+        }
+        io.disarm(&mut self.decide_timer);
+        self.state = decision.state;
+        self.armed = decision.armed;
+        if self.stopped.is_some() {
+            // 9.2: the caller wants none of it any more.
+            self.deliver(io);
+            return true;
+        }
+        match decision.ruling {
+            Ruling::Relay(relay) => {
+                self.request = decision.request;
+                self.relay(relay, io);
+            }
+            Ruling::Reply(reply) | Ruling::ReplyStateless(reply) => self.answer(&reply, io),
+            Ruling::Redirect(targets) => self.answer(&crate::agent::redirect(&targets), io),
+            Ruling::ForwardStateless(target) => {
+                self.request = decision.request;
+                self.relay(Relay { groups: vec![vec![target]], ..Relay::default() }, io);
+            }
+            Ruling::Drop => self.finish_silently(io),
+            Ruling::Best => self.deliver(io),
+        }
+        true
+    }
+
+    /// The chain's answer to `Ask::Reply`.
+    pub(crate) fn reply_verdict(&mut self, verdict: ReplyVerdict, io: &mut Io<'_, '_, '_>) -> bool {
+        let response = verdict.response.as_ref();
+        let Some(status) = response.status() else { return false };
+        self.state = verdict.state;
+        if status < 200 {
+            if !verdict.forward || self.phase == Phase::Answered {
+                return true;
+            }
+        } else if matches!(self.phase, Phase::Replying { .. }) {
+            self.answered(io);
+        } else if !(is_success(status) && self.method == Method::Invite) {
+            return false;
+        }
+        let bytes = keep(response.bytes());
+        io.tx.respond(io.server, status, bytes, io.cx);
+        true
+    }
+
+    /// 16.6, for the next group that has a branch which can be tried.
+    fn next_group(&mut self, io: &mut Io<'_, '_, '_>) {
+        while self.phase == Phase::Running {
+            if self.stopped.is_some() || self.refused || self.won {
+                break;
+            }
+            let Some(group) = self.groups.pop() else { break };
+            self.group_start = self.branches.len();
+            let share = self.share(group.len(), io);
+            for target in group {
+                self.add_branch(target, share, io);
+            }
+            if !self.ring.is_zero() {
+                io.disarm(&mut self.ring_timer);
+                self.ring_timer = Some(io.arm(UserTimer::Ring, self.ring));
+            }
+            if self.live() {
+                return;
+            }
+        }
+        self.conclude(io);
+    }
+
+    /// RFC 5393 5.3.3: what of our breadth one branch of a group gets; 0: there is not
+    /// enough for each.
+    fn share(&self, targets: usize, io: &Io<'_, '_, '_>) -> u8 {
+        let held: usize = self
+            .branches
+            .iter()
+            .filter(|branch| {
+                branch
+                    .client
+                    .and_then(|key| io.tx.clients.get(key))
+                    .is_some_and(super::transaction::client::Client::pending)
+            })
+            .map(|branch| usize::from(branch.breadth))
+            .sum();
+        let free = usize::from(self.breadth).saturating_sub(held);
+        u8::try_from(free / targets.max(1)).unwrap_or(u8::MAX)
+    }
+
+    /// Whether any branch of the current group may still bring something.
+    fn live(&self) -> bool {
+        self.branches.iter().any(|branch| branch.stage != Stage::Done)
+    }
+
+    /// Called when a branch is done: the next group, or the end.
+    fn proceed(&mut self, io: &mut Io<'_, '_, '_>) {
+        if self.phase == Phase::Running && !self.won && !self.live() {
+            io.disarm(&mut self.ring_timer);
+            self.next_group(io);
+        }
+    }
+
+    /// All groups have failed.
+    fn conclude(&mut self, io: &mut Io<'_, '_, '_>) {
+        if self.phase != Phase::Running || self.won {
+            return;
+        }
+        io.disarm(&mut self.ring_timer);
+        if self.best.get().is_none() {
+            let status = self.stopped.map_or(Internal::NoTarget.status(), Stop::status);
+            self.best.offer(Candidate { status, bytes: None });
+        }
+        if self.armed.iter().any(|armed| armed.failure) && self.stopped != Some(Stop::Shutdown) {
+            self.ask_failure(io);
+        } else {
+            self.deliver(io);
+        }
+    }
+
+    fn ask_failure(&mut self, io: &mut Io<'_, '_, '_>) {
+        let Some(best) = self.best.get() else { return };
+        let response = best.bytes.clone().and_then(|bytes| OwnedMessage::parse(bytes).ok());
+        let reason = match &response {
+            Some(response) => String::from_utf8_lossy(response.as_ref().reason()).into_owned(),
+            None => sipbox_sip::status::reason_phrase(best.status).to_owned(),
+        };
+        let failure = Failure {
+            status: best.status,
+            reason,
+            failed: self.failed.clone(),
+            cancelled: self.stopped.is_some(),
+        };
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        self.phase = Phase::Failing { serial };
+        self.watch(io);
+        io.cx.out.asks.push(Ask::Failure {
+            id: io.ask_id(serial),
+            tenant: self.facts.tenant,
+            request: self.request.clone(),
+            response,
+            facts: Arc::clone(&self.facts),
+            failure: Box::new(failure),
+            state: self.state.clone(),
+            armed: self.armed.clone(),
+        });
+    }
+
+    /// 16.7 steps 6 to 9: the best response goes upstream.
+    fn deliver(&mut self, io: &mut Io<'_, '_, '_>) {
+        let scratch = &mut io.tx.scratch;
+        let Some(best) = self.best.merged(&mut scratch.edits, &mut scratch.message) else { return };
+        if best.status == 408 && self.method != Method::Invite && self.stopped.is_none() {
+            // RFC 4320 4.2: the caller's own timer has run out as well.
+            self.finish_silently(io);
+            return;
+        }
+        let status = upstream_status(best.status);
+        match best.bytes {
+            Some(bytes) if status == best.status => self.send_final(status, bytes, io),
+            _ => self.answer(&Reply { status, ..Reply::default() }, io),
+        }
+    }
+
+    /// A final response of our own.
+    fn answer(&mut self, reply: &Reply, io: &mut Io<'_, '_, '_>) {
+        self.answered(io);
+        io.reply(self.request.as_ref(), reply);
+    }
+
+    /// A final response of a branch, past the policies that want to see it.
+    fn send_final(&mut self, status: u16, bytes: Bytes, io: &mut Io<'_, '_, '_>) {
+        let first = self.phase != Phase::Answered && !matches!(self.phase, Phase::Replying { .. });
+        if self.ask_reply(&bytes, io) {
+            if first {
+                self.phase = Phase::Replying { status, bytes };
+                self.watch(io);
+            }
+            return;
+        }
+        if first {
+            self.answered(io);
+        }
+        io.tx.respond(io.server, status, bytes, io.cx);
+    }
+
+    /// `false`: nobody wants to see it.
+    fn ask_reply(&mut self, bytes: &Bytes, io: &mut Io<'_, '_, '_>) -> bool {
+        if !self.armed.iter().any(|armed| armed.reply) {
+            return false;
+        }
+        let Ok(response) = OwnedMessage::parse(bytes.clone()) else { return false };
+        self.serial = self.serial.wrapping_add(1);
+        io.cx.out.asks.push(Ask::Reply {
+            id: io.ask_id(self.serial),
+            tenant: self.facts.tenant,
+            response,
+            request: self.request.clone(),
+            facts: Arc::clone(&self.facts),
+            state: self.state.clone(),
+            armed: self.armed.clone(),
+        });
+        true
+    }
+
+    fn answered(&mut self, io: &mut Io<'_, '_, '_>) {
+        self.phase = Phase::Answered;
+        io.disarm(&mut self.decide_timer);
+        io.disarm(&mut self.ring_timer);
+        io.disarm(&mut self.total_timer);
+        self.groups = Vec::new();
+        self.best.clear();
+    }
+
+    fn finish_silently(&mut self, io: &mut Io<'_, '_, '_>) {
+        self.answered(io);
+        io.tx.respond_nothing(io.server, io.cx);
+    }
+
+    /// A question that is never answered must not hold the transaction for ever.
+    fn watch(&mut self, io: &mut Io<'_, '_, '_>) {
+        io.disarm(&mut self.decide_timer);
+        let after = io.cx.env.settings.timers.decide;
+        self.decide_timer = Some(io.arm(UserTimer::Decide, after));
+    }
+
+    /// 16.7 step 10: every branch that rings.
+    fn cancel_pending(&mut self, io: &mut Io<'_, '_, '_>) {
+        if io.cx.mutant(Mutation::KeepBranches) {
+            return;
+        }
+        for branch in &mut self.branches {
+            match branch.stage {
+                Stage::Done => {}
+                Stage::Sent => {
+                    if let Some(client) = branch.client {
+                        io.tx.cancel_client(client, io.cx);
+                    }
+                }
+                Stage::Asking(_) | Stage::Resolving => branch.stage = Stage::Done,
+            }
+        }
+    }
+
+    /// Gives up what rings: it gets a CANCEL, and counts as not having answered.
+    fn abandon(&mut self, io: &mut Io<'_, '_, '_>) {
+        self.cancel_pending(io);
+        for at in 0..self.branches.len() {
+            if self.branches.get(at).is_some_and(|branch| branch.stage == Stage::Sent) {
+                self.fail_branch(at, Candidate { status: 408, bytes: None });
+            }
+        }
+    }
+
+    fn fail_branch(&mut self, at: usize, candidate: Candidate) {
+        let Some(branch) = self.branches.get_mut(at) else { return };
+        if branch.stage == Stage::Done {
+            return;
+        }
+        branch.stage = Stage::Done;
+        if self.armed.iter().any(|armed| armed.failure) {
+            let uri = if branch.target.uri.is_empty() {
+                self.request.as_ref().request_uri()
+            } else {
+                &branch.target.uri
+            };
+            self.failed.push(FailedTarget {
+                id: branch.target.id,
+                uri: String::from_utf8_lossy(uri).into_owned(),
+                status: candidate.status,
+            });
+        }
+        self.best.offer(candidate);
+    }
+}
+
+impl TransactionUser for ResponseContext {
+    fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>) {
+        if self.won || matches!(self.phase, Phase::Answered | Phase::Replying { .. }) {
+            // 9.2: a final response is under way already.
+            return;
+        }
+        self.stopped.get_or_insert(why);
+        self.groups.clear();
+        if matches!(self.phase, Phase::Failing { .. }) {
+            // The policy's answer would come too late.
+            self.best.clear();
+            self.answer(&Reply { status: why.status(), ..Reply::default() }, io);
+            return;
+        }
+        self.cancel_pending(io);
+        if why == Stop::Shutdown {
+            // Nobody waits for the phones to agree.
+            self.abandon(io);
+            self.best.clear();
+            self.answer(&Reply { status: why.status(), ..Reply::default() }, io);
+            return;
+        }
+        self.proceed(io);
+    }
+
+    fn response(&mut self, at: u16, response: Message<'_>, io: &mut Io<'_, '_, '_>) {
+        let at = usize::from(at);
+        let Some(status) = response.status() else { return };
+        if status == 100 {
+            // 16.7 step 5: 100 goes no further than one hop.
+            return;
+        }
+        let Some(bytes) = without_via(response, io) else { return };
+        if status < 200 {
+            if self.phase == Phase::Running && !self.won {
+                if !self.ask_reply(&bytes, io) {
+                    io.tx.respond(io.server, status, bytes, io.cx);
+                }
+            }
+            return;
+        }
+        if is_success(status) {
+            if let Some(branch) = self.branches.get_mut(at) {
+                branch.stage = Stage::Done;
+            }
+            if self.method != Method::Invite && (self.won || self.phase == Phase::Answered) {
+                return;
+            }
+            self.won = true;
+            // 16.7 steps 5 and 10.
+            self.send_final(status, bytes, io);
+            self.cancel_pending(io);
+            return;
+        }
+        if self.branches.get(at).is_none_or(|branch| branch.stage == Stage::Done) {
+            return;
+        }
+        if status == 503 && self.next_candidate(at, io) {
+            return;
+        }
+        let candidate = if self.stopped == Some(Stop::Cancel) && status == 408 {
+            Candidate { status: 487, bytes: None }
+        } else {
+            Candidate { status, bytes: Some(bytes) }
+        };
+        if io.cx.mutant(Mutation::LastResponse) {
+            self.best.clear();
+        }
+        self.fail_branch(at, candidate);
+        if status >= 600 {
+            // 16.7 step 5: nobody else shall ring, and nobody else be tried.
+            self.refused = true;
+            self.groups.clear();
+            self.cancel_pending(io);
+        }
+        self.proceed(io);
+    }
+
+    fn ended(&mut self, at: u16, why: Ended, io: &mut Io<'_, '_, '_>) {
+        let at = usize::from(at);
+        if self.branches.get(at).is_none_or(|branch| branch.stage == Stage::Done) {
+            return;
+        }
+        if self.next_candidate(at, io) {
+            return;
+        }
+        let status = match (self.stopped, why) {
+            (Some(stop), _) => stop.status(),
+            (None, Ended::TimedOut) => Internal::TimedOut.status(),
+            // 16.9
+            (None, Ended::Unsent) => Internal::Unavailable.status(),
+        };
+        self.fail_branch(at, Candidate { status, bytes: None });
+        self.proceed(io);
+    }
+
+    fn fired(&mut self, timer: UserTimer, io: &mut Io<'_, '_, '_>) {
+        match timer {
+            UserTimer::Ring => {
+                self.ring_timer = None;
+                if self.phase == Phase::Running && !self.won {
+                    self.abandon(io);
+                    self.proceed(io);
+                }
+            }
+            UserTimer::Total => {
+                self.total_timer = None;
+                if self.phase == Phase::Running && !self.won {
+                    self.groups.clear();
+                    self.abandon(io);
+                    self.proceed(io);
+                }
+            }
+            UserTimer::Decide => {
+                self.decide_timer = None;
+                match std::mem::replace(&mut self.phase, Phase::Running) {
+                    Phase::Failing { .. } => self.deliver(io),
+                    Phase::Replying { status, bytes } => {
+                        self.answered(io);
+                        io.tx.respond(io.server, status, bytes, io.cx);
+                    }
+                    phase @ (Phase::Running | Phase::Answered) => {
+                        let running = phase == Phase::Running;
+                        self.phase = phase;
+                        if running {
+                            self.drop_unanswered(io);
+                            self.proceed(io);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn done(&self) -> bool {
+        // Later copies of a 2xx pass the same hooks as the first one did.
+        self.phase == Phase::Answered && !self.armed.iter().any(|armed| armed.reply)
+    }
+
+    fn timers(&self) -> [Option<TimerHandle>; 3] {
+        [self.decide_timer, self.ring_timer, self.total_timer]
+    }
+}
+
+/// 16.7 step 3: the response without our Via, which is the topmost.
+fn without_via(response: Message<'_>, io: &mut Io<'_, '_, '_>) -> Option<Bytes> {
+    let scratch = &mut io.tx.scratch;
+    if io.cx.mutant(Mutation::KeepVia) {
+        return Some(keep(response.bytes()));
+    }
+    match strip_via(response, scratch) {
+        Some(bytes) => Some(bytes),
+        None => {
+            io.cx.out.dropped(Dropped::NoUpstream);
+            None
+        }
+    }
+}
+
+/// `None` when no Via is left, so that there is nobody to send it to.
+pub(crate) fn strip_via(
+    response: Message<'_>,
+    scratch: &mut crate::transaction::Scratch,
+) -> Option<Bytes> {
+    let mut vias = response.values(HeaderId::Via);
+    let top = vias.next()?;
+    vias.next()?;
+    scratch.edits.clear();
+    scratch.edits.remove_value(response, &top).ok()?;
+    scratch.message.clear();
+    scratch.edits.write(response, &mut scratch.message).ok()?;
+    Some(keep(&scratch.message))
+}

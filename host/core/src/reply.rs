@@ -1,0 +1,108 @@
+//! Responses of our own (RFC 3261 8.2.6) and the way that responses take back
+//! (18.2.2, RFC 3581).
+
+use std::net::SocketAddr;
+
+use sipbox_sip::build::ResponseBuilder;
+use sipbox_sip::{BuildError, HeaderId, Message, Transport, Via};
+
+use crate::flow::{Flow, NextHop};
+use crate::ids::TagText;
+use crate::policy::Reply;
+
+/// What a response needs besides the request and the reply.
+pub(crate) struct Wanted<'a> {
+    /// Where the request came from.
+    pub(crate) source: SocketAddr,
+    /// The tag that To gets.
+    pub(crate) tag: TagText,
+    /// The Server header; empty: none.
+    pub(crate) server: &'a str,
+}
+
+/// Writes the response behind what `out` holds; `via` is memory for the top Via.
+pub(crate) fn write(
+    request: Message<'_>,
+    reply: &Reply,
+    wanted: &Wanted<'_>,
+    via: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
+    received_via(request, wanted.source, via);
+    let mut builder = ResponseBuilder::new(request, reply.status)
+        .to_tag(wanted.tag.as_str().as_bytes())
+        .top_via(via);
+    if !reply.reason.is_empty() {
+        builder = builder.reason(reply.reason.as_bytes());
+    }
+    // 12.1.1: responses that can make a dialog carry the route set.
+    if (101..300).contains(&reply.status) && request.method().creates_dialog() {
+        builder = builder.record_route();
+    }
+    for (name, value) in &reply.headers {
+        builder = builder.header(name.as_bytes(), value.as_bytes());
+    }
+    if !wanted.server.is_empty() && reply.status != 100 {
+        builder = builder.header(HeaderId::Server, wanted.server.as_bytes());
+    }
+    if let Some(body) = &reply.body {
+        builder = builder.body(body.content_type.as_bytes(), &body.bytes);
+    }
+    builder.write(out)
+}
+
+/// The top Via as this element received it (18.2.1, RFC 3581 4), into `out`.
+pub(crate) fn received_via(request: Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
+    out.clear();
+    if let (Some(value), Ok(via)) =
+        (request.values(HeaderId::Via).next(), request.via_top_lenient())
+    {
+        sipbox_sip::via::write_received(value.as_bytes(), &via, source, out);
+    }
+}
+
+/// Where the responses to a request go (18.2.2): down its connection; over UDP to
+/// `maddr`, to the source port if the sender asked for it (RFC 3581 4), else to the
+/// source address and the port of sent-by.
+pub(crate) fn hop(via: &Via<'_>, flow: Flow) -> NextHop {
+    let ip = flow.peer.ip();
+    if flow.transport.reliable() {
+        // When the connection is gone a new one goes to received and the sent-by
+        // port; over WebSocket there is nobody to connect to (RFC 7118 5).
+        let reconnect = !matches!(flow.transport, Transport::Ws | Transport::Wss);
+        let port = via.port.unwrap_or_else(|| flow.transport.default_port());
+        return NextHop::Flow {
+            flow,
+            reconnect: reconnect.then_some(SocketAddr::new(ip, port)),
+        };
+    }
+    let port = via.port.unwrap_or_else(|| Transport::Udp.default_port());
+    let maddr = via
+        .maddr()
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .and_then(|text| text.trim_matches(['[', ']']).parse().ok());
+    let address = match (maddr, via.params.has(b"rport")) {
+        (Some(maddr), _) => SocketAddr::new(maddr, port),
+        (None, true) => flow.peer,
+        (None, false) => SocketAddr::new(ip, port),
+    };
+    NextHop::Address { listener: flow.listener, transport: flow.transport, address }
+}
+
+/// Where a response goes that no server transaction of ours waits for: along the Via
+/// below ours (16.11, 18.2.2).
+pub(crate) fn stateless_hop(via: &Via<'_>, arrived: Flow, outbound: Option<crate::flow::ListenerId>) -> Option<NextHop> {
+    let transport = via.known_transport()?;
+    let port = match via.rport() {
+        Some(Some(port)) => port,
+        _ => via.port_or_default(),
+    };
+    let maddr = (!transport.reliable())
+        .then(|| via.maddr())
+        .flatten()
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .and_then(|text| text.trim_matches(['[', ']']).parse().ok());
+    let ip = maddr.or_else(|| via.received()).or_else(|| via.host.ip())?;
+    let listener = outbound.unwrap_or(arrived.listener);
+    Some(NextHop::Address { listener, transport, address: SocketAddr::new(ip, port) })
+}

@@ -1,0 +1,108 @@
+//! Server and client transactions of one shard: the machines' states, what they
+//! keep to send again, their timers. What is *said* comes from the transaction user
+//! ([`crate::user`]); here it is carried by RFC 3261 section 17.
+
+pub(crate) mod client;
+pub(crate) mod key;
+pub(crate) mod machine;
+pub(crate) mod server;
+
+use std::collections::HashMap;
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use sipbox_sip::EditList;
+
+use crate::ids::Place;
+use crate::stateless::Waiting;
+use crate::table::{Key, Table};
+use crate::wheel::Wheel;
+
+use client::Client;
+use key::TransactionKey;
+use machine::Letter;
+use server::Server;
+
+/// What a timer of the shard is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Server(Letter),
+    Client(Letter),
+    /// RFC 3261 16.8.
+    TimerC,
+    /// 9.1: a CANCEL that no final response followed.
+    CancelWait,
+    /// The CANCEL's own machine.
+    Cancel(Letter),
+    User(UserTimer),
+    /// A stateless forward that waits for a name.
+    Waiting,
+}
+
+/// The timers of transaction users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserTimer {
+    /// A question has not been answered.
+    Decide,
+    /// A group of targets has rung long enough.
+    Ring,
+    /// All groups together have.
+    Total,
+}
+
+/// One armed timer: whose, and what about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timer {
+    pub(crate) key: Key,
+    pub(crate) due: Due,
+}
+
+/// Memory that one step after the other uses.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) edits: EditList,
+    pub(crate) text: Vec<u8>,
+    pub(crate) message: Vec<u8>,
+}
+
+/// The transactions of a shard.
+pub(crate) struct Transactions {
+    pub(crate) shard: u8,
+    pub(crate) wheel: Wheel<Timer>,
+    pub(crate) servers: Table<Server>,
+    pub(crate) clients: Table<Client>,
+    pub(crate) waiting: Table<Waiting>,
+    /// The keys are keyed hashes already.
+    matching: HashMap<TransactionKey, Key, FixedState>,
+    pub(crate) scratch: Scratch,
+}
+
+impl Transactions {
+    pub(crate) fn new(shard: u8) -> Self {
+        Self {
+            shard,
+            wheel: Wheel::new(),
+            servers: Table::new(),
+            clients: Table::new(),
+            waiting: Table::new(),
+            matching: HashMap::with_hasher(FixedState::default()),
+            scratch: Scratch::default(),
+        }
+    }
+
+    pub(crate) fn find(&self, key: &TransactionKey) -> Option<Key> {
+        self.matching.get(key).copied()
+    }
+
+    pub(crate) fn place(&self, key: Key) -> Place {
+        Place { shard: self.shard, slot: key.slot, generation: key.generation }
+    }
+}
+
+/// Exact bytes of what scratch memory holds.
+pub(crate) fn keep(text: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(text)
+}
+
+pub(crate) fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}

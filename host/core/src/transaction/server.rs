@@ -1,0 +1,274 @@
+//! Server transactions (RFC 3261 17.2, RFC 6026).
+
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipbox_sip::{Index, Message, Method};
+
+use super::key::TransactionKey;
+use super::machine::{self, Action, Event, Letter, Machine, State};
+use super::{Due, Timer, Transactions, is_success};
+use crate::cx::{Cx, Mutation};
+use crate::flow::{Flow, NextHop, TenantId};
+use crate::ids::TagText;
+use crate::outbox;
+use crate::settings::Settings;
+use crate::table::Key;
+use crate::user::User;
+use crate::wheel::TimerHandle;
+
+pub(crate) struct Server {
+    pub(crate) key: TransactionKey,
+    pub(crate) machine: Machine,
+    pub(crate) state: State,
+    pub(crate) method: Method,
+    pub(crate) tenant: TenantId,
+    pub(crate) settings: Arc<Settings>,
+    /// Where the request came from.
+    pub(crate) flow: Flow,
+    /// Where responses go (18.2.2).
+    pub(crate) reply_to: NextHop,
+    /// The To tag of our own responses.
+    pub(crate) tag: TagText,
+    /// What is sent again when the request comes again.
+    pub(crate) last: Option<Bytes>,
+    /// For an INVITE without the magic cookie: a hash of the To tag that an ACK
+    /// must have (17.2.3).
+    pub(crate) ack_tag: Option<u64>,
+    pub(crate) rfc2543: bool,
+    pub(crate) user: Option<User>,
+    interval: Duration,
+    retransmit: Option<TimerHandle>,
+    life: Option<TimerHandle>,
+}
+
+pub(crate) struct NewServer {
+    pub(crate) key: TransactionKey,
+    pub(crate) method: Method,
+    pub(crate) tenant: TenantId,
+    pub(crate) flow: Flow,
+    pub(crate) reply_to: NextHop,
+    pub(crate) tag: TagText,
+    pub(crate) rfc2543: bool,
+    pub(crate) user: Option<User>,
+}
+
+impl Server {
+    fn reliable(&self) -> bool {
+        self.flow.transport.reliable()
+    }
+
+    /// Whether a final response has been sent.
+    pub(crate) fn answered(&self) -> bool {
+        matches!(
+            self.state,
+            State::Accepted | State::Completed | State::Confirmed | State::Terminated
+        )
+    }
+}
+
+/// 17.2.3: what the ACK of an element without branches must carry.
+fn to_tag_hash(response: &[u8], cx: &Cx<'_, '_>) -> Option<u64> {
+    let mut index = Index::new();
+    let response = Message::parse(response, &mut index).ok()?;
+    Some(tag_hash(response, cx))
+}
+
+pub(crate) fn tag_hash(message: Message<'_>, cx: &Cx<'_, '_>) -> u64 {
+    let mut hasher = cx.ids.hasher(b'a');
+    hasher.write(message.to().ok().and_then(|to| to.tag()).unwrap_or_default());
+    hasher.finish()
+}
+
+impl Transactions {
+    /// `None` when the table is full.
+    pub(crate) fn new_server(&mut self, new: NewServer, cx: &mut Cx<'_, '_>) -> Option<Key> {
+        let machine = if new.method == Method::Invite {
+            Machine::ServerInvite
+        } else {
+            Machine::ServerNonInvite
+        };
+        let (state, _) = machine::begin(machine);
+        let match_key = new.key;
+        let key = self.servers.insert(Server {
+            key: new.key,
+            machine,
+            state,
+            method: new.method,
+            tenant: new.tenant,
+            settings: Arc::clone(cx.env.settings),
+            flow: new.flow,
+            reply_to: new.reply_to,
+            tag: new.tag,
+            last: None,
+            ack_tag: None,
+            rfc2543: new.rfc2543,
+            user: new.user,
+            interval: Duration::ZERO,
+            retransmit: None,
+            life: None,
+        })?;
+        if !cx.mutant(Mutation::ForgetMatching) {
+            self.matching.insert(match_key, key);
+        }
+        Some(key)
+    }
+
+    /// Sends a response of the transaction user; `status` is the response's.
+    pub(crate) fn respond(&mut self, key: Key, status: u16, bytes: Bytes, cx: &mut Cx<'_, '_>) {
+        let Some(server) = self.servers.get_mut(key) else { return };
+        let event = match status {
+            ..200 => Event::Provisional,
+            200..300 => Event::Success,
+            _ => Event::Failure,
+        };
+        if server.answered() {
+            // RFC 3261 16.7 step 5 and RFC 6026 8.7: each 2xx of an INVITE goes
+            // upstream, whatever went before; anything else is too late.
+            let late = server.method == Method::Invite && is_success(status);
+            if late && !cx.mutant(Mutation::DropLateSuccess) {
+                cx.out.send_kept(server.reply_to, bytes, None);
+            }
+            return;
+        }
+        if status >= 300 && server.rfc2543 {
+            server.ack_tag = to_tag_hash(&bytes, cx);
+        }
+        server.last = Some(bytes);
+        if status >= 200 {
+            cx.out.event(outbox::Event::Final {
+                tenant: server.tenant,
+                method: server.method,
+                status,
+            });
+        }
+        self.server_event(key, event, cx);
+        if let Some(server) = self.servers.get_mut(key)
+            && server.state == State::Accepted
+        {
+            // Its retransmission is the business of the UAS.
+            server.last = None;
+        }
+    }
+
+    /// Ends the transaction without a response, as if it had sent one: what comes
+    /// again is absorbed for a while.
+    pub(crate) fn respond_nothing(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
+        let Some(server) = self.servers.get_mut(key) else { return };
+        server.last = None;
+        let (state, letter) = match server.machine {
+            Machine::ServerInvite => (State::Accepted, Letter::L),
+            _ => (State::Completed, Letter::J),
+        };
+        server.state = state;
+        self.start_server(key, letter, cx);
+    }
+
+    /// One step of the machine; whether the message is to be passed up.
+    pub(crate) fn server_event(&mut self, key: Key, event: Event, cx: &mut Cx<'_, '_>) -> bool {
+        let Some(server) = self.servers.get_mut(key) else { return false };
+        if event == Event::Ack && cx.mutant(Mutation::IgnoreAck) {
+            return false;
+        }
+        let (next, actions) = machine::step(server.machine, server.state, event);
+        server.state = next;
+        let mut pass = false;
+        for action in actions {
+            match *action {
+                Action::Transmit => self.transmit_last(key, event, cx),
+                Action::Start(letter) => self.start_server(key, letter, cx),
+                Action::Stop(letter) => self.stop_server(key, letter),
+                Action::Pass => pass = true,
+                Action::TellTimeout => {
+                    // 17.2.1: nobody acknowledged; there is nobody to tell either.
+                    let method = self.servers.get(key).map(|server| server.method);
+                    cx.out.event(outbox::Event::TimedOut { method: method.unwrap_or(Method::Invite) });
+                }
+                Action::Ack | Action::TellTransport => {}
+            }
+        }
+        match next {
+            State::Terminated => self.end_server(key),
+            State::Confirmed => {
+                if let Some(server) = self.servers.get_mut(key) {
+                    server.last = None;
+                }
+            }
+            _ => {}
+        }
+        pass
+    }
+
+    /// A timer of the machine.
+    pub(crate) fn server_fired(&mut self, key: Key, letter: Letter, cx: &mut Cx<'_, '_>) {
+        if let Some(server) = self.servers.get_mut(key) {
+            match letter {
+                Letter::G => server.retransmit = None,
+                _ => server.life = None,
+            }
+            self.server_event(key, Event::Fired(letter), cx);
+        }
+    }
+
+    /// Frees the transaction, whatever state it is in. Its clients go on alone.
+    pub(crate) fn end_server(&mut self, key: Key) {
+        let Some(server) = self.servers.remove(key) else { return };
+        if self.matching.get(&server.key) == Some(&key) {
+            self.matching.remove(&server.key);
+        }
+        for timer in [server.retransmit, server.life].into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+        if let Some(user) = server.user {
+            user.cancel_timers(&mut self.wheel);
+        }
+    }
+
+    fn transmit_last(&mut self, key: Key, event: Event, cx: &mut Cx<'_, '_>) {
+        let Some(server) = self.servers.get(key) else { return };
+        let Some(last) = &server.last else { return };
+        cx.out.send_kept(server.reply_to, last.clone(), None);
+        if matches!(event, Event::Fired(_)) {
+            cx.out.event(outbox::Event::Retransmitted { method: server.method });
+        }
+    }
+
+    fn start_server(&mut self, key: Key, letter: Letter, cx: &mut Cx<'_, '_>) {
+        let Some(server) = self.servers.get_mut(key) else { return };
+        if letter == Letter::H && cx.mutant(Mutation::NoTimerH) {
+            return;
+        }
+        let timers = &server.settings.timers;
+        let after =
+            machine::duration(letter, timers, server.reliable(), server.state, server.interval);
+        let Some(after) = after else { return };
+        if after.is_zero() {
+            self.server_event(key, Event::Fired(letter), cx);
+            return;
+        }
+        let handle = self.wheel.arm(cx.now() + after, Timer { key, due: Due::Server(letter) });
+        let old = match letter {
+            Letter::G => {
+                server.interval = after;
+                server.retransmit.replace(handle)
+            }
+            _ => server.life.replace(handle),
+        };
+        if let Some(old) = old {
+            self.wheel.cancel(old);
+        }
+    }
+
+    fn stop_server(&mut self, key: Key, letter: Letter) {
+        let Some(server) = self.servers.get_mut(key) else { return };
+        let handle = match letter {
+            Letter::G => server.retransmit.take(),
+            _ => server.life.take(),
+        };
+        if let Some(handle) = handle {
+            self.wheel.cancel(handle);
+        }
+    }
+}

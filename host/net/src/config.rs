@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use sipbox_sip::Transport;
 
+use crate::resolver::ResolverConfig;
 use crate::tcp::StreamLimits;
 
 /// One listener. Its [`ListenerId`](sipbox_core::flow::ListenerId) is its
@@ -37,6 +38,8 @@ pub struct NetConfig {
     pub udp_send_buffer: usize,
     /// Limits and times of stream connections.
     pub streams: StreamLimits,
+    /// How names are resolved.
+    pub resolver: ResolverConfig,
 }
 
 impl Default for NetConfig {
@@ -49,6 +52,7 @@ impl Default for NetConfig {
             udp_receive_buffer: 4 << 20,
             udp_send_buffer: 4 << 20,
             streams: StreamLimits::default(),
+            resolver: ResolverConfig::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sipbox_core::flow::{Flow, ListenerId, NextHop};
 use sipbox_core::ids::{ResolveToken, SendToken};
+use sipbox_core::outbox::{Candidates, ResolveError};
 use sipbox_sip::Transport;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use crate::config::NetConfig;
 use crate::error::{SendError, StartError};
 use crate::queue::{WorkerQueue, queue};
+use crate::resolver::{Families, Query, Resolver, StaticNames};
 use crate::tcp::{self, Ended, StreamCounters, Streams};
 use crate::udp;
 use crate::worker::{Worker, WorkerCounters};
@@ -77,6 +79,13 @@ impl Listeners {
         self.table.get(usize::from(id.0))
     }
 
+    fn families(&self) -> Families {
+        Families {
+            v4: self.table.iter().any(|listener| listener.local.is_ipv4()),
+            v6: self.table.iter().any(|listener| listener.local.is_ipv6()),
+        }
+    }
+
     pub(crate) fn udp_socket(&self, id: ListenerId) -> Option<&UdpSocket> {
         self.get(id)?.udp.as_ref()
     }
@@ -94,6 +103,7 @@ struct Inner<E, S, R> {
     queues: Vec<WorkerQueue<E, S, R>>,
     counters: Vec<Arc<WorkerCounters>>,
     streams: Arc<Streams<E, S, R>>,
+    resolver: Arc<Resolver<E, S, R>>,
     ended: Mutex<Ended>,
 }
 
@@ -156,11 +166,18 @@ where
             runtime,
         )
         .map_err(StartError::Worker)?;
+        let resolver = Resolver::new(
+            config.resolver.clone(),
+            listeners.families(),
+            queues.clone(),
+            runtime,
+        );
         let inner = Inner {
             listeners,
             queues,
             counters,
             streams,
+            resolver: Arc::new(resolver),
             ended: Mutex::new(ended),
         };
         Ok((
@@ -241,6 +258,25 @@ where
             }
             (other, _) => Err(SendError::UnsupportedTransport(other)),
         }
+    }
+
+    /// Finds where a name leads. `Some` if that is known: an address, a name of
+    /// the configuration, an answer in the cache. Otherwise `None`, and the
+    /// answer comes to worker number `worker` as
+    /// [`Input::Resolved`](crate::Input::Resolved) with the token.
+    #[must_use]
+    pub fn resolve(
+        &self,
+        worker: usize,
+        query: Query,
+        token: R,
+    ) -> Option<Result<Candidates, ResolveError>> {
+        self.inner.resolver.resolve(worker, query, token)
+    }
+
+    /// Replaces the names that the configuration settles.
+    pub fn set_names(&self, names: StaticNames) {
+        self.inner.resolver.set_names(names);
     }
 
     /// The address that a listener is bound to.

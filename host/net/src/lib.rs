@@ -23,7 +23,7 @@ mod worker;
 
 pub use config::{ListenerConfig, NetConfig};
 pub use error::{SendError, StartError};
-pub use network::Network;
+pub use network::{Network, Started};
 pub use queue::{Full, WorkerQueue};
 pub use resolver::{Query, ResolverConfig, StaticNames};
 pub use tcp::{StreamCounters, StreamLimits};

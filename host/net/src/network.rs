@@ -115,6 +115,9 @@ pub struct Network<E, S = SendToken, R = ResolveToken> {
     inner: Arc<Inner<E, S, R>>,
 }
 
+/// A network and its workers, by index.
+pub type Started<E, S = SendToken, R = ResolveToken> = (Network<E, S, R>, Vec<Worker<E, S, R>>);
+
 impl<E, S, R> Clone for Network<E, S, R> {
     fn clone(&self) -> Self {
         Self {
@@ -134,10 +137,7 @@ where
     /// # Errors
     /// When a listener cannot be bound or a worker cannot be made; nothing is
     /// left listening then.
-    pub fn start(
-        config: &NetConfig,
-        runtime: &Handle,
-    ) -> Result<(Self, Vec<Worker<E, S, R>>), StartError> {
+    pub fn start(config: &NetConfig, runtime: &Handle) -> Result<Started<E, S, R>, StartError> {
         let (listeners, stream_listeners) = Listeners::bind(config)?;
         let listeners = Arc::new(listeners);
         let mut queues = Vec::new();

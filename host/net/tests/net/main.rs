@@ -1,4 +1,11 @@
 //! The network on real sockets over loopback.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail, in its helpers too"
+)]
 
 mod resolver;
 mod support;

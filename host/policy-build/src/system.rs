@@ -24,6 +24,19 @@ impl Apt {
         )
     }
 
+    /// Reads the package lists, unless this has been done before.
+    pub fn refresh_lists(&mut self) {
+        if self.lists_are_fresh || !is_root() || !is_installed("apt-get") {
+            return;
+        }
+        self.lists_are_fresh = true;
+        eprintln!("reading Debian's package lists: apt-get update");
+        // A mirror of some other product may be down while Debian's own is not.
+        if let Err(reason) = run_with_limit(apt_get().args(["update", "-qq"]), 2 * DOWNLOAD_LIMIT) {
+            eprintln!("apt-get update: {reason}; going on with the lists that are here");
+        }
+    }
+
     /// Installs packages, or says with which command a person can. Services that a package brings
     /// are not started.
     pub fn install(&mut self, packages: &[&str]) -> Result<(), BuildError> {
@@ -39,14 +52,7 @@ impl Apt {
             return Err(failed("apt-get needs root".to_owned()));
         }
         let limit = 2 * DOWNLOAD_LIMIT;
-        if !self.lists_are_fresh {
-            eprintln!("reading Debian's package lists: apt-get update");
-            // A mirror of some other product may be down while Debian's own is not.
-            if let Err(reason) = run_with_limit(apt_get().args(["update", "-qq"]), limit) {
-                eprintln!("apt-get update: {reason}; going on with the lists that are here");
-            }
-            self.lists_are_fresh = true;
-        }
+        self.refresh_lists();
         eprintln!(
             "installing {}: {}",
             packages.join(", "),

@@ -1,0 +1,124 @@
+//! What the other chores need on the machine: a compiler for policies, and the test peers.
+
+use std::process::Command;
+
+use anyhow::bail;
+use sipbox_policy_build::system::{Apt, is_installed};
+use sipbox_policy_build::{Preference, TOOLCHAIN_VARIABLE, Toolchain};
+
+use crate::step::say;
+use crate::workspace::Workspace;
+
+/// A program that tests talk to, and the Debian package that brings it.
+struct Peer {
+    program: &'static str,
+    package: &'static str,
+}
+
+const PEERS: &[Peer] = &[
+    Peer {
+        program: "sipp",
+        package: "sip-tester",
+    },
+    Peer {
+        program: "baresip",
+        package: "baresip-core",
+    },
+    Peer {
+        program: "linphonec",
+        package: "linphone-cli",
+    },
+    Peer {
+        program: "sqlite3",
+        package: "sqlite3",
+    },
+    Peer {
+        program: "ip",
+        package: "iproute2",
+    },
+];
+
+/// What the machine can be tested for.
+pub(crate) struct Machine {
+    /// The second toolchain is there, and the builder's tests can try it.
+    pub(crate) debian_rustc: bool,
+}
+
+/// The compiler for policies: found, or installed, or an error that says how.
+pub(crate) fn toolchain(workspace: &Workspace, install: bool) -> anyhow::Result<Toolchain> {
+    let preference = Preference::from_environment();
+    let toolchain = sipbox_policy_build::toolchain(&preference, &workspace.root, install)?;
+    say(format_args!("policies are compiled by {toolchain}"));
+    Ok(toolchain)
+}
+
+/// Everything that `cargo xtask test` needs.
+pub(crate) fn everything(workspace: &Workspace, install: bool) -> anyhow::Result<Machine> {
+    let toolchain = toolchain(workspace, install)?;
+    let mut apt = Apt::default();
+    peers(&mut apt, install)?;
+    let debian_rustc = matches!(toolchain, Toolchain::Debian { .. })
+        || second_toolchain(workspace, &mut apt, install)?;
+    Ok(Machine { debian_rustc })
+}
+
+fn peers(apt: &mut Apt, install: bool) -> anyhow::Result<()> {
+    let missing: Vec<&Peer> = PEERS
+        .iter()
+        .filter(|peer| !is_installed(peer.program))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs = missing
+        .iter()
+        .map(|peer| peer.program)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let packages: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+    if !install {
+        bail!(
+            "the tests need {programs}; on Debian:\n  {}",
+            Apt::command_line(&packages)
+        );
+    }
+    say(format_args!("the tests need {programs}"));
+    apt.install(&packages)?;
+    Ok(())
+}
+
+/// The builder is tested with both toolchains, so Debian's is wanted even where rustup's target is
+/// there. A distribution that has no such package is told apart from one where it is not installed.
+fn second_toolchain(workspace: &Workspace, apt: &mut Apt, install: bool) -> anyhow::Result<bool> {
+    let find =
+        |install| sipbox_policy_build::toolchain(&Preference::Debian, &workspace.root, install);
+    let Err(missing) = find(false) else {
+        return Ok(true);
+    };
+    if install {
+        apt.refresh_lists();
+    }
+    if !is_offered("rustc-web") {
+        say(format_args!(
+            "NOT TESTED here: policies built with {TOOLCHAIN_VARIABLE}=debian \
+             (this distribution has no package rustc-web)"
+        ));
+        return Ok(false);
+    }
+    if !install {
+        return Err(missing.into());
+    }
+    find(true)?;
+    Ok(true)
+}
+
+/// Whether apt knows a package and could install it.
+fn is_offered(package: &str) -> bool {
+    let Ok(output) = Command::new("apt-cache").args(["policy", package]).output() else {
+        return false;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("Candidate:"))
+        .any(|candidate| candidate.trim() != "(none)")
+}

@@ -1,0 +1,96 @@
+//! Where things are: the root, the target folder and the crates that are guests.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+/// The repository that this xtask was compiled in.
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    policies: Vec<Guest>,
+}
+
+/// A crate that becomes a component.
+#[derive(Clone)]
+pub(crate) struct Guest {
+    pub(crate) package: String,
+    pub(crate) dir: PathBuf,
+}
+
+impl Workspace {
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .context("xtask is not in a folder of the repository")?
+            .to_owned();
+        let metadata = metadata(&root)?;
+        let target = metadata
+            .get("target_directory")
+            .and_then(Value::as_str)
+            .context("cargo metadata names no target folder")?;
+        Ok(Self {
+            target: PathBuf::from(target),
+            policies: packages(&metadata, &root.join("policies")),
+            root,
+        })
+    }
+
+    /// The cargo that called us, started in the root.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = cargo();
+        cargo.current_dir(&self.root);
+        cargo
+    }
+
+    /// The policies that are shipped, and the guests of the tests.
+    pub(crate) fn guests(&self) -> anyhow::Result<Vec<Guest>> {
+        let mut guests = self.policies.clone();
+        let tests = self.root.join("tests/guests");
+        if tests.join("Cargo.toml").is_file() {
+            guests.extend(packages(&metadata(&tests)?, &tests));
+        }
+        Ok(guests)
+    }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn metadata(dir: &Path) -> anyhow::Result<Value> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(dir)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("`cargo metadata` failed in {}", dir.display());
+    }
+    serde_json::from_slice(&output.stdout).context("`cargo metadata` printed no JSON")
+}
+
+/// The packages of a workspace whose manifests lie under a folder.
+fn packages(metadata: &Value, under: &Path) -> Vec<Guest> {
+    let empty = Vec::new();
+    let mut guests: Vec<Guest> = metadata
+        .get("packages")
+        .and_then(Value::as_array)
+        .unwrap_or(&empty)
+        .iter()
+        .filter_map(|package| {
+            let dir = Path::new(package.get("manifest_path")?.as_str()?).parent()?;
+            dir.starts_with(under).then_some(())?;
+            Some(Guest {
+                package: package.get("name")?.as_str()?.to_owned(),
+                dir: dir.to_owned(),
+            })
+        })
+        .collect();
+    guests.sort_by(|a, b| a.dir.cmp(&b.dir));
+    guests
+}

@@ -26,6 +26,8 @@ mod shard;
 pub mod stack;
 mod stateless;
 mod table;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod transaction;
 mod user;

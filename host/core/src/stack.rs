@@ -61,6 +61,8 @@ pub struct StackOptions {
 pub struct Counts {
     /// Server transactions.
     pub servers: usize,
+    /// Those of them that have no final response yet.
+    pub unfinished: usize,
     /// Client transactions.
     pub clients: usize,
     /// Timers armed.
@@ -475,6 +477,8 @@ impl Stack {
         for shard in 0..self.shards.len() {
             self.peek(shard, |shard| {
                 counts.servers += shard.tx.servers.len();
+                counts.unfinished +=
+                    shard.tx.servers.iter().filter(|(_, server)| !server.answered()).count();
                 counts.clients += shard.tx.clients.len();
                 counts.timers += shard.tx.wheel.armed();
                 counts.waiting += shard.tx.waiting.len();

@@ -159,11 +159,6 @@ impl Io<'_, '_, '_> {
     pub(crate) fn ask_id(&self, serial: u32) -> AskId {
         AskId { place: self.tx.place(self.server), serial }
     }
-
-    /// Whether the server transaction has sent a final response.
-    pub(crate) fn answered(&self) -> bool {
-        self.tx.servers.get(self.server).is_none_or(super::transaction::server::Server::answered)
-    }
 }
 
 /// A request whose policies have not decided yet.

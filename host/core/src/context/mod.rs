@@ -180,7 +180,7 @@ impl ResponseContext {
             }
             let Some(group) = self.groups.pop() else { break };
             self.group_start = self.branches.len();
-            let share = self.share(group.len(), io);
+            let share = self.share(group.len());
             for target in group {
                 self.add_branch(target, share, io);
             }
@@ -196,21 +196,10 @@ impl ResponseContext {
     }
 
     /// RFC 5393 5.3.3: what of our breadth one branch of a group gets; 0: there is not
-    /// enough for each.
-    fn share(&self, targets: usize, io: &Io<'_, '_, '_>) -> u8 {
-        let held: usize = self
-            .branches
-            .iter()
-            .filter(|branch| {
-                branch
-                    .client
-                    .and_then(|key| io.tx.clients.get(key))
-                    .is_some_and(super::transaction::client::Client::pending)
-            })
-            .map(|branch| usize::from(branch.breadth))
-            .sum();
-        let free = usize::from(self.breadth).saturating_sub(held);
-        u8::try_from(free / targets.max(1)).unwrap_or(u8::MAX)
+    /// enough for each. Earlier groups hold none of it any more: their branches have
+    /// ended, or were told to.
+    fn share(&self, targets: usize) -> u8 {
+        u8::try_from(usize::from(self.breadth) / targets.max(1)).unwrap_or(u8::MAX)
     }
 
     /// Whether any branch of the current group may still bring something.

@@ -1,1 +1,269 @@
-//! To come.
+//! CANCEL, time-outs, transport errors, shutdown, broken steps.
+
+use super::*;
+use crate::stack::Counts;
+
+fn ack_of(sent: &Sent, branch: &str) -> String {
+    request("ACK", branch, &format!("To: {}\r\n", sent.header("To").unwrap()))
+}
+
+#[test]
+fn a_cancel_reaches_the_ringing_phone_and_487_comes_back() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 180, ""), udp(BOB));
+    rig.take();
+    let cancel = request("CANCEL", "1", "");
+    rig.receive(&cancel, udp(ALICE));
+    let [ok, down] = rig.take_n();
+    assert_eq!(ok.first_line(), "SIP/2.0 200 OK");
+    assert_eq!(ok.header("CSeq").as_deref(), Some("1 CANCEL"));
+    assert_eq!(down.first_line(), "CANCEL sip:bob@192.0.2.2:5060 SIP/2.0");
+    assert_eq!(down.all("Via"), [invite.header("Via").unwrap()]);
+    // The caller's copy is absorbed, ours is retransmitted until it is answered.
+    rig.receive(&cancel, udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK"]);
+    rig.pass(600);
+    let [again] = rig.take_n();
+    assert_eq!(again.text, down.text);
+    rig.receive(&response(&down.text, 200, ""), udp(BOB));
+    rig.pass(5000);
+    assert_eq!(rig.take().len(), 0);
+    rig.receive(&response(&invite.text, 487, ""), udp(BOB));
+    let [ack, up] = rig.take_n();
+    assert_eq!(ack.first_line(), "ACK sip:bob@192.0.2.2:5060 SIP/2.0");
+    assert_eq!(up.first_line(), "SIP/2.0 487 X");
+    rig.receive(&ack_of(&up, "1"), udp(ALICE));
+    rig.finish();
+}
+
+#[test]
+fn a_cancel_waits_for_a_provisional_response() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK"]);
+    rig.receive(&response(&invite.text, 100, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["CANCEL sip:bob@192.0.2.2:5060 SIP/2.0"]);
+    // A phone that answers neither: 487 after 64 T1.
+    rig.pass(33_000);
+    assert_eq!(rig.first_lines().last().map(String::as_str), Some("SIP/2.0 487 Request Terminated"));
+    rig.finish();
+}
+
+#[test]
+fn a_cancel_while_the_policy_thinks_wins_over_the_verdict() {
+    let mut rig = Rig::undecided();
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    let [ok, terminated] = rig.take_n();
+    assert_eq!(ok.header("CSeq").as_deref(), Some("1 CANCEL"));
+    assert_eq!(terminated.first_line(), "SIP/2.0 487 Request Terminated");
+    assert_eq!(ok.header("To"), terminated.header("To"), "9.2: the same tag");
+    assert!(!rig.answer(parallel(&[BOB])), "the verdict comes too late");
+    assert_eq!(rig.take().len(), 0);
+    rig.receive(&ack_of(&terminated, "1"), udp(ALICE));
+    rig.finish();
+}
+
+#[test]
+fn a_chain_that_never_answers_ends_with_500_and_its_verdict_counts_no_more() {
+    let mut rig = Rig::undecided();
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    rig.receive(&request("MESSAGE", "2", ""), udp(ALICE));
+    rig.pass(30_010);
+    assert_eq!(rig.first_lines(), ["SIP/2.0 500 Server Internal Error"; 2]);
+    assert!(!rig.answer(parallel(&[BOB])));
+    assert!(!rig.answer(parallel(&[BOB])));
+    rig.take();
+    rig.finish();
+}
+
+#[test]
+fn a_shutdown_ends_what_is_being_decided_and_what_rings() {
+    let mut rig = Rig::undecided();
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    rig.receive(&request("INVITE", "2", ""), udp(ALICE));
+    assert!(rig.answer(parallel(&[BOB])));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 180, ""), udp(BOB));
+    rig.take();
+    rig.call(|stack, env, out| stack.shutdown(env, out));
+    let mut lines = rig.first_lines();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "CANCEL sip:bob@192.0.2.2:5060 SIP/2.0",
+            "SIP/2.0 503 Service Unavailable",
+            "SIP/2.0 503 Service Unavailable",
+        ]
+    );
+    assert!(!rig.answer(parallel(&[BOB])), "a verdict after the shutdown");
+    rig.receive(&response(&invite.text, 487, ""), udp(BOB));
+    assert!(rig.first_lines().iter().all(|line| !line.starts_with("SIP/2.0 487")));
+    rig.receive(&request("INVITE", "3", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 503 Service Unavailable"]);
+    rig.finish();
+}
+
+#[test]
+fn a_cancel_that_matches_nothing_gets_481() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 481 Call/Transaction Does Not Exist"]);
+    rig.finish();
+}
+
+#[test]
+fn a_failed_send_counts_as_503_of_its_branch() {
+    let mut rig = Rig::new(|_, _| serial(&["192.0.2.2;transport=tcp", CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    let token = invite.token.unwrap();
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    let [second] = rig.take_n();
+    assert_eq!(second.to(), format!("udp/{CAROL}"));
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    assert_eq!(rig.take().len(), 0, "a late report about a branch that is gone");
+    let token = second.token.unwrap();
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    let [up] = rig.take_n();
+    assert_eq!(up.first_line(), "SIP/2.0 500 Server Internal Error", "16.7 step 6");
+    rig.finish();
+}
+
+#[test]
+fn a_large_request_goes_over_tcp_and_over_udp_when_that_fails() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    let padding = format!("Subject: {}\r\n", "x".repeat(1300));
+    rig.receive(&request("INVITE", "1", &padding), udp(ALICE));
+    let [_, over_tcp] = rig.take_n();
+    assert_eq!(over_tcp.to(), format!("tcp/{BOB}"));
+    let via = over_tcp.header("Via").unwrap();
+    assert!(via.starts_with("SIP/2.0/TCP 192.0.2.100:5060;branch="), "{via}");
+    rig.pass(1900);
+    assert_eq!(rig.take().len(), 0, "TCP retransmits by itself");
+    let token = over_tcp.token.unwrap();
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    let [over_udp] = rig.take_n();
+    assert_eq!(over_udp.to(), format!("udp/{BOB}"));
+    assert_eq!(over_udp.header("Via").unwrap(), via.replace("/TCP", "/UDP"));
+    rig.pass(600);
+    assert_eq!(rig.first_lines().len(), 1, "now it is retransmitted");
+    rig.receive(&response(&over_udp.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+
+    // An explicit transport is obeyed, and 0 turns the rule off.
+    let mut rig = Rig::new(|_, _| parallel(&["192.0.2.2:5060;transport=udp"]));
+    rig.receive(&request("INVITE", "1", &padding), udp(ALICE));
+    assert_eq!(rig.take()[1].to(), format!("udp/{BOB}"));
+    let mut rig = Rig::with(SettingsSpec { mtu: 0, ..spec() }, |_, _| parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", &padding), udp(ALICE));
+    assert_eq!(rig.take()[1].to(), format!("udp/{BOB}"));
+}
+
+#[test]
+fn timer_c_cancels_a_call_that_rings_for_ever_and_each_ringing_restarts_it() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 180, ""), udp(BOB));
+    rig.pass(180_000);
+    rig.receive(&response(&invite.text, 183, ""), udp(BOB));
+    rig.take();
+    rig.pass(184_900);
+    assert_eq!(rig.take().len(), 0);
+    // A 100 is no sign of life (16.7 step 2).
+    rig.receive(&response(&invite.text, 100, ""), udp(BOB));
+    rig.pass(200);
+    assert_eq!(rig.first_lines(), ["CANCEL sip:bob@192.0.2.2:5060 SIP/2.0"]);
+    rig.receive(&response(&invite.text, 487, ""), udp(BOB));
+    assert_eq!(rig.first_lines()[1], "SIP/2.0 487 X");
+    rig.finish();
+}
+
+#[test]
+fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
+    let mut rig = Rig::undecided();
+    for branch in 0..32 {
+        rig.receive(&request("INVITE", &branch.to_string(), ""), udp(ALICE));
+    }
+    let asks = std::mem::take(&mut rig.asks);
+    let mut asks = asks.into_iter();
+    let Some(Ask::Request { id, request: broken, .. }) = asks.next() else { panic!() };
+    let decision = rig.decide(broken, parallel(&[BOB]));
+    rig = rig.mutate(Mutation::Panic);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        rig.call(|stack, env, out| stack.request_verdict(env, id, decision, out));
+    }));
+    assert!(caught.is_err());
+    rig.stack.mutation = None;
+    rig.out.clear();
+    // The other transactions of the shard go on, and it takes new ones.
+    let mut relayed = 0;
+    for ask in asks {
+        let Ask::Request { id, request, .. } = ask else { panic!() };
+        let decision = rig.decide(request, parallel(&[BOB]));
+        assert!(rig.call(|stack, env, out| stack.request_verdict(env, id, decision, out)));
+        relayed += 1;
+    }
+    assert_eq!(relayed, 31);
+    assert_eq!(rig.events.iter().filter(|event| **event == Event::Broken).count(), 1);
+    assert_eq!(rig.stack.counts().servers, 31);
+    rig.take();
+    rig.judge = Some(Box::new(|_, _| parallel(&[BOB])));
+    for branch in 100..132 {
+        rig.receive(&request("MESSAGE", &branch.to_string(), ""), udp(ALICE));
+    }
+    assert_eq!(rig.take().len(), 32);
+    rig.finish();
+}
+
+#[test]
+fn a_stateless_reply_leaves_nothing_and_its_ack_is_absorbed() {
+    let mut rig = Rig::new(|_, _| {
+        Ruling::ReplyStateless(crate::policy::Reply { status: 503, ..Default::default() })
+    });
+    let invite = request("INVITE", "1", "");
+    rig.receive(&invite, udp(ALICE));
+    assert_eq!(rig.stack.counts(), Counts::default());
+    rig.receive(&invite, udp(ALICE));
+    let [first, second] = rig.take_n();
+    assert_eq!(first.text, second.text, "the same tag each time (8.2.7)");
+    rig.receive(&ack_of(&first, "1"), udp(ALICE));
+    assert_eq!(rig.take().len(), 0);
+    assert_eq!(rig.asks.len(), 0);
+}
+
+#[test]
+fn a_stateless_forward_leaves_nothing_and_its_responses_find_their_way() {
+    let mut rig = Rig::new(|_, _| {
+        Ruling::ForwardStateless(ResolvedTarget::uri(format!("sip:bob@{BOB}")))
+    });
+    let message = request("MESSAGE", "1", "");
+    rig.receive(&message, udp(ALICE));
+    rig.receive(&message, udp(ALICE));
+    let [first, second] = rig.take_n();
+    assert_eq!(first.text, second.text, "16.11: the branch is the same for each copy");
+    assert_eq!(rig.stack.counts(), Counts::default());
+    rig.receive(&response(&first.text, 200, ""), udp(BOB));
+    let [ok] = rig.take_n();
+    assert_eq!(ok.to(), format!("udp/{ALICE}"));
+    assert_eq!(ok.all("Via").len(), 1);
+}
+
+#[test]
+fn a_dropped_request_is_absorbed_for_a_while() {
+    let mut rig = Rig::new(|_, _| Ruling::Drop);
+    for method in ["INVITE", "MESSAGE"] {
+        rig.receive(&request(method, method, ""), udp(ALICE));
+        rig.receive(&request(method, method, ""), udp(ALICE));
+    }
+    assert_eq!(rig.take().len(), 0);
+    assert_eq!(rig.stack.counts().servers, 2);
+    rig.finish();
+}

@@ -1,1 +1,274 @@
-//! To come.
+//! Several targets: parallel, serial, and what comes back (RFC 3261 16.7).
+
+use super::*;
+use crate::stack::Counts;
+
+fn fork(addresses: &'static [&'static str]) -> (Rig, Vec<Sent>) {
+    let mut rig = Rig::new(move |_, _| parallel(addresses));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let mut sent = rig.take();
+    assert_eq!(sent.remove(0).first_line(), "SIP/2.0 100 Trying");
+    (rig, sent)
+}
+
+fn relay(groups: Vec<Vec<ResolvedTarget>>, ring_timeout: u32, total_timeout: u32) -> Ruling {
+    Ruling::Relay(Relay { groups, ring_timeout, total_timeout, record_route: None })
+}
+
+#[test]
+fn the_first_2xx_cancels_the_others() {
+    let (mut rig, branches) = fork(&[BOB, CAROL]);
+    assert_eq!(branches.len(), 2);
+    for branch in &branches {
+        assert_eq!(branch.header("Max-Breadth").as_deref(), Some("30"), "RFC 5393 5.3.3");
+    }
+    rig.receive(&response(&branches[0].text, 180, ""), udp(BOB));
+    rig.receive(&response(&branches[1].text, 180, ""), udp(CAROL));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 180 X"; 2]);
+    rig.receive(&response(&branches[1].text, 200, ""), udp(CAROL));
+    let [ok, cancel] = rig.take_n();
+    assert_eq!(ok.first_line(), "SIP/2.0 200 X");
+    assert_eq!(cancel.to(), format!("udp/{BOB}"));
+    rig.receive(&response(&cancel.text, 200, ""), udp(BOB));
+    rig.receive(&response(&branches[0].text, 487, ""), udp(BOB));
+    let [ack] = rig.take_n();
+    assert!(ack.first_line().starts_with("ACK"));
+    rig.finish();
+}
+
+#[test]
+fn every_2xx_goes_up_even_after_its_cancel() {
+    let (mut rig, branches) = fork(&[BOB, CAROL]);
+    rig.receive(&response(&branches[0].text, 180, ""), udp(BOB));
+    rig.take();
+    rig.receive(&response(&branches[1].text, 200, ""), udp(CAROL));
+    assert_eq!(rig.take().len(), 2);
+    // Bob picked up before the CANCEL arrived.
+    rig.receive(&response(&branches[0].text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
+fn a_2xx_goes_up_even_after_a_failure_did() {
+    let mut rig = Rig::new(|_, _| relay(vec![targets(&[BOB])], 0, 5_000));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 180, ""), udp(BOB));
+    rig.take();
+    rig.pass(5_010);
+    let lines = rig.first_lines();
+    assert_eq!(lines, ["CANCEL sip:bob@192.0.2.2:5060 SIP/2.0", "SIP/2.0 408 Request Timeout"]);
+    rig.receive(&response(&invite.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
+fn a_6xx_ends_everything_once_all_branches_have_ended() {
+    let mut rig = Rig::new(|_, _| {
+        relay(vec![targets(&[BOB, CAROL]), targets(&["192.0.2.4"])], 0, 0)
+    });
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, bob, carol] = rig.take_n();
+    rig.receive(&response(&carol.text, 180, ""), udp(CAROL));
+    rig.take();
+    rig.receive(&response(&bob.text, 603, ""), udp(BOB));
+    let [_ack, cancel] = rig.take_n();
+    assert_eq!(cancel.to(), format!("udp/{CAROL}"));
+    rig.receive(&response(&carol.text, 487, ""), udp(CAROL));
+    let [_ack, up] = rig.take_n();
+    assert_eq!(up.first_line(), "SIP/2.0 603 X");
+    rig.finish();
+}
+
+#[test]
+fn the_best_response_goes_up_when_all_have_failed() {
+    for (first, second, best) in
+        [(486, 404, 486), (404, 302, 302), (503, 480, 480), (480, 407, 407), (503, 503, 500)]
+    {
+        let (mut rig, branches) = fork(&[BOB, CAROL]);
+        rig.receive(&response(&branches[0].text, first, ""), udp(BOB));
+        assert_eq!(rig.take().len(), 1, "only the ACK");
+        rig.receive(&response(&branches[1].text, second, ""), udp(CAROL));
+        let [_ack, up] = rig.take_n();
+        assert!(up.first_line().starts_with(&format!("SIP/2.0 {best} ")), "{first} {second}");
+        rig.finish();
+    }
+}
+
+#[test]
+fn challenges_of_several_branches_are_merged() {
+    let (mut rig, branches) = fork(&[BOB, CAROL]);
+    let challenge = |realm: &str| format!("Proxy-Authenticate: Digest realm=\"{realm}\"\r\n");
+    rig.receive(&response(&branches[0].text, 407, &challenge("b")), udp(BOB));
+    rig.receive(&response(&branches[1].text, 407, &challenge("c")), udp(CAROL));
+    let up = rig.take().pop().unwrap();
+    assert_eq!(up.all("Proxy-Authenticate"), ["Digest realm=\"b\"", "Digest realm=\"c\""]);
+    rig.finish();
+}
+
+#[test]
+fn groups_are_tried_one_after_the_other() {
+    let mut rig = Rig::new(|_, _| serial(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, bob] = rig.take_n();
+    assert_eq!(bob.header("Max-Breadth"), None);
+    rig.receive(&response(&bob.text, 486, ""), udp(BOB));
+    let [_ack, carol] = rig.take_n();
+    assert_eq!(carol.first_line(), "INVITE sip:bob@192.0.2.3:5060 SIP/2.0");
+    assert_ne!(carol.header("Via"), bob.header("Via"), "a branch of its own");
+    rig.receive(&response(&carol.text, 404, ""), udp(CAROL));
+    assert_eq!(rig.first_lines()[1], "SIP/2.0 486 X");
+    rig.finish();
+}
+
+#[test]
+fn a_group_rings_only_so_long() {
+    let mut rig = Rig::new(|_, _| relay(vec![targets(&[BOB]), targets(&[CAROL])], 10_000, 0));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, bob] = rig.take_n();
+    rig.receive(&response(&bob.text, 180, ""), udp(BOB));
+    rig.pass(9_900);
+    rig.take();
+    rig.pass(110);
+    let [cancel, carol] = rig.take_n();
+    assert!(cancel.first_line().starts_with("CANCEL"));
+    assert_eq!(carol.to(), format!("udp/{CAROL}"));
+    rig.receive(&response(&bob.text, 487, ""), udp(BOB));
+    assert_eq!(rig.take().len(), 1, "the ACK; the 487 is nobody's news");
+    rig.receive(&response(&carol.text, 200, ""), udp(CAROL));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
+fn a_cancel_ends_the_groups_that_are_left() {
+    let mut rig = Rig::new(|_, _| serial(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, bob] = rig.take_n();
+    rig.receive(&response(&bob.text, 180, ""), udp(BOB));
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    rig.take();
+    rig.receive(&response(&bob.text, 487, ""), udp(BOB));
+    assert_eq!(rig.first_lines()[1], "SIP/2.0 487 X");
+    rig.finish();
+}
+
+#[test]
+fn more_branches_than_max_breadth_allows_get_440() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB, CAROL, "192.0.2.4"]));
+    rig.receive(&request("INVITE", "1", "Max-Breadth: 2\r\n"), udp(ALICE));
+    let up = rig.take().pop().unwrap();
+    assert_eq!(up.first_line(), "SIP/2.0 440 Max-Breadth Exceeded");
+    rig.finish();
+    rig.take();
+    rig.receive(&request("INVITE", "2", "Max-Breadth: 7\r\n"), udp(ALICE));
+    let sent = rig.take();
+    assert_eq!(sent[1].header("Max-Breadth").as_deref(), Some("2"));
+    rig.finish();
+}
+
+#[test]
+fn a_name_is_resolved_while_the_transaction_waits() {
+    let mut rig = Rig::new(|_, _| parallel(&["far.example"]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
+    let resolve = rig.resolves.pop().unwrap();
+    assert_eq!((&resolve.host[..], resolve.port), (&b"far.example"[..], None));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
+    let candidate = |text: &str| crate::outbox::NextHopCandidate {
+        transport: Transport::Udp,
+        address: address(text),
+    };
+    let found = [candidate(BOB), candidate(CAROL)].into_iter().collect();
+    let token = resolve.token;
+    rig.call(|stack, env, out| stack.resolved(env, token, Ok(found), out));
+    let [first] = rig.take_n();
+    assert_eq!(first.to(), format!("udp/{BOB}"));
+    // RFC 3263 4.3: a server that says 503 or cannot be reached has a successor.
+    rig.receive(&response(&first.text, 503, ""), udp(BOB));
+    let [_ack, second] = rig.take_n();
+    assert_eq!(second.to(), format!("udp/{CAROL}"));
+    rig.receive(&response(&second.text, 200, ""), udp(CAROL));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
+fn a_name_that_does_not_exist_fails_its_branch_only() {
+    let mut rig = Rig::new(|_, _| serial(&["nowhere.example", BOB]));
+    rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
+    let token = rig.resolves.pop().unwrap().token;
+    let error = crate::outbox::ResolveError::NoSuchName;
+    rig.call(|stack, env, out| stack.resolved(env, token, Err(error), out));
+    let [message] = rig.take_n();
+    assert_eq!(message.to(), format!("udp/{BOB}"));
+    // An answer that comes twice means nothing.
+    rig.call(|stack, env, out| stack.resolved(env, token, Err(error), out));
+    rig.receive(&response(&message.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
+fn a_cancel_during_a_look_up_ends_the_call() {
+    let mut rig = Rig::new(|_, _| parallel(&["far.example"]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    rig.take();
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
+    let token = rig.resolves.pop().unwrap().token;
+    let found = std::iter::once(crate::outbox::NextHopCandidate {
+        transport: Transport::Udp,
+        address: address(BOB),
+    });
+    let found = found.collect();
+    rig.call(|stack, env, out| stack.resolved(env, token, Ok(found), out));
+    assert_eq!(rig.take().len(), 0);
+    rig.finish();
+}
+
+#[test]
+fn a_bindings_flow_is_used_or_the_branch_fails() {
+    let flow = tcp("198.51.100.1:40000", 9);
+    let mut rig = Rig::new(move |_, _| {
+        let contact = ResolvedTarget {
+            flow: Some(flow),
+            path: [Bytes::from_static(b"<sip:edge.example;lr>")].into_iter().collect(),
+            ..ResolvedTarget::uri("sip:bob@10.0.0.9:5555;transport=tcp")
+        };
+        relay(vec![vec![contact], targets(&[CAROL])], 0, 0)
+    });
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    assert_eq!(invite.hop, NextHop::Flow { flow, reconnect: None });
+    assert_eq!(invite.first_line(), "INVITE sip:bob@10.0.0.9:5555;transport=tcp SIP/2.0");
+    assert_eq!(invite.header("Route").as_deref(), Some("<sip:edge.example;lr>"));
+    let token = invite.token.unwrap();
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    let [next] = rig.take_n();
+    assert_eq!(next.to(), format!("udp/{CAROL}"));
+}
+
+#[test]
+fn an_ack_to_a_name_waits_without_a_transaction() {
+    let mut rig = Rig::new(|_, _| Ruling::Relay(Relay::default()));
+    let dialog = "To: <sip:bob@home.example>;tag=b1\r\n";
+    let ack = request_to("ACK", "sip:bob@far.example", "1", dialog);
+    rig.receive(&ack, udp(ALICE));
+    assert_eq!(rig.stack.counts(), Counts { waiting: 1, timers: 1, ..Counts::default() });
+    let token = rig.resolves.pop().unwrap().token;
+    let found = std::iter::once(crate::outbox::NextHopCandidate {
+        transport: Transport::Udp,
+        address: address(BOB),
+    });
+    let found = found.collect();
+    rig.call(|stack, env, out| stack.resolved(env, token, Ok(found), out));
+    let [forwarded] = rig.take_n();
+    assert_eq!(forwarded.to(), format!("udp/{BOB}"));
+    assert_eq!(rig.stack.counts(), Counts::default());
+    rig.receive(&ack.replace("z9hG4bK1", "z9hG4bK2"), udp(ALICE));
+    rig.finish();
+}

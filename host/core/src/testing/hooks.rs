@@ -1,1 +1,179 @@
-//! To come.
+//! The later hooks of a transaction: branch, reply, failure.
+
+use super::*;
+use crate::stack::{BranchVerdict, ReplyVerdict};
+
+fn armed(branch: bool, reply: bool, failure: bool, ruling: fn() -> Ruling) -> Rig {
+    let mut rig = Rig::new(move |_, _| ruling());
+    rig.armed = Armed { branch, reply, failure };
+    rig
+}
+
+fn answer_branches(rig: &mut Rig, keep: impl Fn(&str) -> bool, edit: impl Fn(&str) -> String) {
+    for ask in std::mem::take(&mut rig.asks) {
+        let Ask::Branch { id, request, state, .. } = ask else { panic!("{ask:?}") };
+        let text = String::from_utf8_lossy(request.as_ref().bytes()).into_owned();
+        let keep = keep(&text);
+        let request = OwnedMessage::parse(edit(&text).into()).unwrap();
+        let verdict = BranchVerdict { keep, request, state };
+        assert!(rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out)));
+    }
+}
+
+#[test]
+fn a_branch_is_asked_about_edited_or_skipped() {
+    let mut rig = armed(true, false, false, || parallel(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
+    assert_eq!(rig.asks.len(), 2);
+    answer_branches(
+        &mut rig,
+        |text| !text.contains("192.0.2.3"),
+        |text| text.replace("Max-Forwards", "X-Edited: yes\r\nMax-Forwards"),
+    );
+    let [bob] = rig.take_n();
+    assert_eq!(bob.first_line(), "INVITE sip:bob@192.0.2.2:5060 SIP/2.0");
+    assert_eq!(bob.header("X-Edited").as_deref(), Some("yes"));
+    rig.receive(&response(&bob.text, 486, ""), udp(BOB));
+    assert_eq!(rig.first_lines()[1], "SIP/2.0 486 X");
+    rig.finish();
+}
+
+#[test]
+fn when_every_branch_is_skipped_there_is_no_target() {
+    let mut rig = armed(true, false, false, || parallel(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    answer_branches(&mut rig, |_| false, str::to_owned);
+    assert_eq!(rig.first_lines()[1], "SIP/2.0 480 Temporarily Unavailable");
+    rig.finish();
+}
+
+#[test]
+fn a_cancel_while_branches_are_asked_about_ends_the_call() {
+    let mut rig = armed(true, false, false, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    rig.take();
+    let Some(Ask::Branch { id, request: asked, state, .. }) = rig.asks.pop() else { panic!() };
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
+    let verdict = BranchVerdict { keep: true, request: asked, state };
+    assert!(!rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out)));
+    assert_eq!(rig.take().len(), 0);
+    rig.finish();
+}
+
+fn answer_reply(rig: &mut Rig, forward: bool, edit: impl Fn(&str) -> String) -> bool {
+    let Some(Ask::Reply { id, response, state, .. }) = rig.asks.pop() else { panic!() };
+    let text = String::from_utf8_lossy(response.as_ref().bytes()).into_owned();
+    let response = OwnedMessage::parse(edit(&text).into()).unwrap();
+    let verdict = ReplyVerdict { forward, response, state };
+    rig.call(|stack, env, out| stack.reply_verdict(env, id, verdict, out))
+}
+
+#[test]
+fn replies_pass_the_policies_which_may_drop_provisional_ones_only() {
+    let mut rig = armed(false, true, false, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 180, ""), udp(BOB));
+    assert_eq!(rig.take().len(), 0);
+    assert!(answer_reply(&mut rig, false, str::to_owned));
+    assert_eq!(rig.take().len(), 0, "dropped");
+    let edit = |text: &str| text.replace("Content-Length", "X-Seen: yes\r\nContent-Length");
+    rig.receive(&response(&invite.text, 183, ""), udp(BOB));
+    assert!(answer_reply(&mut rig, true, edit));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 183 X"]);
+    let ok = response(&invite.text, 200, "");
+    rig.receive(&ok, udp(BOB));
+    assert_eq!(rig.take().len(), 0);
+    assert!(answer_reply(&mut rig, false, edit), "a final response goes on all the same");
+    let [up] = rig.take_n();
+    assert_eq!(up.header("X-Seen").as_deref(), Some("yes"));
+    // A copy of it is edited as the first one was.
+    rig.receive(&ok, udp(BOB));
+    assert!(answer_reply(&mut rig, true, edit));
+    let [again] = rig.take_n();
+    assert_eq!(again.text, up.text);
+    rig.finish();
+}
+
+#[test]
+fn a_reply_that_nobody_gives_back_goes_up_as_it_is() {
+    let mut rig = armed(false, true, false, || parallel(&[BOB]));
+    rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
+    let [message] = rig.take_n();
+    rig.receive(&response(&message.text, 200, ""), udp(BOB));
+    rig.pass(30_010);
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    assert!(!answer_reply(&mut rig, true, str::to_owned) || rig.take().is_empty());
+    rig.finish();
+}
+
+fn answer_failure(rig: &mut Rig, ruling: Ruling) -> bool {
+    let Some(Ask::Failure { id, request, .. }) = rig.asks.pop() else { panic!() };
+    let decision = rig.decide(request, ruling);
+    rig.call(|stack, env, out| stack.failure_verdict(env, id, decision, out))
+}
+
+#[test]
+fn a_failure_may_be_tried_elsewhere() {
+    let mut rig = armed(false, false, true, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 486, ""), udp(BOB));
+    assert_eq!(rig.take().len(), 1, "the ACK");
+    let Some(Ask::Failure { failure, response: best, .. }) = rig.asks.last() else { panic!() };
+    assert_eq!((failure.status, failure.cancelled), (486, false));
+    assert_eq!(failure.failed[0].uri, "sip:bob@192.0.2.2:5060");
+    assert_eq!(best.as_ref().unwrap().as_ref().status(), Some(486));
+    rig.armed = Armed::default();
+    assert!(answer_failure(&mut rig, parallel(&[CAROL])));
+    let [voicemail] = rig.take_n();
+    assert_eq!(voicemail.to(), format!("udp/{CAROL}"));
+    rig.receive(&response(&voicemail.text, 200, ""), udp(CAROL));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
+fn a_failure_may_be_answered_or_left_as_it_is() {
+    for (ruling, line) in [
+        (Ruling::Best, "SIP/2.0 486 X"),
+        (Ruling::reply(480), "SIP/2.0 480 Temporarily Unavailable"),
+    ] {
+        let mut rig = armed(false, false, true, || parallel(&[BOB]));
+        rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+        let [_, invite] = rig.take_n();
+        rig.receive(&response(&invite.text, 486, ""), udp(BOB));
+        rig.take();
+        assert!(answer_failure(&mut rig, ruling));
+        assert_eq!(rig.first_lines(), [line]);
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_cancelled_call_is_not_tried_elsewhere() {
+    let mut rig = armed(false, false, true, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 180, ""), udp(BOB));
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    rig.receive(&response(&invite.text, 487, ""), udp(BOB));
+    rig.take();
+    let Some(Ask::Failure { failure, .. }) = rig.asks.last() else { panic!() };
+    assert!(failure.cancelled);
+    assert!(answer_failure(&mut rig, parallel(&[CAROL])));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 487 X"]);
+    // A CANCEL that comes while the failure is being decided wins at once.
+    let mut rig = armed(false, false, true, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 486, ""), udp(BOB));
+    rig.take();
+    rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    assert_eq!(rig.first_lines()[1], "SIP/2.0 487 Request Terminated");
+    assert!(!answer_failure(&mut rig, parallel(&[CAROL])));
+    assert_eq!(rig.take().len(), 0);
+    rig.finish();
+}

@@ -7,6 +7,7 @@ mod forks;
 mod hooks;
 mod routes;
 mod rules;
+#[cfg(any())]
 mod steady;
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use sipbox_sip::{Index, Message, OwnedMessage, Transport};
 use crate::cx::Mutation;
 use crate::decision::{ArmedSet, Decision, Relay, ResolvedTarget, Ruling};
 use crate::flow::{ConnectionId, Flow, ListenerId, NextHop, TenantId};
-use crate::ids::{AskId, SendToken};
+use crate::ids::SendToken;
 use crate::outbox::{Ask, Event, Outbox, Resolve};
 use crate::policy::{Armed, CallState, Facts};
 use crate::settings::{ListenerSpec, Settings, SettingsSpec, TenantSpec};
@@ -257,16 +258,6 @@ impl Rig {
         let Ask::Request { id, request, .. } = self.asks.remove(at) else { unreachable!() };
         let decision = self.decide(request, ruling);
         self.call(|stack, env, out| stack.request_verdict(env, id, decision, out))
-    }
-
-    pub(crate) fn ask_id(ask: &Ask) -> AskId {
-        match ask {
-            Ask::Request { id, .. }
-            | Ask::Branch { id, .. }
-            | Ask::Reply { id, .. }
-            | Ask::Failure { id, .. } => *id,
-            Ask::Stateless { .. } => panic!("it has no name"),
-        }
     }
 
     /// Lets time pass, firing timers where they are due.

@@ -1,0 +1,225 @@
+//! Configures a policy and calls its hooks.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+
+use sipbox_guest::export::Slot;
+use sipbox_guest::sys::with_host;
+use sipbox_guest::{BranchVerdict, Failure, Policy, ReplyVerdict, Target, Verdict};
+
+use crate::call::Call;
+use crate::live::{Hook, Live, check_name, check_uri, check_value};
+use crate::record::{Recorder, Replay, shared};
+use crate::run::{Effect, Run};
+use crate::world::World;
+
+/// A configured policy and the world that it lives in.
+pub struct Kit<P> {
+    settings: String,
+    instance: Slot<P>,
+    world: RefCell<World>,
+}
+
+impl<P: Policy> Kit<P> {
+    /// Configures the policy with settings as JSON, in an empty world.
+    ///
+    /// # Panics
+    /// When the policy refuses them.
+    #[track_caller]
+    #[must_use]
+    pub fn new(settings: impl ToString) -> Self {
+        match Self::configured(settings) {
+            Ok(kit) => kit,
+            Err(reason) => panic!("the settings are refused: {reason}"),
+        }
+    }
+
+    /// Configures the policy with settings as JSON, in an empty world.
+    ///
+    /// # Errors
+    /// The text with which the policy refuses them.
+    pub fn configured(settings: impl ToString) -> Result<Self, String> {
+        let settings = settings.to_string();
+        let instance = Slot::new();
+        instance.configure(&settings)?;
+        Ok(Self {
+            settings,
+            instance,
+            world: RefCell::new(World::new()),
+        })
+    }
+
+    /// Puts the policy in a world.
+    #[must_use]
+    pub fn in_world(mut self, world: World) -> Self {
+        self.world = RefCell::new(world);
+        self
+    }
+
+    /// The world as it is now.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.world.borrow().clone()
+    }
+
+    /// Calls `on_request`. What the hook staged is committed to the world.
+    ///
+    /// # Panics
+    /// When the verdict would make an ill-formed message, or a replay on a fresh
+    /// instance decides differently.
+    #[track_caller]
+    pub fn on_request(&self, call: Call) -> Run {
+        let run = self.run(Hook::Request, call, Slot::on_request);
+        check_verdict(&run.verdict);
+        run
+    }
+
+    /// Calls `on_branch`.
+    ///
+    /// # Panics
+    /// When a replay on a fresh instance decides differently.
+    #[track_caller]
+    pub fn on_branch(&self, call: Call, target: &Target) -> Run<BranchVerdict> {
+        self.run(Hook::Branch, call, |instance| instance.on_branch(target))
+    }
+
+    /// Calls `on_reply`; the call is a response, see [`Call::response`].
+    ///
+    /// # Panics
+    /// When a replay on a fresh instance decides differently.
+    #[track_caller]
+    pub fn on_reply(&self, call: Call) -> Run<ReplyVerdict> {
+        self.run(Hook::Reply, call, Slot::on_reply)
+    }
+
+    /// Calls `on_failure`.
+    ///
+    /// # Panics
+    /// When the verdict would make an ill-formed message, or a replay on a fresh
+    /// instance decides differently.
+    #[track_caller]
+    pub fn on_failure(&self, call: Call, failure: &Failure) -> Run {
+        let run = self.run(Hook::Failure, call, |instance| instance.on_failure(failure));
+        check_verdict(&run.verdict);
+        run
+    }
+
+    #[track_caller]
+    fn run<V: Clone + Debug + PartialEq>(
+        &self,
+        hook: Hook,
+        mut call: Call,
+        ask: impl Fn(&Slot<P>) -> V,
+    ) -> Run<V> {
+        let live = Live::new(hook, call.clone(), self.world());
+        let (own, lent) = shared(Recorder {
+            inner: live,
+            recording: Default::default(),
+        });
+        let verdict = with_host(lent, || ask(&self.instance));
+        let Some(Recorder { inner, recording }) =
+            std::rc::Rc::into_inner(own).map(RefCell::into_inner)
+        else {
+            panic!("the policy kept the host");
+        };
+
+        // Every run is also a test of determinism: a fresh instance that gets
+        // the same answers has to ask the same and decide the same.
+        let fresh = Slot::new();
+        if let Err(reason) = fresh.configure(&self.settings) {
+            panic!("a second instance refuses the settings: {reason}");
+        }
+        let (replay, lent) = shared(Replay::new(&recording));
+        let again = with_host(lent, || ask(&fresh));
+        assert_eq!(
+            again, verdict,
+            "the replay on a fresh instance decides differently"
+        );
+        assert_eq!(
+            replay.borrow().left(),
+            0,
+            "the replay asks less than the recorded run"
+        );
+
+        self.commit(&inner.effects);
+        call.vars = inner.vars.clone().into_iter().collect();
+        call.authenticated_user = inner.authenticated_user;
+        Run {
+            verdict,
+            edits: inner.edits,
+            logs: inner.logs,
+            armed: inner.armed,
+            effects: inner.effects,
+            vars: inner.vars,
+            route_params: inner.route_params,
+            recording,
+            call,
+        }
+    }
+
+    fn commit(&self, effects: &[Effect]) {
+        let mut world = self.world.borrow_mut();
+        for effect in effects {
+            match effect {
+                Effect::Challenge { .. } => {}
+                Effect::Save { aor, bindings, .. } => {
+                    world.bindings.insert(aor.clone(), bindings.clone());
+                }
+                Effect::Remove { aor } => {
+                    world.bindings.remove(aor);
+                }
+            }
+        }
+    }
+}
+
+/// What the host would refuse as `bad-verdict`.
+#[track_caller]
+fn check_verdict(verdict: &Verdict) {
+    let checked = match verdict {
+        Verdict::Next | Verdict::Drop => Ok(()),
+        Verdict::Reply(reply) | Verdict::ReplyStateless(reply) => {
+            assert!(
+                (100..700).contains(&reply.status),
+                "status {}",
+                reply.status
+            );
+            reply.headers.iter().try_fold((), |(), header| {
+                check_name(&header.name)?;
+                check_value(&header.name, &header.value)
+            })
+        }
+        Verdict::Relay(plan) => plan
+            .groups
+            .iter()
+            .flatten()
+            .try_fold((), |(), target| check_target(target)),
+        Verdict::Redirect(targets) => targets
+            .iter()
+            .try_fold((), |(), target| check_target(target)),
+        Verdict::ForwardStateless(target) => check_target(target),
+    };
+    if let Err(error) = checked {
+        panic!("the host would refuse this verdict: {error:?}");
+    }
+}
+
+fn check_target(target: &Target) -> Result<(), sipbox_guest::Error> {
+    use sipbox_guest::{Destination, Error};
+    if target.q > 1000 {
+        return Err(Error::Malformed(format!("q {}", target.q)));
+    }
+    match &target.destination {
+        Destination::Uri(uri) => {
+            check_uri(&uri.uri)?;
+            if uri.next_hop.is_empty() {
+                Ok(())
+            } else {
+                check_uri(&uri.next_hop)
+            }
+        }
+        Destination::Registered(aor) if aor.contains('@') => Ok(()),
+        Destination::Registered(aor) => Err(Error::Malformed(format!("address of record `{aor}`"))),
+        Destination::Set(_) => Ok(()),
+    }
+}

@@ -1,0 +1,384 @@
+//! Answers host calls from a [`Call`] and a [`World`], and keeps what the policy
+//! staged.
+
+use std::collections::BTreeMap;
+
+use sipbox_guest::auth::Outcome;
+use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
+use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
+use sipbox_guest::bindings::host::sipbox::policy::types::Options;
+use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
+use sipbox_guest::log::Level;
+use sipbox_guest::sys::Host;
+use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass, ids};
+
+use crate::call::Call;
+use crate::run::Effect;
+use crate::view::{NameAddr, view};
+use crate::world::{World, binding};
+
+/// The hook that is running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Request,
+    Branch,
+    Reply,
+    Failure,
+}
+
+pub(crate) struct Live {
+    pub(crate) hook: Hook,
+    pub(crate) call: Call,
+    pub(crate) world: World,
+    pub(crate) edits: Vec<Edit>,
+    pub(crate) logs: Vec<(Level, String)>,
+    pub(crate) armed: Hooks,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) vars: BTreeMap<String, String>,
+    pub(crate) route_params: Vec<(String, String)>,
+    pub(crate) authenticated_user: Option<String>,
+}
+
+impl Live {
+    pub(crate) fn new(hook: Hook, call: Call, world: World) -> Self {
+        Self {
+            hook,
+            vars: call.vars.iter().cloned().collect(),
+            authenticated_user: call.authenticated_user.clone(),
+            call,
+            world,
+            edits: Vec::new(),
+            logs: Vec::new(),
+            armed: Hooks::empty(),
+            effects: Vec::new(),
+            route_params: Vec::new(),
+        }
+    }
+
+    fn only_in(&self, hooks: &[Hook], what: &str) -> Result<(), Error> {
+        if hooks.contains(&self.hook) {
+            Ok(())
+        } else {
+            Err(Error::OutOfPlace(
+                format!("{what} in on-{:?}", self.hook).to_lowercase(),
+            ))
+        }
+    }
+}
+
+/// Fields that the host keeps to itself: `wit/README.md`.
+const PROTECTED: [&str; 11] = [
+    "Via",
+    "Max-Forwards",
+    "Content-Length",
+    "CSeq",
+    "Call-ID",
+    "From",
+    "To",
+    "Route",
+    "Record-Route",
+    "Max-Breadth",
+    "Content-Type",
+];
+
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Error::Malformed(format!("header name `{name}`")));
+    }
+    let long = ids::long_form(name);
+    if PROTECTED
+        .iter()
+        .any(|protected| protected.eq_ignore_ascii_case(long))
+    {
+        return Err(Error::Protected(long.to_owned()));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_value(what: &str, value: &str) -> Result<(), Error> {
+    if value
+        .bytes()
+        .any(|byte| byte.is_ascii_control() && byte != b'\t')
+    {
+        return Err(Error::Malformed(format!("{what} has a control character")));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_uri(uri: &str) -> Result<(), Error> {
+    let scheme = uri.split_once(':').map_or("", |(scheme, _)| scheme);
+    let named = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if named
+        && !uri.ends_with(':')
+        && !uri
+            .bytes()
+            .any(|byte| byte <= b' ' || b"<>\"".contains(&byte))
+    {
+        Ok(())
+    } else {
+        Err(Error::Malformed(format!("uri `{uri}`")))
+    }
+}
+
+fn check_edit(edit: &Edit) -> Result<(), Error> {
+    match edit {
+        Edit::SetHeader(header) | Edit::AddHeader(header) => {
+            check_name(&header.name)?;
+            check_value(&header.name, &header.value)
+        }
+        Edit::RemoveHeader(name) => check_name(name),
+        Edit::SetRequestUri(uri) => check_uri(uri),
+        Edit::SetBody(body) => check_value("content-type", &body.content_type),
+    }
+}
+
+fn check_options(options: &Options, known: &[(&str, &[&str])]) -> Result<(), Error> {
+    for (name, value) in options {
+        let listed = known
+            .iter()
+            .any(|(known, values)| known == name && values.contains(&value.as_str()));
+        if !listed {
+            return Err(Error::UnknownOption(format!("{name}={value}")));
+        }
+    }
+    Ok(())
+}
+
+fn check_aor(aor: &str) -> Result<(), Error> {
+    match aor.split_once('@') {
+        Some((user, domain)) if !user.is_empty() && !domain.is_empty() => Ok(()),
+        _ => Err(Error::Malformed(format!("address of record `{aor}`"))),
+    }
+}
+
+fn edit_header(name: &str, value: &str) -> sipbox_guest::Header {
+    sipbox_guest::Header {
+        name: name.into(),
+        value: value.into(),
+    }
+}
+
+impl Host for Live {
+    fn view(&mut self) -> MessageView {
+        view(&self.call)
+    }
+
+    fn body(&mut self) -> Vec<u8> {
+        self.call.body.clone()
+    }
+
+    fn apply(&mut self, edits: &[Edit]) -> Result<(), Error> {
+        for edit in edits {
+            if matches!(edit, Edit::SetRequestUri(_)) {
+                self.only_in(
+                    &[Hook::Request, Hook::Branch, Hook::Failure],
+                    "set-request-uri",
+                )?;
+            }
+            check_edit(edit)?;
+        }
+        self.edits.extend(edits.iter().cloned());
+        Ok(())
+    }
+
+    fn set_header(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        self.apply(&[Edit::SetHeader(edit_header(name, value))])
+    }
+
+    fn add_header(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        self.apply(&[Edit::AddHeader(edit_header(name, value))])
+    }
+
+    fn remove_header(&mut self, name: &str) -> Result<(), Error> {
+        self.apply(&[Edit::RemoveHeader(name.into())])
+    }
+
+    fn set_request_uri(&mut self, uri: &str) -> Result<(), Error> {
+        self.apply(&[Edit::SetRequestUri(uri.into())])
+    }
+
+    fn set_body(&mut self, body: &Body) -> Result<(), Error> {
+        self.apply(&[Edit::SetBody(body.clone())])
+    }
+
+    fn var(&mut self, name: &str) -> Option<String> {
+        self.vars.get(name).cloned()
+    }
+
+    fn set_var(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        self.vars.insert(name.into(), value.into());
+        Ok(())
+    }
+
+    fn add_route_param(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        self.only_in(
+            &[Hook::Request, Hook::Branch, Hook::Failure],
+            "add-route-param",
+        )?;
+        check_value(name, value)?;
+        self.route_params.push((name.into(), value.into()));
+        Ok(())
+    }
+
+    fn classify_source(&mut self) -> SourceClass {
+        self.call.source_class
+    }
+
+    fn arm(&mut self, hooks: Hooks) -> Result<(), Error> {
+        self.only_in(&[Hook::Request, Hook::Failure], "arm")?;
+        self.armed |= hooks;
+        Ok(())
+    }
+
+    fn log(&mut self, level: Level, text: &str) {
+        self.logs.push((level, text.into()));
+    }
+
+    fn check(&mut self, realm: &Realm) -> Result<Outcome, Error> {
+        check_options(&realm.options, &[("uri-check", &["strict", "loose"])])?;
+        if let Some(error) = &self.world.auth_failure {
+            return Err(error.clone());
+        }
+        let named = self.call.credentials.iter().find(|credentials| {
+            credentials.proxy == realm.proxy && credentials.realm == realm.name
+        });
+        let Some(credentials) = named else {
+            return Ok(Outcome::None);
+        };
+        if self.world.throttled.contains(&credentials.user) {
+            return Ok(Outcome::Throttled);
+        }
+        if credentials.stale {
+            return Ok(Outcome::Stale);
+        }
+        let account = (credentials.realm.clone(), credentials.user.clone());
+        if self.world.accounts.get(&account) != Some(&credentials.password) {
+            return Ok(Outcome::Refused);
+        }
+        self.authenticated_user = Some(credentials.user.clone());
+        Ok(Outcome::Authenticated(credentials.user.clone()))
+    }
+
+    fn challenge(&mut self, realm: &Realm) -> Result<(), Error> {
+        self.only_in(&[Hook::Request, Hook::Failure], "challenge")?;
+        check_options(&realm.options, &[("uri-check", &["strict", "loose"])])?;
+        self.effects.push(Effect::Challenge {
+            realm: realm.name.clone(),
+            proxy: realm.proxy,
+            algorithms: realm.algorithms.clone(),
+        });
+        Ok(())
+    }
+
+    fn lookup(&mut self, aor: &str) -> Result<Vec<Binding>, Error> {
+        check_aor(aor)?;
+        match &self.world.location_failure {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.world.bindings(aor)),
+        }
+    }
+
+    fn save(&mut self, aor: &str, limits: &SaveLimits) -> Result<SaveOutcome, Error> {
+        if self.call.method() != "REGISTER" {
+            return Err(Error::OutOfPlace("save outside REGISTER".into()));
+        }
+        check_aor(aor)?;
+        check_options(&limits.options, &[])?;
+        if let Some(error) = &self.world.location_failure {
+            return Err(error.clone());
+        }
+        if let Some(status) = self.world.refuse_save {
+            return Ok(SaveOutcome::Refused(status));
+        }
+        let before = self.world.bindings(aor);
+        match registered(&self.call, &before, limits) {
+            Err(status) => Ok(SaveOutcome::Refused(status)),
+            Ok(None) => Ok(SaveOutcome::Queried(count(&before))),
+            Ok(Some(bindings)) => {
+                let standing = count(&bindings);
+                self.effects.push(Effect::Save {
+                    aor: aor.into(),
+                    limits: limits.clone(),
+                    bindings,
+                });
+                Ok(SaveOutcome::Saved(standing))
+            }
+        }
+    }
+
+    fn remove(&mut self, aor: &str) -> Result<u32, Error> {
+        check_aor(aor)?;
+        if let Some(error) = &self.world.location_failure {
+            return Err(error.clone());
+        }
+        self.effects.push(Effect::Remove { aor: aor.into() });
+        Ok(count(&self.world.bindings(aor)))
+    }
+}
+
+fn count(bindings: &[Binding]) -> u32 {
+    u32::try_from(bindings.len()).unwrap_or(u32::MAX)
+}
+
+/// The bindings that stand after a REGISTER, `None` for a query, or the status
+/// that refuses it. Contacts are equal when their texts are: comparison of URIs
+/// and the order of Call-ID and CSeq are left to the host.
+fn registered(
+    call: &Call,
+    before: &[Binding],
+    limits: &SaveLimits,
+) -> Result<Option<Vec<Binding>>, u16> {
+    let header_expires: Option<u32> = call
+        .values("Expires")
+        .next()
+        .and_then(|value| value.trim().parse().ok());
+    let contacts: Vec<&str> = call
+        .values("Contact")
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|contact| !contact.is_empty())
+        .collect();
+    if contacts.is_empty() {
+        return Ok(None);
+    }
+    if contacts.contains(&"*") {
+        return if contacts.len() == 1 && header_expires == Some(0) {
+            Ok(Some(Vec::new()))
+        } else {
+            Err(400)
+        };
+    }
+    let mut bindings = before.to_vec();
+    for contact in contacts {
+        let address = NameAddr::of(contact, (0, contact.len()));
+        let part = |(offset, length): (usize, usize)| contact.get(offset..offset + length);
+        let uri = part(address.uri).unwrap_or_default();
+        let expires = address
+            .param(contact, "expires")
+            .and_then(part)
+            .and_then(|value| value.parse().ok())
+            .or(header_expires)
+            .unwrap_or(limits.default_expires);
+        bindings.retain(|binding| binding.contact != uri);
+        if expires == 0 {
+            continue;
+        }
+        if expires < limits.min_expires {
+            return Err(423);
+        }
+        let mut new = binding(uri);
+        new.expires = expires.min(limits.max_expires);
+        new.q = address
+            .param(contact, "q")
+            .and_then(part)
+            .and_then(|value| value.parse::<f32>().ok())
+            .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0).round() as u16);
+        new.path = call.values("Path").map(str::to_owned).collect();
+        bindings.push(new);
+    }
+    if limits.max_contacts != 0 && count(&bindings) > limits.max_contacts {
+        return Err(403);
+    }
+    Ok(Some(bindings))
+}

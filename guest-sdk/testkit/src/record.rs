@@ -1,0 +1,136 @@
+//! Records the host calls of a run with their answers, and answers a fresh
+//! instance from such a record: the same calls must come, in the same order.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use sipbox_guest::auth::Outcome;
+use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
+use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
+use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
+use sipbox_guest::log::Level;
+use sipbox_guest::sys::Host;
+use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass};
+
+/// One host call and its answer.
+#[derive(Clone)]
+pub struct Exchange {
+    /// The function and its arguments.
+    pub call: String,
+    answer: Rc<dyn Any>,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.call)
+    }
+}
+
+/// The host calls of one hook call, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// In the order of the run.
+    pub exchanges: Vec<Exchange>,
+}
+
+impl Recording {
+    /// The functions that were called, in order, without their arguments.
+    #[must_use]
+    pub fn functions(&self) -> Vec<&str> {
+        self.exchanges
+            .iter()
+            .map(|exchange| exchange.call.split('(').next().unwrap_or_default())
+            .collect()
+    }
+}
+
+/// Passes calls on and writes them down.
+pub(crate) struct Recorder<H> {
+    pub(crate) inner: H,
+    pub(crate) recording: Recording,
+}
+
+/// Answers from a record.
+pub(crate) struct Replay {
+    left: VecDeque<Exchange>,
+}
+
+impl Replay {
+    pub(crate) fn new(recording: &Recording) -> Self {
+        Self {
+            left: recording.exchanges.iter().cloned().collect(),
+        }
+    }
+
+    /// What was recorded and has not been asked for.
+    pub(crate) fn left(&self) -> usize {
+        self.left.len()
+    }
+
+    fn answer<T: Clone + 'static>(&mut self, call: &str) -> T {
+        let Some(exchange) = self.left.pop_front() else {
+            panic!("the replay calls {call}, the recorded run did not");
+        };
+        if exchange.call != call {
+            panic!(
+                "the replay calls {call}, the recorded run called {}",
+                exchange.call
+            );
+        }
+        match exchange.answer.downcast_ref::<T>() {
+            Some(answer) => answer.clone(),
+            None => panic!("the record of {call} has an answer of another type"),
+        }
+    }
+}
+
+macro_rules! recorded {
+    ($($function:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {
+        impl<H: Host> Host for Recorder<H> {
+            $(fn $function(&mut self, $($argument: $kind),*) -> $result {
+                let call = format!("{}{:?}", stringify!($function), ($(&$argument,)*));
+                let answer: $result = self.inner.$function($($argument),*);
+                self.recording.exchanges.push(Exchange { call, answer: Rc::new(answer.clone()) });
+                answer
+            })*
+        }
+
+        impl Host for Replay {
+            $(fn $function(&mut self, $($argument: $kind),*) -> $result {
+                self.answer(&format!("{}{:?}", stringify!($function), ($(&$argument,)*)))
+            })*
+        }
+    };
+}
+
+recorded! {
+    view() -> MessageView;
+    body() -> Vec<u8>;
+    apply(edits: &[Edit]) -> Result<(), Error>;
+    set_header(name: &str, value: &str) -> Result<(), Error>;
+    add_header(name: &str, value: &str) -> Result<(), Error>;
+    remove_header(name: &str) -> Result<(), Error>;
+    set_request_uri(uri: &str) -> Result<(), Error>;
+    set_body(body: &Body) -> Result<(), Error>;
+    var(name: &str) -> Option<String>;
+    set_var(name: &str, value: &str) -> Result<(), Error>;
+    add_route_param(name: &str, value: &str) -> Result<(), Error>;
+    classify_source() -> SourceClass;
+    arm(hooks: Hooks) -> Result<(), Error>;
+    log(level: Level, text: &str) -> ();
+    check(realm: &Realm) -> Result<Outcome, Error>;
+    challenge(realm: &Realm) -> Result<(), Error>;
+    lookup(aor: &str) -> Result<Vec<Binding>, Error>;
+    save(aor: &str, limits: &SaveLimits) -> Result<SaveOutcome, Error>;
+    remove(aor: &str) -> Result<u32, Error>;
+}
+
+/// A host that the policy shares with the test for the time of a hook call.
+pub(crate) fn shared<H: Host + 'static>(host: H) -> (Rc<RefCell<H>>, Rc<RefCell<dyn Host>>) {
+    let own = Rc::new(RefCell::new(host));
+    let lent: Rc<RefCell<dyn Host>> = own.clone();
+    (own, lent)
+}

@@ -19,10 +19,11 @@ pub struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    /// Parameters from bytes that start at their first semicolon (or are empty).
+    /// Parameters from bytes that start at their first semicolon (or are empty),
+    /// white space around them aside.
     #[must_use]
     pub fn new(raw: &'a [u8]) -> Self {
-        Self { raw }
+        Self { raw: lex::trim(raw) }
     }
 
     /// The bytes, from the first semicolon on.

@@ -1,9 +1,12 @@
 //! What the language must do, seen from outside: tables, RFC 4475, properties.
 
 mod build;
+mod corpus;
 mod edits;
 mod framing;
 mod index;
+#[path = "../../fuzz/invariants.rs"]
+mod invariants;
 mod properties;
 mod rfc4475;
 mod sdp;

@@ -2,11 +2,11 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sipbox_sip::sdp::Sdp;
 use sipbox_sip::stream::{Frame, FrameLimits, Framer};
 use sipbox_sip::uri::{equivalent, escape_user, unescape};
-use sipbox_sip::validate::{Limits, check};
-use sipbox_sip::{EditList, HeaderId, Index, Message, NameAddr, Span, Uri, Via};
+use sipbox_sip::{EditList, HeaderId, Index, Message, Span, Uri};
+
+use super::invariants;
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![20 => 0x21u8..=0x7e, 2 => Just(b' '), 1 => 0x80u8..=0xff];
@@ -256,74 +256,12 @@ proptest! {
 
     #[test]
     fn nearly_right_values_are_survived(text in "[ \t\r\n\"\\\\<>:;,=?@%a-z0-9SIP/.\\[\\]*+-]{0,60}") {
-        survive_value(text.as_bytes());
+        invariants::uri(text.as_bytes());
     }
 }
 
-pub(crate) fn survive(bytes: &[u8]) {
-    survive_value(bytes);
-    let mut framer = Framer::new(FrameLimits {
-        head: 200,
-        body: 50,
-    });
-    framer.feed(bytes);
-    while let Ok(Some(_)) = framer.next() {}
-    let mut index = Index::new();
-    let Ok(message) = Message::parse(bytes, &mut index) else {
-        return;
-    };
-    let _ = check(message, &Limits::default());
-    let _ = check(
-        message,
-        &Limits {
-            datagram: false,
-            ..Limits::default()
-        },
-    );
-    for field in message.headers() {
-        survive_value(message.get(field.value));
-        assert!(field.line.covers(field.value) && field.line.covers(field.name));
-    }
-    for id in HeaderId::ALL {
-        for value in message.values(*id) {
-            assert_eq!(message.get(value.span), value.as_bytes());
-        }
-    }
-    let mut out = Vec::new();
-    EditList::new().write(message, &mut out).unwrap();
-    assert_eq!(out, message.bytes());
-    let _ = sipbox_sip::ResponseBuilder::new(message, 400)
-        .to_tag(b"t")
-        .write(&mut out);
-    let _ = sipbox_sip::RequestBuilder::cancel(message).map(|b| b.write(&mut out));
-}
-
-fn survive_value(value: &[u8]) {
-    let _ = Via::parse(value);
-    let _ = Via::parse_lenient(value);
-    let _ = sipbox_sip::CSeq::parse(value);
-    let _ = sipbox_sip::auth::Credentials::parse(value);
-    let _ = sipbox_sip::name_addr::q_value(value);
-    let _ = sipbox_sip::lex::unfold(value);
-    let _ = sipbox_sip::lex::unquote(value);
-    if let Ok(address) = NameAddr::parse(value) {
-        let _ = (
-            address.tag(),
-            address.q(),
-            address.expires(),
-            address.instance(),
-        );
-    }
-    if let Ok(uri) = Uri::parse(value) {
-        assert!(equivalent(&uri, &uri), "{uri:?}");
-        assert_eq!(uri.raw, value);
-    }
-    let sdp = Sdp::new(value);
-    for section in sdp.media().chain([sdp.session()]) {
-        let _ = (
-            section.media(),
-            section.connections().count(),
-            section.attributes().count(),
-        );
-    }
+fn survive(bytes: &[u8]) {
+    invariants::message(bytes);
+    invariants::uri(bytes);
+    invariants::framing(bytes);
 }

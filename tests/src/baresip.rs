@@ -45,7 +45,7 @@ impl Baresip {
         transport: &str,
     ) -> Self {
         require("baresip");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::process::folder();
         let path = folder.path();
         let rtp = rtp_ports();
         let config = format!(

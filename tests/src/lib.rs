@@ -21,6 +21,7 @@ pub mod baresip;
 pub mod call_load;
 pub mod control;
 pub mod digest;
+pub mod guest;
 pub mod link;
 pub mod linphone;
 pub mod loopback;

@@ -51,7 +51,7 @@ impl Linphone {
         hertz: f64,
     ) -> Self {
         require("linphonec");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::process::folder();
         let path = folder.path();
         std::fs::create_dir_all(path.join(".local/share/linphone")).unwrap();
         // 0 turns a transport off.

@@ -162,3 +162,17 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Command {
     command.current_dir(folder).stdin(Stdio::null());
     command
 }
+
+/// A fresh folder, gone with its owner; kept and named when `SIPBOX_KEEP` is set.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn folder() -> tempfile::TempDir {
+    let mut folder = tempfile::tempdir().unwrap();
+    if std::env::var_os("SIPBOX_KEEP").is_some() {
+        folder.disable_cleanup(true);
+        println!("keeps {}", folder.path().display());
+    }
+    folder
+}

@@ -40,7 +40,8 @@ impl Setup {
     }
 
     /// One tenant with [`DOMAIN`] and the residential policy; the settings are
-    /// TOML key and value pairs with commas between, which may be empty.
+    /// TOML key and value pairs with commas between, which may be empty. Without
+    /// `auth` nobody is asked for credentials.
     #[must_use]
     pub fn residential(net: &Loopback, settings: &str) -> Self {
         Self::new(net).tenant("home", DOMAIN, settings)
@@ -49,15 +50,13 @@ impl Setup {
     /// Adds a tenant with one domain and the residential policy.
     #[must_use]
     pub fn tenant(self, name: &str, domain: &str, settings: &str) -> Self {
-        self.tenants(&format!(
-            "[[tenant]]\n\
-             name = \"{name}\"\n\
-             domains = [\"{domain}\"]\n\
+        let toml = format!(
+            "[[tenant]]\nname = \"{name}\"\ndomains = [\"{domain}\"]\n\
              grants = [\"auth\", \"location\"]\n\
-             [[tenant.policy]]\n\
-             builtin = \"residential\"\n\
-             settings = {{ {settings} }}\n"
-        ))
+             [[tenant.policy]]\nbuiltin = \"residential\"\nsettings = {}\n",
+            residential(domain, self.address, settings)
+        );
+        self.tenants(&toml)
     }
 
     /// Adds tenants as TOML.
@@ -118,7 +117,7 @@ impl Setup {
     /// When an account cannot be added, or the program is not ready in time.
     #[must_use]
     pub fn start(self) -> Sipbox {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::process::folder();
         std::fs::write(folder.path().join("sipbox.toml"), self.toml()).unwrap();
         for (account, password) in &self.users {
             let output = sipbox(folder.path())
@@ -150,6 +149,22 @@ impl Setup {
         sipbox.wait_ready();
         sipbox
     }
+}
+
+/// Settings of the residential policy as a TOML table: one domain, which the
+/// listener's address means as well.
+#[must_use]
+pub fn residential(domain: &str, address: SocketAddr, settings: &str) -> String {
+    let auth = if settings.contains("auth =") {
+        ""
+    } else {
+        "auth = \"off\", "
+    };
+    let comma = if settings.is_empty() { "" } else { ", " };
+    format!(
+        "{{ {auth}{settings}{comma}domains = {{ \"{domain}\" = {{ names = [\"{}\"] }} }} }}",
+        address.ip()
+    )
 }
 
 fn sipbox(folder: &Path) -> std::process::Command {

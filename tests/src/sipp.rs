@@ -151,7 +151,7 @@ impl Sipp {
     #[must_use]
     pub fn start(&self) -> RunningSipp {
         require("sipp");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::process::folder();
         let scenario: PathBuf = [
             env!("CARGO_MANIFEST_DIR"),
             "scenarios",
@@ -181,10 +181,20 @@ impl Sipp {
             "-l",
             "100000",
         ]);
-        // Without these a call whose message was overtaken hangs for ever.
-        sipp.args(["-pause_msg_ign", "-timeout_error"]);
+        // The limit of open calls must fit the limit of open files.
+        sipp.args(["-l", &self.calls.min(15_000).to_string()]);
+        // Not `-pause_msg_ign`: it also ignores what comes again in a pause, and
+        // so never repeats the ACK or the 200 that was lost.
+        sipp.arg("-timeout_error");
         sipp.args(["-timeout", &format!("{}s", self.limit.as_secs())]);
-        sipp.args(["-buff_size", "4000000", "-timer_resol", "1"]);
+        sipp.args([
+            "-buff_size",
+            "4000000",
+            "-timer_resol",
+            "1",
+            "-max_socket",
+            "500",
+        ]);
         sipp.args(["-trace_stat", "-stf", "counts.csv", "-fd", "1"]);
         sipp.args(["-trace_err", "-error_file", "errors.log"]);
         if self.calls <= 200 {

@@ -21,7 +21,7 @@ const TONE: f64 = 440.0;
 
 fn phones_talk(transport: &str) {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "authentication = \"all\"")
+    let sipbox = Setup::residential(&net, "auth = \"all\"")
         .user("alice@lab.test", "alice-secret")
         .user("carol@lab.test", "carol-secret")
         .start();

@@ -21,7 +21,7 @@ fn users(count: usize) -> Vec<(String, String)> {
 fn sipp_registers_users_with_digest() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let net = Loopback::new();
-        let mut setup = Setup::residential(&net, "");
+        let mut setup = Setup::residential(&net, "auth = \"register\"");
         for (user, password) in users(20) {
             setup = setup.user(&format!("{user}@lab.test"), &password);
         }
@@ -136,9 +136,12 @@ fn bindings_are_listed_refreshed_and_removed() {
 #[test]
 fn a_binding_expires_by_itself() {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "min-expires = 1")
-        .user("bob@lab.test", "secret")
-        .start();
+    let sipbox = Setup::residential(
+        &net,
+        "auth = \"register\", min_expires = 1, default_expires = 60",
+    )
+    .user("bob@lab.test", "secret")
+    .start();
     let mut bob = Agent::udp("bob", DOMAIN, net.sip(), sipbox.address);
     let request = bob.request("REGISTER", "sip:lab.test").with("Expires", 1);
     let (_, response) = bob.authenticated(request, "secret");
@@ -181,7 +184,7 @@ fn both_devices_ring_and_the_slower_is_cancelled() {
 #[test]
 fn calls_are_authenticated_where_the_domain_says_so() {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "authentication = \"all\"")
+    let sipbox = Setup::residential(&net, "auth = \"all\"")
         .user("alice@lab.test", "secret")
         .user("bob@lab.test", "secret")
         .user("mallory@lab.test", "secret")

@@ -1,0 +1,40 @@
+//! Components that tests load beside the built-in policy.
+
+use std::path::PathBuf;
+
+use sipbox_policy_build::{BuildRequest, build};
+
+use crate::program::workspace;
+
+/// Builds a guest of `tests/guests` or a policy of `policies`, and gives the component's path. Cargo
+/// decides whether there is anything to do.
+///
+/// # Panics
+/// When it does not compile, or there is no compiler for WebAssembly.
+#[must_use]
+pub fn component(folder: &str, package: &str) -> PathBuf {
+    let executable = std::env::current_exe().unwrap();
+    // target/PROFILE/deps/NAME: the builder's folder is target/guests for everyone.
+    let target = executable.ancestors().nth(3).unwrap();
+    let request = BuildRequest::new(workspace().join(folder), package, target.join("guests"));
+    let artifact = build(&request).unwrap_or_else(|error| panic!("{package}: {error}"));
+    artifact.component
+}
+
+/// `tests/guests/hostile`.
+#[must_use]
+pub fn hostile() -> PathBuf {
+    component("tests/guests/hostile", "guest-hostile")
+}
+
+/// `tests/guests/routes`: a table of users, in twenty lines.
+#[must_use]
+pub fn routes() -> PathBuf {
+    component("tests/guests/routes", "guest-routes")
+}
+
+/// `policies/residential`, as a file.
+#[must_use]
+pub fn residential() -> PathBuf {
+    component("policies/residential", "policy-residential")
+}

@@ -1,1 +1,19 @@
 //! TOML to a checked configuration model, with diagnostics that point.
+//!
+//! [`Config::parse`] reports every mistake at once, each with the place, what was
+//! expected and, where it can, a suggestion. What the settings do is other
+//! crates' business; that policies load is checked by who can load them.
+
+mod diagnostic;
+mod model;
+mod read;
+mod sections;
+
+pub use diagnostic::{Diagnostic, Severity, render};
+pub use model::{
+    Auth, Component, Config, Control, Durability, Hop, HostPort, Limits, Listener, Log, LogFormat,
+    Policy, PolicyLimits, Route, Span, Store, Tenant, Timers,
+};
+
+/// The example that documents every setting.
+pub const EXAMPLE: &str = include_str!("../../dist/sipbox.toml");

@@ -1,0 +1,263 @@
+//! The checked model: every value in range, every name resolved.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sipbox_sip::{Method, Transport};
+
+/// A place in the file: bytes of its text.
+pub type Span = std::ops::Range<usize>;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `workers`: threads that handle messages; 0: one for each processor.
+    pub workers: usize,
+    /// `server`: the Server header of our own responses; empty: none.
+    pub server: String,
+    /// `aliases`: hosts that mean this proxy in a Route.
+    pub aliases: Vec<HostPort>,
+    /// `outbound_proxy`: where requests go that no route names a next hop for.
+    pub outbound_proxy: Option<Hop>,
+    /// `[[listener]]`
+    pub listeners: Vec<Listener>,
+    /// `[[tenant]]`
+    pub tenants: Vec<Tenant>,
+    /// `[[route]]`
+    pub routes: Vec<Route>,
+    /// `[timers]`
+    pub timers: Timers,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[store]`
+    pub store: Store,
+    /// `[control]`
+    pub control: Control,
+    /// `[log]`
+    pub log: Log,
+    /// `[auth]`
+    pub auth: Auth,
+}
+
+/// A host with an optional port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// `None`: any, or the default.
+    pub port: Option<u16>,
+}
+
+/// A next hop: `host`, `host:port`, `host:port;transport=tcp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// `None`: as RFC 3263 finds it.
+    pub port: Option<u16>,
+    /// `None`: as RFC 3263 finds it.
+    pub transport: Option<Transport>,
+}
+
+/// `[[listener]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `name`
+    pub name: String,
+    /// `transport`
+    pub transport: Transport,
+    /// `address`
+    pub address: SocketAddr,
+    /// `advertised`: host and port for Via and Record-Route.
+    pub advertised: Option<HostPort>,
+    /// `tenant`: a position in [`Config::tenants`]; who serves what no domain claims.
+    pub tenant: Option<usize>,
+    /// `stateless`: methods that are handled without a transaction.
+    pub stateless: Vec<Method>,
+}
+
+/// `[[tenant]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// `name`
+    pub name: String,
+    /// `domains`, in lower case; at most one tenant has each.
+    pub domains: Vec<String>,
+    /// `grants`: capabilities that its policies may import.
+    pub grants: Vec<String>,
+    /// `stateless`: methods that are handled without a transaction.
+    pub stateless: Vec<Method>,
+    /// `[tenant.limits]`
+    pub limits: PolicyLimits,
+    /// `[[tenant.policy]]`: the chain.
+    pub policies: Vec<Policy>,
+}
+
+/// `[tenant.limits]`: what one hook call may use, and the tenant's share of CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyLimits {
+    /// `cpu`: CPU time of a hook call.
+    pub cpu: Duration,
+    /// `wall`: wall-clock time of a wait.
+    pub wall: Duration,
+    /// `memory_mib`: linear memory.
+    pub memory_mib: u32,
+    /// `host_calls`: host calls of a hook call.
+    pub host_calls: u32,
+    /// `edits`: edits of a hook call.
+    pub edits: u32,
+    /// `edit_bytes`: their bytes.
+    pub edit_bytes: u32,
+    /// `output_bytes`: bytes of a verdict.
+    pub output_bytes: u32,
+    /// `log_bytes`: bytes of log text of a hook call.
+    pub log_bytes: u32,
+    /// `cpu_budget`: CPU time of all its hook calls in each second; `None`: no limit.
+    pub cpu_budget: Option<Duration>,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self {
+            cpu: Duration::from_millis(5),
+            wall: Duration::from_secs(2),
+            memory_mib: 16,
+            host_calls: 1000,
+            edits: 64,
+            edit_bytes: 65_536,
+            output_bytes: 65_536,
+            log_bytes: 4096,
+            cpu_budget: None,
+        }
+    }
+}
+
+/// `[[tenant.policy]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// `name`; by default the component's.
+    pub name: String,
+    /// `builtin` or `component`
+    pub component: Component,
+    /// `settings`, as JSON.
+    pub settings: serde_json::Value,
+    /// Where the component is named.
+    pub component_span: Span,
+    /// Where the settings stand; the component's place if there are none.
+    pub settings_span: Span,
+}
+
+/// Where a component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// `builtin = "residential"`
+    Residential,
+    /// `component = "path.wasm"`, relative to the configuration's folder.
+    File(PathBuf),
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `domain`
+    pub domain: String,
+    /// `next_hop`
+    pub next_hop: Hop,
+}
+
+/// `[timers]`: RFC 3261 section 17 and 16.6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// `t1`
+    pub t1: Duration,
+    /// `t2`
+    pub t2: Duration,
+    /// `t4`
+    pub t4: Duration,
+    /// `b`; by default 64 T1.
+    pub b: Duration,
+    /// `f`; by default 64 T1.
+    pub f: Duration,
+    /// `c`
+    pub c: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `udp_max`: larger requests go over TCP if they may; 0: never.
+    pub udp_max: usize,
+    /// `max_breadth`: Max-Breadth of requests without one.
+    pub max_breadth: u8,
+    /// `message_max`: bytes of a message on a stream.
+    pub message_max: usize,
+    /// `connections`: stream connections.
+    pub connections: usize,
+    /// `connections_per_source`
+    pub connections_per_source: u32,
+    /// `idle_timeout` of a stream connection.
+    pub idle_timeout: Duration,
+    /// `message_timeout`: how long a message on a stream may take to come.
+    pub message_timeout: Duration,
+    /// `connect_timeout`
+    pub connect_timeout: Duration,
+    /// `drain`: how long a stop waits for the transactions in flight.
+    pub drain: Duration,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// `path`: the SQLite file, relative to the configuration's folder.
+    pub path: PathBuf,
+    /// `durability`
+    pub durability: Durability,
+}
+
+/// `durability`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The 200 to a REGISTER follows the disk.
+    Commit,
+    /// A crash loses at most the last second.
+    Behind,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// `socket`: the path, relative to the configuration's folder.
+    pub socket: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `format`
+    pub format: LogFormat,
+    /// `filter`
+    pub filter: String,
+}
+
+/// `format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One object a line.
+    Json,
+}
+
+/// `[auth]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// `nonce_lifetime`
+    pub nonce_lifetime: Duration,
+    /// `nonce_table`: nonces in use that are remembered.
+    pub nonce_table: usize,
+    /// `failures` of a source and account in `failure_window` that go unpunished.
+    pub failures: u32,
+    /// `failure_window`
+    pub failure_window: Duration,
+}

@@ -162,7 +162,7 @@ fn module_path(messages: &str, crate_dir: &Path) -> Option<PathBuf> {
                     name.ends_with(".wasm").then(|| PathBuf::from(name))
                 })
         })
-        .last()
+        .next_back()
 }
 
 /// The sources that cargo lists for a finished module: of the guest and of every path dependency,

@@ -1,6 +1,8 @@
 //! The builder against a real guest, with each toolchain that this machine has. A toolchain that is
 //! missing is a failure: the machine that runs the tests has been set up by `cargo xtask test`.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // A test file throughout.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

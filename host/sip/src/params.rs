@@ -23,7 +23,9 @@ impl<'a> Params<'a> {
     /// white space around them aside.
     #[must_use]
     pub fn new(raw: &'a [u8]) -> Self {
-        Self { raw: lex::trim(raw) }
+        Self {
+            raw: lex::trim(raw),
+        }
     }
 
     /// The bytes, from the first semicolon on.

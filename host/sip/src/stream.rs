@@ -112,7 +112,8 @@ impl Framer {
     /// Whether a message has begun and not ended: the time for it runs.
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
-        !self.buffer.is_empty() && !self.failed
+        // Line ends alone are keep-alives, whole or not.
+        !self.failed && self.buffer.iter().any(|b| !matches!(b, b'\r' | b'\n'))
     }
 
     /// Number of bytes that wait for the rest of their message.

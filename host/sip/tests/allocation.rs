@@ -1,6 +1,14 @@
 //! The per-message path allocates nothing once its buffers have grown. The
 //! counter is the allocator of this test binary.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
 use std::net::SocketAddr;
 
 use sipbox_sip::stream::{Frame, FrameLimits, Framer};

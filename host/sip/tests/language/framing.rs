@@ -53,6 +53,9 @@ fn a_message_that_has_begun_is_waited_for() {
     framer.buffer_mut().extend_from_slice(&bytes[10..]);
     assert!(matches!(framer.next(), Ok(Some(Frame::Message(_)))));
     assert!(!framer.is_mid_message());
+    framer.feed(b"\r\n");
+    assert_eq!(framer.next(), Ok(None));
+    assert!(!framer.is_mid_message(), "a keep-alive is no message");
 }
 
 #[test]

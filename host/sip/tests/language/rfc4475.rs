@@ -44,9 +44,8 @@ fn bytes(row: &Row) -> Vec<u8> {
 
 fn judge(bytes: &[u8]) -> Outcome {
     let mut index = Index::new();
-    let message = match Message::parse(bytes, &mut index) {
-        Ok(message) => message,
-        Err(_) => return Outcome::Word("drop".into()),
+    let Ok(message) = Message::parse(bytes, &mut index) else {
+        return Outcome::Word("drop".into());
     };
     match check(message, &Limits::default()) {
         Ok(()) => Outcome::Word("forward".into()),

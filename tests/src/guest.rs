@@ -6,13 +6,22 @@ use sipbox_policy_build::{BuildRequest, build};
 
 use crate::program::workspace;
 
-/// Builds a guest of `tests/guests` or a policy of `policies`, and gives the component's path. Cargo
-/// decides whether there is anything to do.
+/// The component of a guest in `tests/guests` or a policy in `policies`: as `cargo xtask test` built
+/// it (`SIPBOX_POLICIES`), or built now. Cargo decides whether there is anything to do.
 ///
 /// # Panics
 /// When it does not compile, or there is no compiler for WebAssembly.
 #[must_use]
 pub fn component(folder: &str, package: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("SIPBOX_POLICIES") {
+        let path = PathBuf::from(folder).join(format!("{package}.wasm"));
+        assert!(
+            path.is_file(),
+            "{} is missing: cargo xtask policies",
+            path.display()
+        );
+        return path;
+    }
     let executable = std::env::current_exe().unwrap();
     // target/PROFILE/deps/NAME: the builder's folder is target/guests for everyone.
     let target = executable.ancestors().nth(3).unwrap();
@@ -31,6 +40,12 @@ pub fn hostile() -> PathBuf {
 #[must_use]
 pub fn routes() -> PathBuf {
     component("tests/guests/routes", "guest-routes")
+}
+
+/// `policies/examples/route-to`: one next hop for everything, in twenty lines.
+#[must_use]
+pub fn route_to() -> PathBuf {
+    component("policies/examples/route-to", "policy-route-to")
 }
 
 /// `policies/residential`, as a file.

@@ -19,11 +19,12 @@ use crate::program;
 pub const DOMAIN: &str = "lab.test";
 
 /// What the program is started with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     address: SocketAddr,
     tenants: String,
     extra: String,
+    default_tenant: Option<String>,
     users: Vec<(String, String)>,
 }
 
@@ -35,6 +36,7 @@ impl Setup {
             address: net.sip(),
             tenants: String::new(),
             extra: String::new(),
+            default_tenant: None,
             users: Vec::new(),
         }
     }
@@ -44,7 +46,9 @@ impl Setup {
     /// `auth` nobody is asked for credentials.
     #[must_use]
     pub fn residential(net: &Loopback, settings: &str) -> Self {
-        Self::new(net).tenant("home", DOMAIN, settings)
+        Self::new(net)
+            .tenant("home", DOMAIN, settings)
+            .default_tenant("home")
     }
 
     /// Adds a tenant with one domain and the residential policy.
@@ -64,6 +68,11 @@ impl Setup {
     pub fn tenants(mut self, toml: &str) -> Self {
         self.tenants.push_str(toml);
         self
+    }
+
+    /// Replaces all tenants by others, as TOML.
+    pub fn replace_tenants(&mut self, toml: &str) {
+        toml.clone_into(&mut self.tenants);
     }
 
     /// Adds other tables as TOML.
@@ -86,29 +95,40 @@ impl Setup {
         self.address
     }
 
-    fn toml(&self) -> String {
+    /// Makes a tenant serve what no tenant's domain claims.
+    #[must_use]
+    pub fn default_tenant(mut self, name: &str) -> Self {
+        self.default_tenant = Some(name.to_owned());
+        self
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn toml(&self) -> String {
         let mut text = String::new();
         for transport in ["udp", "tcp"] {
+            let address = self.address;
             let _ = write!(
                 text,
-                "[[listener]]\nname = \"{transport}\"\ntransport = \"{transport}\"\naddress = \"{}\"\n",
-                self.address
+                "[[listener]]\nname = \"{transport}\"\ntransport = \"{transport}\"\n\
+                 address = \"{address}\"\n"
             );
+            if let Some(tenant) = &self.default_tenant {
+                let _ = writeln!(text, "tenant = \"{tenant}\"");
+            }
         }
-        let log = if self.extra.contains("[log]") {
-            ""
-        } else {
-            "[log]\nlevel = \"info\"\n"
-        };
-        let store = if self.extra.contains("[store]") {
-            ""
-        } else {
-            "[store]\nurl = \"sqlite:sipbox.db\"\n"
-        };
-        format!(
-            "{text}{}{store}[control]\nsocket = \"control.sock\"\n{log}{}",
-            self.tenants, self.extra
-        )
+        text.push_str(&self.tenants);
+        let defaults = [
+            ("[store]", "path = \"sipbox.sqlite\""),
+            ("[control]", "socket = \"sipbox.sock\""),
+            ("[log]", "filter = \"info\""),
+        ];
+        for (table, line) in defaults {
+            if !self.extra.contains(table) {
+                let _ = writeln!(text, "{table}\n{line}");
+            }
+        }
+        text + &self.extra
     }
 
     /// Writes the configuration, adds the accounts, and starts the program.
@@ -116,7 +136,7 @@ impl Setup {
     /// # Panics
     /// When an account cannot be added, or the program is not ready in time.
     #[must_use]
-    pub fn start(self) -> Sipbox {
+    pub fn start(&self) -> Sipbox {
         let folder = crate::process::folder();
         std::fs::write(folder.path().join("sipbox.toml"), self.toml()).unwrap();
         for (account, password) in &self.users {
@@ -241,6 +261,14 @@ impl Sipbox {
         self.folder.path().join(name)
     }
 
+    /// Puts another configuration in the file's place.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn configure(&self, setup: &Setup) {
+        std::fs::write(self.file("sipbox.toml"), setup.toml()).unwrap();
+    }
+
     /// All that it logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -253,8 +281,16 @@ impl Sipbox {
     /// When it is refused.
     #[must_use]
     pub fn rpc(&self, method: &str, params: &Value) -> Value {
-        control::call(&self.file("control.sock"), method, params)
+        self.try_rpc(method, params)
             .unwrap_or_else(|error| panic!("{method} {params}: {error}"))
+    }
+
+    /// Calls a management command.
+    ///
+    /// # Errors
+    /// The error object, when it is refused.
+    pub fn try_rpc(&self, method: &str, params: &Value) -> Result<Value, Value> {
+        control::call(&self.file("sipbox.sock"), method, params)
     }
 
     /// All statistics of a group, such as `tm`, by `group:name`.

@@ -110,7 +110,9 @@ fn a_call_is_recorded_and_its_requests_follow_the_route_set() {
 #[test]
 fn responses_go_to_the_source_port_that_rport_asks_for() {
     let Call {
-        sipbox, mut alice, ..
+        sipbox,
+        mut alice,
+        bob: _bob,
     } = two_users("");
     let local = alice.link.local();
     let mut request = alice.request("OPTIONS", &format!("sip:{}", sipbox.address));
@@ -126,7 +128,9 @@ fn responses_go_to_the_source_port_that_rport_asks_for() {
 #[test]
 fn a_retransmission_is_absorbed() {
     let Call {
-        mut alice, mut bob, ..
+        mut alice,
+        mut bob,
+        sipbox: _sipbox,
     } = two_users("");
     let invite = alice.request("INVITE", "sip:bob@lab.test");
     for _ in 0..3 {
@@ -148,7 +152,9 @@ fn a_retransmission_is_absorbed() {
 #[test]
 fn requests_that_cannot_go_on_are_refused() {
     let Call {
-        mut alice, mut bob, ..
+        mut alice,
+        mut bob,
+        sipbox: _sipbox,
     } = two_users("");
     let base = alice.request("OPTIONS", "sip:bob@lab.test");
     let mut hops = alice.again(&base);
@@ -243,7 +249,11 @@ fn a_route_to_us_is_consumed_and_one_to_others_refused() {
 
 #[test]
 fn a_stranger_may_call_us_but_not_through_us() {
-    let Call { sipbox, bob, .. } = two_users("");
+    let Call {
+        sipbox,
+        bob,
+        alice: _alice,
+    } = two_users("");
     let net = Loopback::new();
     let mut stranger = Agent::udp("eve", "elsewhere.test", net.sip(), sipbox.address);
     let request = stranger.request("OPTIONS", &format!("sip:victim@{}", bob.link.local()));
@@ -279,7 +289,11 @@ fn stray_messages_are_met_with_silence() {
 /// RFC 3261 section 9.2: a CANCEL that matches nothing.
 #[test]
 fn a_cancel_of_nothing_is_told_so() {
-    let Call { mut alice, .. } = two_users("");
+    let Call {
+        sipbox: _sipbox,
+        mut alice,
+        bob: _bob,
+    } = two_users("");
     let invite = alice.request("INVITE", "sip:bob@lab.test");
     let cancel = alice.cancel(&invite);
     alice.send(&cancel);
@@ -290,7 +304,9 @@ fn a_cancel_of_nothing_is_told_so() {
 #[test]
 fn bodies_are_held_against_their_length() {
     let Call {
-        mut alice, mut bob, ..
+        mut alice,
+        mut bob,
+        sipbox: _sipbox,
     } = two_users("");
     let mut long = alice
         .request("MESSAGE", "sip:bob@lab.test")

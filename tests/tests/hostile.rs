@@ -1,0 +1,121 @@
+//! Every way to misbehave, against the whole program: it is contained, the
+//! declared fallback is answered, and the next call of the policy works.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::path::Path;
+
+use sipbox_tests::{Agent, Loopback, Setup, guest};
+
+fn tenant(component: &Path, settings: &str) -> String {
+    format!(
+        "[[tenant]]\nname = \"bad\"\ndomains = [\"bad.test\"]\n\
+         [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {settings}\n",
+        component.display()
+    )
+}
+
+#[test]
+fn each_behaviour_is_contained_and_the_next_call_works() {
+    let component = guest::hostile();
+    let behaviours = [
+        "endless-loop",
+        "host-call-loop",
+        "allocation-bomb",
+        "deep-recursion",
+        "panic",
+        "giant-string",
+        "giant-verdict",
+        "many-targets",
+        "log-flood",
+        "edit-flood",
+        "variable-flood",
+        "ill-formed-verdict",
+        "unknown-option",
+    ];
+    for behaviour in behaviours {
+        let net = Loopback::new();
+        let settings = format!("{{ behaviour = \"{behaviour}\", when_user = \"evil\" }}");
+        let sipbox = Setup::new(&net)
+            .tenants(&tenant(&component, &settings))
+            .start();
+        let mut agent = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+        for _ in 0..2 {
+            let request = agent.request("OPTIONS", "sip:evil@bad.test");
+            agent.send(&request);
+            let response = agent.answer_to(&request, false);
+            println!("{behaviour}: {}", response.start);
+            assert_eq!(response.status(), Some(503), "{behaviour}:\n{response}");
+            let request = agent.request("OPTIONS", "sip:good@bad.test");
+            agent.send(&request);
+            agent.expect(&request, 200);
+        }
+        // The operator learns why, by name.
+        let failures = sipbox.statistics("policy");
+        let failed: u64 = failures
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| name.contains("/failed/"))
+            .filter_map(|(_, count)| count.as_u64())
+            .sum();
+        assert_eq!(failed, 2, "{behaviour}: {failures}");
+        assert!(
+            sipbox.log().contains("policy"),
+            "{behaviour}: nothing in the log"
+        );
+    }
+}
+
+/// Refused edits are errors that the guest sees; nothing of them leaves.
+#[test]
+fn ill_formed_edits_are_refused_one_by_one() {
+    let net = Loopback::new();
+    let settings = "{ behaviour = \"ill-formed-edits\" }";
+    let sipbox = Setup::new(&net)
+        .tenants(&tenant(&guest::hostile(), settings))
+        .start();
+    let mut agent = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+    let request = agent.request("OPTIONS", "sip:any@bad.test");
+    agent.send(&request);
+    let response = agent.expect(&request, 200);
+    for (name, outcome) in [
+        ("X-crlf", "malformed"),
+        ("X-lf", "malformed"),
+        ("X-nul", "malformed"),
+        ("X-name", "malformed"),
+        ("X-empty-name", "malformed"),
+        ("X-via", "protected"),
+        ("X-length", "protected"),
+        ("X-uri", "malformed"),
+        ("X-empty-uri", "malformed"),
+        ("X-param", "malformed"),
+    ] {
+        assert_eq!(response.get(name), outcome, "{name}:\n{response}");
+    }
+}
+
+/// Components that cannot be loaded refuse the configuration, with a reason.
+#[test]
+fn components_that_cannot_be_trusted_are_refused_at_load() {
+    let net = Loopback::new();
+    let setup = Setup::residential(&net, "");
+    let sipbox = setup.start();
+    for behaviour in ["loop-in-configure", "panic-in-configure"] {
+        let mut changed = setup.clone();
+        let settings = format!("{{ behaviour = \"{behaviour}\" }}");
+        changed.replace_tenants(&tenant(&guest::hostile(), &settings));
+        sipbox.configure(&changed);
+        let refused = sipbox.try_rpc("reload", &serde_json::json!({}));
+        assert!(refused.is_err(), "{behaviour}: {refused:?}");
+        println!("{behaviour}: {}", refused.unwrap_err());
+    }
+    let mut agent = Agent::udp("alice", "lab.test", net.sip(), sipbox.address);
+    let request = agent.request("OPTIONS", &format!("sip:{}", sipbox.address));
+    agent.send(&request);
+    agent.expect(&request, 200);
+}

@@ -19,7 +19,11 @@ pub(crate) struct LocalAgent {
 
 impl LocalAgent {
     pub(crate) fn new(request: OwnedMessage) -> Self {
-        Self { request, timer: None, answered: false }
+        Self {
+            request,
+            timer: None,
+            answered: false,
+        }
     }
 
     /// Sends the reply (8.2.6).
@@ -38,7 +42,13 @@ impl LocalAgent {
 impl TransactionUser for LocalAgent {
     fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>) {
         if !self.answered {
-            self.answer(&Reply { status: why.status(), ..Reply::default() }, io);
+            self.answer(
+                &Reply {
+                    status: why.status(),
+                    ..Reply::default()
+                },
+                io,
+            );
         }
     }
 
@@ -50,7 +60,13 @@ impl TransactionUser for LocalAgent {
         if timer == UserTimer::Decide && !self.answered {
             self.timer = None;
             let status = crate::error::Internal::Undecided.status();
-            self.answer(&Reply { status, ..Reply::default() }, io);
+            self.answer(
+                &Reply {
+                    status,
+                    ..Reply::default()
+                },
+                io,
+            );
         }
     }
 
@@ -79,7 +95,14 @@ pub(crate) fn redirect(targets: &[ResolvedTarget]) -> Reply {
     };
     if order.is_empty() {
         let status = crate::error::Internal::NoTarget.status();
-        return Reply { status, ..Reply::default() };
+        return Reply {
+            status,
+            ..Reply::default()
+        };
     }
-    Reply { status: 302, headers: order.iter().map(contact).collect(), ..Reply::default() }
+    Reply {
+        status: 302,
+        headers: order.iter().map(contact).collect(),
+        ..Reply::default()
+    }
 }

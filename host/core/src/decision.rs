@@ -38,7 +38,11 @@ impl ResolvedTarget {
     /// A target that is a URI and nothing else.
     #[must_use]
     pub fn uri(uri: impl Into<Bytes>) -> Self {
-        Self { uri: uri.into(), q: 1000, ..Self::default() }
+        Self {
+            uri: uri.into(),
+            q: 1000,
+            ..Self::default()
+        }
     }
 
     /// The target as a policy words it, for `on-branch`.
@@ -96,7 +100,10 @@ impl Ruling {
     /// A plain reply.
     #[must_use]
     pub fn reply(status: u16) -> Self {
-        Self::Reply(Reply { status, ..Reply::default() })
+        Self::Reply(Reply {
+            status,
+            ..Reply::default()
+        })
     }
 }
 

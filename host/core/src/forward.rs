@@ -48,9 +48,15 @@ pub(crate) fn write(
     ids: &Ids,
     scratch: &mut Scratch,
 ) -> Result<(), EditError> {
-    let Scratch { edits, text, message: out } = scratch;
+    let Scratch {
+        edits,
+        text,
+        message: out,
+    } = scratch;
     let request = outgoing.request;
-    let leaves = settings.listener(outgoing.leaves).ok_or(EditError::OutOfBounds)?;
+    let leaves = settings
+        .listener(outgoing.leaves)
+        .ok_or(EditError::OutOfBounds)?;
     edits.clear();
     routes(outgoing, edits)?;
     max_forwards(request, edits)?;
@@ -86,7 +92,11 @@ pub(crate) fn write(
 /// router.
 fn routes(outgoing: &Outgoing<'_>, edits: &mut EditList) -> Result<(), EditError> {
     let request = outgoing.request;
-    let uri = if outgoing.uri.is_empty() { request.request_uri() } else { outgoing.uri };
+    let uri = if outgoing.uri.is_empty() {
+        request.request_uri()
+    } else {
+        outgoing.uri
+    };
     let first_path = outgoing.path.first().map(Bytes::as_ref);
     let first_own = request.values(HeaderId::Route).next();
     let first = first_path.or(first_own.map(|value| value.as_bytes()));
@@ -126,7 +136,10 @@ fn set_uri(request: Message<'_>, uri: &[u8], edits: &mut EditList) -> Result<(),
     }
     let tail = parsed.params.raw().len() + parsed.headers.len();
     let tail = tail + usize::from(!parsed.headers.is_empty());
-    let mut text = uri.get(..uri.len().saturating_sub(tail)).unwrap_or(uri).to_vec();
+    let mut text = uri
+        .get(..uri.len().saturating_sub(tail))
+        .unwrap_or(uri)
+        .to_vec();
     for param in parsed.params {
         if !param.name.eq_ignore_ascii_case(b"method") {
             text.push(b';');
@@ -170,7 +183,11 @@ fn record(
     }
     if record_route.begins {
         let mark = routing::from_mark(request, ids);
-        let _ = write!(params, ";{FROM_PARAM}={}", mark.as_str().get(..MARK_LEN).unwrap_or(""));
+        let _ = write!(
+            params,
+            ";{FROM_PARAM}={}",
+            mark.as_str().get(..MARK_LEN).unwrap_or("")
+        );
     }
     for (name, value) in record_route.params.iter().chain(record_route.more) {
         let _ = write!(params, ";{}", param_value(name));
@@ -179,7 +196,11 @@ fn record(
         }
     }
     let arrived = settings.listener(outgoing.arrived.listener);
-    for listener in arrived.filter(|l| l.sent_by != leaves.sent_by || l.transport != leaves.transport).into_iter().chain([leaves]) {
+    for listener in arrived
+        .filter(|l| l.sent_by != leaves.sent_by || l.transport != leaves.transport)
+        .into_iter()
+        .chain([leaves])
+    {
         let value = format!("{}{params}>", listener.record_route);
         edits.prepend_header(request, HeaderId::RecordRoute, value.as_bytes())?;
     }

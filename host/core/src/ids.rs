@@ -63,8 +63,15 @@ impl SendToken {
         // Each part is cut to the width that it was written with.
         let part = |shift: u32| u32::try_from(bits >> shift & 0xffff_ffff).unwrap_or_default();
         let byte = |shift: u32| u8::try_from(bits >> shift & 0xff).unwrap_or_default();
-        let place = Place { shard: byte(0), slot: part(8), generation: part(40) };
-        Self { place, attempt: byte(72) }
+        let place = Place {
+            shard: byte(0),
+            slot: part(8),
+            generation: part(40),
+        };
+        Self {
+            place,
+            attempt: byte(72),
+        }
     }
 }
 
@@ -111,7 +118,11 @@ impl Ids {
     /// `boot` should differ each time the node starts; 24 bits of it are used.
     #[must_use]
     pub const fn new(key: [u8; 16], node: u16, boot: u32) -> Self {
-        Self { key, node, boot: boot & GENERATION_MASK }
+        Self {
+            key,
+            node,
+            boot: boot & GENERATION_MASK,
+        }
     }
 
     pub(crate) const fn key(&self) -> &[u8; 16] {
@@ -145,7 +156,8 @@ impl Ids {
     #[must_use]
     pub fn read_branch(&self, branch: &[u8]) -> Option<OwnBranch> {
         let (cookie, text) = branch.split_at_checked(COOKIE.len())?;
-        if text.len() != BRANCH_LEN - COOKIE.len() || !cookie.eq_ignore_ascii_case(COOKIE.as_bytes())
+        if text.len() != BRANCH_LEN - COOKIE.len()
+            || !cookie.eq_ignore_ascii_case(COOKIE.as_bytes())
         {
             return None;
         }
@@ -154,7 +166,21 @@ impl Ids {
         if self.tag(body).to_be_bytes() != tag {
             return None;
         }
-        let [n0, n1, b0, b1, b2, shard, s0, s1, s2, g0, g1, g2, loop_hash @ ..] = *body;
+        let [
+            n0,
+            n1,
+            b0,
+            b1,
+            b2,
+            shard,
+            s0,
+            s1,
+            s2,
+            g0,
+            g1,
+            g2,
+            loop_hash @ ..,
+        ] = *body;
         let current = u16::from_be_bytes([n0, n1]) == self.node
             && u32::from_be_bytes([0, b0, b1, b2]) == self.boot;
         let place = (shard != STATELESS).then_some(Place {
@@ -162,7 +188,11 @@ impl Ids {
             slot: u32::from_be_bytes([0, s0, s1, s2]),
             generation: u32::from_be_bytes([0, g0, g1, g2]),
         });
-        Some(OwnBranch { place, loop_hash: u32::from_be_bytes(loop_hash), current })
+        Some(OwnBranch {
+            place,
+            loop_hash: u32::from_be_bytes(loop_hash),
+            current,
+        })
     }
 
     /// The tag of our To: the same for each response to one request, also for
@@ -182,9 +212,13 @@ impl Ids {
         let [_, s0, s1, s2] = slot.to_be_bytes();
         let [_, g0, g1, g2] = generation.to_be_bytes();
         let [l0, l1, l2, l3] = loop_hash.to_be_bytes();
-        let body = [n0, n1, b0, b1, b2, shard, s0, s1, s2, g0, g1, g2, l0, l1, l2, l3];
+        let body = [
+            n0, n1, b0, b1, b2, shard, s0, s1, s2, g0, g1, g2, l0, l1, l2, l3,
+        ];
         let mut payload = [0; PAYLOAD];
-        for (to, from) in payload.iter_mut().zip(body.iter().chain(&self.tag(&body).to_be_bytes()))
+        for (to, from) in payload
+            .iter_mut()
+            .zip(body.iter().chain(&self.tag(&body).to_be_bytes()))
         {
             *to = *from;
         }
@@ -192,7 +226,9 @@ impl Ids {
         let (cookie, rest) = text.split_at_mut(COOKIE.len());
         cookie.copy_from_slice(COOKIE.as_bytes());
         for (chunk, out) in payload.chunks(5).zip(rest.chunks_mut(8)) {
-            let bits = chunk.iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+            let bits = chunk
+                .iter()
+                .fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
             for (at, out) in out.iter_mut().enumerate() {
                 *out = letter(bits >> (35 - 5 * at));
             }
@@ -257,24 +293,38 @@ mod tests {
 
     #[test]
     fn a_send_token_survives_being_a_number() {
-        let place = Place { shard: 254, slot: 0x00ff_ffff, generation: 0x00ab_cdef };
-        let token = SendToken { place, attempt: 255 };
+        let place = Place {
+            shard: 254,
+            slot: 0x00ff_ffff,
+            generation: 0x00ab_cdef,
+        };
+        let token = SendToken {
+            place,
+            attempt: 255,
+        };
         assert_eq!(SendToken::from_bits(token.to_bits()), token);
     }
-
 
     fn ids() -> Ids {
         Ids::new([7; 16], 3, 0x0012_3456)
     }
 
-    const PLACE: Place = Place { shard: 5, slot: 0x00ab_cdef, generation: 0x0000_0102 };
+    const PLACE: Place = Place {
+        shard: 5,
+        slot: 0x00ab_cdef,
+        generation: 0x0000_0102,
+    };
 
     #[test]
     fn a_branch_comes_back_as_it_was_made() {
         let text = ids().branch(PLACE, 0xdead_beef);
         assert!(text.as_str().starts_with(COOKIE));
         assert_eq!(text.as_str().len(), 39);
-        let expected = OwnBranch { place: Some(PLACE), loop_hash: 0xdead_beef, current: true };
+        let expected = OwnBranch {
+            place: Some(PLACE),
+            loop_hash: 0xdead_beef,
+            current: true,
+        };
         assert_eq!(ids().read_branch(text.as_str().as_bytes()), Some(expected));
         // Tokens are compared without regard to case (RFC 3261 7.3.1).
         let shouted = text.as_str().to_ascii_uppercase();
@@ -310,7 +360,14 @@ mod tests {
         assert_eq!(one, ids().stateless_branch(0x1122_3344_5566_7788, 9));
         assert_ne!(one, ids().stateless_branch(0x1122_3344_5566_7789, 9));
         let read = ids().read_branch(one.as_str().as_bytes());
-        assert_eq!(read, Some(OwnBranch { place: None, loop_hash: 9, current: true }));
+        assert_eq!(
+            read,
+            Some(OwnBranch {
+                place: None,
+                loop_hash: 9,
+                current: true
+            })
+        );
     }
 
     #[test]

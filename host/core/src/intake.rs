@@ -60,7 +60,9 @@ pub(crate) fn judge(
     let listener = settings.listener(flow.listener);
     let facts = Arc::new(Facts {
         tenant,
-        tenant_name: settings.tenant(tenant).map_or_else(|| "".into(), |t| Arc::clone(&t.name)),
+        tenant_name: settings
+            .tenant(tenant)
+            .map_or_else(|| "".into(), |t| Arc::clone(&t.name)),
         listener_name: listener.map_or_else(|| "".into(), |l| Arc::clone(&l.name)),
         flow,
         now: env.wall,
@@ -73,11 +75,20 @@ pub(crate) fn judge(
         Ok(Some(breadth)) => breadth,
         _ => settings.max_breadth,
     };
-    Ok(Intake { tenant, request: routed.request, facts, breadth, loop_hash })
+    Ok(Intake {
+        tenant,
+        request: routed.request,
+        facts,
+        breadth,
+        loop_hash,
+    })
 }
 
 fn refusal(status: u16) -> Box<Reply> {
-    Box::new(Reply { status, ..Reply::default() })
+    Box::new(Reply {
+        status,
+        ..Reply::default()
+    })
 }
 
 /// 16.3 step 5: extensions that we are required to know (20.29).
@@ -85,8 +96,10 @@ fn proxy_require(message: Message<'_>, settings: &Settings) -> Result<(), Box<Re
     let mut unknown = String::new();
     for tag in message.values(HeaderId::ProxyRequire) {
         let tag = tag.as_bytes();
-        let known =
-            settings.supported.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(tag));
+        let known = settings
+            .supported
+            .iter()
+            .any(|own| own.as_bytes().eq_ignore_ascii_case(tag));
         if !known && sipbox_sip::lex::is_token(tag) {
             if !unknown.is_empty() {
                 unknown.push_str(", ");
@@ -98,7 +111,9 @@ fn proxy_require(message: Message<'_>, settings: &Settings) -> Result<(), Box<Re
         return Ok(());
     }
     let mut reply = refusal(420);
-    reply.headers.push((HeaderId::Unsupported.name().to_owned(), unknown));
+    reply
+        .headers
+        .push((HeaderId::Unsupported.name().to_owned(), unknown));
     Err(reply)
 }
 
@@ -112,11 +127,26 @@ pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> u32 {
     };
     part(message.request_uri());
     for address in [message.from(), message.to()] {
-        part(address.ok().and_then(|address| address.tag()).unwrap_or_default());
+        part(
+            address
+                .ok()
+                .and_then(|address| address.tag())
+                .unwrap_or_default(),
+        );
     }
     part(message.call_id().unwrap_or_default());
-    part(&message.cseq().map(|cseq| cseq.number).unwrap_or_default().to_be_bytes());
-    for id in [HeaderId::Route, HeaderId::ProxyRequire, HeaderId::ProxyAuthorization] {
+    part(
+        &message
+            .cseq()
+            .map(|cseq| cseq.number)
+            .unwrap_or_default()
+            .to_be_bytes(),
+    );
+    for id in [
+        HeaderId::Route,
+        HeaderId::ProxyRequire,
+        HeaderId::ProxyAuthorization,
+    ] {
         for value in message.values(id) {
             part(value.as_bytes());
         }

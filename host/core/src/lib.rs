@@ -23,6 +23,8 @@ mod reply;
 mod routing;
 pub mod settings;
 mod shard;
+#[cfg(test)]
+mod sim;
 pub mod stack;
 mod stateless;
 mod table;

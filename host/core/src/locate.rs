@@ -21,7 +21,12 @@ pub(crate) enum Located {
         implicit: bool,
     },
     /// A name to be resolved (RFC 3263).
-    Name { host: Bytes, port: Option<u16>, transport: Option<Transport>, secure: bool },
+    Name {
+        host: Bytes,
+        port: Option<u16>,
+        transport: Option<Transport>,
+        secure: bool,
+    },
     /// Nothing that a request could be sent to.
     Nowhere,
 }
@@ -33,7 +38,10 @@ pub(crate) fn locate(
     target: &ResolvedTarget,
     settings: &Settings,
 ) -> Located {
-    let route = request.values(HeaderId::Route).next().map(|value| value.as_bytes());
+    let route = request
+        .values(HeaderId::Route)
+        .next()
+        .map(|value| value.as_bytes());
     let route = target.path.first().map(Bytes::as_ref).or(route);
     let uri: &[u8] = if !target.next_hop.is_empty() {
         &target.next_hop
@@ -75,7 +83,12 @@ fn by_uri(uri: &Uri<'_>, settings: &Settings) -> Located {
             if name.is_empty() {
                 return Located::Nowhere;
             }
-            Located::Name { host: Bytes::copy_from_slice(name), port: uri.port, transport, secure }
+            Located::Name {
+                host: Bytes::copy_from_slice(name),
+                port: uri.port,
+                transport,
+                secure,
+            }
         }
         Host::V4(ip) => at(ip.into(), uri.port, transport, secure),
         Host::V6(ip) => at(ip.into(), uri.port, transport, secure),
@@ -105,7 +118,10 @@ fn at(ip: IpAddr, port: Option<u16>, transport: Option<Transport>, secure: bool)
     };
     let address = SocketAddr::new(ip, port.unwrap_or_else(|| chosen.default_port()));
     Located::At {
-        candidates: smallvec![NextHopCandidate { transport: chosen, address }],
+        candidates: smallvec![NextHopCandidate {
+            transport: chosen,
+            address
+        }],
         implicit: transport.is_none() && !secure,
     }
 }
@@ -116,7 +132,11 @@ mod tests {
     use crate::settings::{ListenerSpec, SettingsSpec, StaticRoute};
 
     fn settings(proxy: bool) -> Settings {
-        let hop = |host: &str, port| StaticHop { host: host.into(), port, transport: None };
+        let hop = |host: &str, port| StaticHop {
+            host: host.into(),
+            port,
+            transport: None,
+        };
         Settings::new(SettingsSpec {
             listeners: vec![ListenerSpec {
                 name: "udp".into(),
@@ -157,18 +177,39 @@ mod tests {
     #[test]
     fn literal_addresses_need_no_look_up() {
         use Transport::{Tcp, Tls, Udp};
-        assert_eq!(of("sip:a@192.0.2.3", false), hop(Udp, "192.0.2.3:5060", true));
-        assert_eq!(of("sip:a@192.0.2.3:99", false), hop(Udp, "192.0.2.3:99", true));
-        assert_eq!(of("sip:[::1];transport=TCP", false), hop(Tcp, "[::1]:5060", false));
-        assert_eq!(of("sips:192.0.2.3", false), hop(Tls, "192.0.2.3:5061", false));
-        assert_eq!(of("sip:a@x;maddr=192.0.2.4", false), hop(Udp, "192.0.2.4:5060", true));
+        assert_eq!(
+            of("sip:a@192.0.2.3", false),
+            hop(Udp, "192.0.2.3:5060", true)
+        );
+        assert_eq!(
+            of("sip:a@192.0.2.3:99", false),
+            hop(Udp, "192.0.2.3:99", true)
+        );
+        assert_eq!(
+            of("sip:[::1];transport=TCP", false),
+            hop(Tcp, "[::1]:5060", false)
+        );
+        assert_eq!(
+            of("sips:192.0.2.3", false),
+            hop(Tls, "192.0.2.3:5061", false)
+        );
+        assert_eq!(
+            of("sip:a@x;maddr=192.0.2.4", false),
+            hop(Udp, "192.0.2.4:5060", true)
+        );
     }
 
     #[test]
     fn static_routes_come_before_the_outbound_proxy_and_dns_last() {
         use Transport::{Tcp, Udp};
-        assert_eq!(of("sip:a@gw.example:1", true), hop(Tcp, "192.0.2.9:5080", false));
-        assert_eq!(of("sip:a@other.example", true), hop(Udp, "192.0.2.1:5060", true));
+        assert_eq!(
+            of("sip:a@gw.example:1", true),
+            hop(Tcp, "192.0.2.9:5080", false)
+        );
+        assert_eq!(
+            of("sip:a@other.example", true),
+            hop(Udp, "192.0.2.1:5060", true)
+        );
         assert_eq!(of("tel:+1", true), hop(Udp, "192.0.2.1:5060", true));
         assert_eq!(of("tel:+1", false), Located::Nowhere);
         let name = Located::Name {

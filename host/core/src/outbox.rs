@@ -281,18 +281,21 @@ impl Outbox {
         self.events.push(Event::Dropped(why));
     }
 
-    pub(crate) fn send_kept(
-        &mut self,
-        next_hop: NextHop,
-        bytes: Bytes,
-        token: Option<SendToken>,
-    ) {
-        self.transmits.push(Transmit { next_hop, payload: Payload::Retained(bytes), token });
+    pub(crate) fn send_kept(&mut self, next_hop: NextHop, bytes: Bytes, token: Option<SendToken>) {
+        self.transmits.push(Transmit {
+            next_hop,
+            payload: Payload::Retained(bytes),
+            token,
+        });
     }
 
     /// Sends what `start..` of the arena holds.
     pub(crate) fn send_from(&mut self, next_hop: NextHop, start: usize) {
         let payload = Payload::Arena(start..self.arena.len());
-        self.transmits.push(Transmit { next_hop, payload, token: None });
+        self.transmits.push(Transmit {
+            next_hop,
+            payload,
+            token: None,
+        });
     }
 }

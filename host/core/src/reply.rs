@@ -54,9 +54,10 @@ pub(crate) fn write(
 /// The top Via as this element received it (18.2.1, RFC 3581 4), into `out`.
 pub(crate) fn received_via(request: Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
     out.clear();
-    if let (Some(value), Ok(via)) =
-        (request.values(HeaderId::Via).next(), request.via_top_lenient())
-    {
+    if let (Some(value), Ok(via)) = (
+        request.values(HeaderId::Via).next(),
+        request.via_top_lenient(),
+    ) {
         sipbox_sip::via::write_received(value.as_bytes(), &via, source, out);
     }
 }
@@ -86,12 +87,20 @@ pub(crate) fn hop(via: &Via<'_>, flow: Flow) -> NextHop {
         (None, true) => flow.peer,
         (None, false) => SocketAddr::new(ip, port),
     };
-    NextHop::Address { listener: flow.listener, transport: flow.transport, address }
+    NextHop::Address {
+        listener: flow.listener,
+        transport: flow.transport,
+        address,
+    }
 }
 
 /// Where a response goes that no server transaction of ours waits for: along the Via
 /// below ours (16.11, 18.2.2).
-pub(crate) fn stateless_hop(via: &Via<'_>, arrived: Flow, outbound: Option<crate::flow::ListenerId>) -> Option<NextHop> {
+pub(crate) fn stateless_hop(
+    via: &Via<'_>,
+    arrived: Flow,
+    outbound: Option<crate::flow::ListenerId>,
+) -> Option<NextHop> {
     let transport = via.known_transport()?;
     let port = match via.rport() {
         Some(Some(port)) => port,
@@ -104,5 +113,9 @@ pub(crate) fn stateless_hop(via: &Via<'_>, arrived: Flow, outbound: Option<crate
         .and_then(|text| text.trim_matches(['[', ']']).parse().ok());
     let ip = maddr.or_else(|| via.received()).or_else(|| via.host.ip())?;
     let listener = outbound.unwrap_or(arrived.listener);
-    Some(NextHop::Address { listener, transport, address: SocketAddr::new(ip, port) })
+    Some(NextHop::Address {
+        listener,
+        transport,
+        address: SocketAddr::new(ip, port),
+    })
 }

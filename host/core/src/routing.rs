@@ -59,7 +59,9 @@ pub(crate) fn process(
 
     let left = total - usize::from(dropped_last);
     for value in message.values(HeaderId::Route).take(left) {
-        let Ok(route) = NameAddr::parse(value.as_bytes()) else { break };
+        let Ok(route) = NameAddr::parse(value.as_bytes()) else {
+            break;
+        };
         if !settings.is_us(&route.uri) {
             break;
         }
@@ -69,7 +71,11 @@ pub(crate) fn process(
     }
 
     let outcome = if !in_dialog {
-        if removed < left { RouteOutcome::Preloaded } else { RouteOutcome::None }
+        if removed < left {
+            RouteOutcome::Preloaded
+        } else {
+            RouteOutcome::None
+        }
     } else if strict {
         RouteOutcome::Strict
     } else if removed > 0 {
@@ -89,7 +95,12 @@ pub(crate) fn process(
         edits.write(message, &mut changed)?;
         OwnedMessage::parse(changed.into()).map_err(|_| EditError::OutOfBounds)?
     };
-    Ok(Routed { request, outcome, direction, params })
+    Ok(Routed {
+        request,
+        outcome,
+        direction,
+        params,
+    })
 }
 
 /// 16.4, third paragraph: a `maddr` that is ours has done its work.
@@ -99,7 +110,9 @@ fn strip_maddr(
     settings: &Settings,
     edits: &mut EditList,
 ) -> Result<(), EditError> {
-    let Some(maddr) = uri.maddr() else { return Ok(()) };
+    let Some(maddr) = uri.maddr() else {
+        return Ok(());
+    };
     if !uri.is_sip() || !settings.is_our_host(&maddr, uri.port_or_default()) {
         return Ok(());
     }
@@ -113,7 +126,10 @@ fn strip_maddr(
     }
     for param in uri.params {
         let gone = [&b"maddr"[..], b"transport"];
-        if gone.iter().any(|name| param.name.eq_ignore_ascii_case(name)) {
+        if gone
+            .iter()
+            .any(|name| param.name.eq_ignore_ascii_case(name))
+        {
             continue;
         }
         text.push(b';');
@@ -140,7 +156,10 @@ pub(crate) const MARK_LEN: usize = 6;
 fn direction(message: Message<'_>, params: &[u8], ids: &Ids) -> Direction {
     let params = sipbox_sip::Params::new(params);
     let mark = from_mark(message, ids);
-    match (params.get(FROM_PARAM.as_bytes()), mark.as_str().as_bytes().get(..MARK_LEN)) {
+    match (
+        params.get(FROM_PARAM.as_bytes()),
+        mark.as_str().as_bytes().get(..MARK_LEN),
+    ) {
         (Some(found), Some(own)) if found == own => Direction::Downstream,
         (Some(_), _) => Direction::Upstream,
         (None, _) => Direction::Unknown,

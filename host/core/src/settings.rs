@@ -273,8 +273,11 @@ impl Settings {
         if spec.listeners.is_empty() || spec.listeners.len() > usize::from(u16::MAX) {
             return Err(SettingsError::Listeners(spec.listeners.len()));
         }
-        let listeners =
-            spec.listeners.into_iter().map(Listener::new).collect::<Result<Vec<_>, _>>()?;
+        let listeners = spec
+            .listeners
+            .into_iter()
+            .map(Listener::new)
+            .collect::<Result<Vec<_>, _>>()?;
         // The keys are the operator's, so a fixed seed cannot be attacked.
         let mut domains = HashMap::with_hasher(FixedState::default());
         let mut tenants = Vec::with_capacity(spec.tenants.len());
@@ -298,7 +301,10 @@ impl Settings {
         for route in spec.routes {
             check_host(&route.domain)?;
             check_host(&route.next_hop.host)?;
-            routes.insert(route.domain.to_ascii_lowercase().into_bytes(), route.next_hop);
+            routes.insert(
+                route.domain.to_ascii_lowercase().into_bytes(),
+                route.next_hop,
+            );
         }
         for alias in &spec.aliases {
             check_host(&alias.host)?;
@@ -343,20 +349,28 @@ impl Settings {
     /// One tenant.
     #[must_use]
     pub fn tenant(&self, id: TenantId) -> Option<&Tenant> {
-        let at = self.tenants.binary_search_by_key(&id, |tenant| tenant.id).ok()?;
+        let at = self
+            .tenants
+            .binary_search_by_key(&id, |tenant| tenant.id)
+            .ok()?;
         self.tenants.get(at)
     }
 
     /// The tenant with this name.
     #[must_use]
     pub fn tenant_by_name(&self, name: &[u8]) -> Option<&Tenant> {
-        self.tenants.iter().find(|tenant| tenant.name.as_bytes() == name)
+        self.tenants
+            .iter()
+            .find(|tenant| tenant.name.as_bytes() == name)
     }
 
     /// The tenant that a parameter of our Record-Route names.
     #[must_use]
     pub fn tenant_by_param(&self, value: &[u8]) -> Option<TenantId> {
-        let tenant = self.tenants.iter().find(|tenant| tenant.param.as_bytes() == value)?;
+        let tenant = self
+            .tenants
+            .iter()
+            .find(|tenant| tenant.param.as_bytes() == value)?;
         Some(tenant.id)
     }
 
@@ -387,9 +401,10 @@ impl Settings {
         self.listeners.iter().any(|listener| {
             port == listener.port && same_host(&listener.host, host)
                 || port == listener.address.port() && ip == Some(listener.address.ip())
-        }) || self.aliases.iter().any(|alias| {
-            alias.port.is_none_or(|own| own == port) && same_host(&alias.host, host)
-        })
+        }) || self
+            .aliases
+            .iter()
+            .any(|alias| alias.port.is_none_or(|own| own == port) && same_host(&alias.host, host))
     }
 
     /// Whether the sent-by of a response's top Via is one that we write
@@ -423,8 +438,11 @@ impl Settings {
     /// Whether requests of this method are handled without a transaction.
     #[must_use]
     pub fn is_stateless(&self, listener: ListenerId, tenant: TenantId, method: Method) -> bool {
-        self.listener(listener).is_some_and(|listener| listener.stateless.contains(&method))
-            || self.tenant(tenant).is_some_and(|tenant| tenant.stateless.contains(&method))
+        self.listener(listener)
+            .is_some_and(|listener| listener.stateless.contains(&method))
+            || self
+                .tenant(tenant)
+                .is_some_and(|tenant| tenant.stateless.contains(&method))
     }
 }
 
@@ -499,7 +517,9 @@ fn check_host(host: &str) -> Result<(), SettingsError> {
     };
     let uri = format!("sip:{bracketed}");
     match Uri::parse(uri.as_bytes()) {
-        Ok(parsed) if parsed.port.is_none() && parsed.user.is_none() && parsed.params.is_empty() => {
+        Ok(parsed)
+            if parsed.port.is_none() && parsed.user.is_none() && parsed.params.is_empty() =>
+        {
             Ok(())
         }
         _ => Err(SettingsError::Host(host.to_owned())),

@@ -43,12 +43,17 @@ pub(crate) enum Matched {
 
 impl Shard {
     pub(crate) fn new(shard: u8) -> Self {
-        Self { tx: Transactions::new(shard), in_step: None }
+        Self {
+            tx: Transactions::new(shard),
+            in_step: None,
+        }
     }
 
     /// Ends what a step was working on when it panicked.
     pub(crate) fn recover(&mut self, out: &mut outbox::Outbox) {
-        let Some(key) = self.in_step.take() else { return };
+        let Some(key) = self.in_step.take() else {
+            return;
+        };
         let clients: Vec<Key> = self
             .tx
             .clients
@@ -65,13 +70,17 @@ impl Shard {
 
     /// A request that may be a retransmission.
     pub(crate) fn retransmission(&mut self, key: &TransactionKey, cx: &mut Cx<'_, '_>) -> Matched {
-        let Some(server) = self.tx.find(key) else { return Matched::No };
+        let Some(server) = self.tx.find(key) else {
+            return Matched::No;
+        };
         self.in_step = Some(server);
         self.tx.server_event(server, Event::Request, cx);
         // An INVITE that comes again while its policies think hears a 100.
         self.trying(server, cx);
         if let Some(server) = self.tx.servers.get(server) {
-            cx.out.event(outbox::Event::Absorbed { method: server.method });
+            cx.out.event(outbox::Event::Absorbed {
+                method: server.method,
+            });
         }
         self.in_step = None;
         Matched::Absorbed
@@ -87,7 +96,13 @@ impl Shard {
         flow: Flow,
         cx: &mut Cx<'_, '_>,
     ) -> Result<(), Internal> {
-        let Intake { tenant, request, facts, breadth, loop_hash } = intake;
+        let Intake {
+            tenant,
+            request,
+            facts,
+            breadth,
+            loop_hash,
+        } = intake;
         let deciding = Deciding {
             request: request.clone(),
             facts: Arc::clone(&facts),
@@ -108,7 +123,10 @@ impl Shard {
         };
         let server = self.tx.new_server(new, cx).ok_or(Internal::Full)?;
         self.in_step = Some(server);
-        let timer = Timer { key: server, due: Due::User(UserTimer::Decide) };
+        let timer = Timer {
+            key: server,
+            due: Due::User(UserTimer::Decide),
+        };
         let at = cx.now() + cx.env.settings.timers.decide;
         let timer = Some(self.tx.wheel.arm(at, timer));
         if let Some(server) = self.tx.servers.get_mut(server) {
@@ -118,21 +136,37 @@ impl Shard {
             self.trying(server, cx);
         }
         cx.out.event(outbox::Event::Request { tenant, method });
-        let id = AskId { place: self.tx.place(server), serial: 0 };
-        cx.out.asks.push(Ask::Request { id, tenant, request, facts });
+        let id = AskId {
+            place: self.tx.place(server),
+            serial: 0,
+        };
+        cx.out.asks.push(Ask::Request {
+            id,
+            tenant,
+            request,
+            facts,
+        });
         self.in_step = None;
         Ok(())
     }
 
     /// 17.2.1: a 100 for an INVITE that has heard nothing yet.
     pub(crate) fn trying(&mut self, server: Key, cx: &mut Cx<'_, '_>) {
-        let Some(User::Deciding(deciding)) =
-            self.tx.servers.get(server).and_then(|server| server.user.as_ref())
+        let Some(User::Deciding(deciding)) = self
+            .tx
+            .servers
+            .get(server)
+            .and_then(|server| server.user.as_ref())
         else {
             return;
         };
         let request = deciding.request.clone();
-        Io { tx: &mut self.tx, cx, server }.trying(request.as_ref());
+        Io {
+            tx: &mut self.tx,
+            cx,
+            server,
+        }
+        .trying(request.as_ref());
     }
 
     /// 17.2.1, RFC 6026 7.1: an ACK for a final response of ours ends here, one for
@@ -143,9 +177,16 @@ impl Shard {
         message: Message<'_>,
         cx: &mut Cx<'_, '_>,
     ) -> Matched {
-        let Some(found) = self.tx.find(key) else { return Matched::No };
-        let Some(server) = self.tx.servers.get(found) else { return Matched::No };
-        if server.ack_tag.is_some_and(|tag| tag != tag_hash(message, cx)) {
+        let Some(found) = self.tx.find(key) else {
+            return Matched::No;
+        };
+        let Some(server) = self.tx.servers.get(found) else {
+            return Matched::No;
+        };
+        if server
+            .ack_tag
+            .is_some_and(|tag| tag != tag_hash(message, cx))
+        {
             return Matched::No;
         }
         self.in_step = Some(found);
@@ -190,8 +231,16 @@ impl Shard {
         };
         if let Some(server) = self.tx.new_server(new, cx) {
             self.in_step = Some(server);
-            let ok = Reply { status: 200, ..Reply::default() };
-            Io { tx: &mut self.tx, cx, server }.reply(message, &ok);
+            let ok = Reply {
+                status: 200,
+                ..Reply::default()
+            };
+            Io {
+                tx: &mut self.tx,
+                cx,
+                server,
+            }
+            .reply(message, &ok);
         }
         if !cx.mutant(Mutation::LoseCancel) {
             self.stop(invite, Stop::Cancel, cx);
@@ -201,7 +250,12 @@ impl Shard {
     }
 
     fn stop(&mut self, server: Key, why: Stop, cx: &mut Cx<'_, '_>) {
-        if self.tx.servers.get(server).is_some_and(|server| !server.answered()) {
+        if self
+            .tx
+            .servers
+            .get(server)
+            .is_some_and(|server| !server.answered())
+        {
             self.with_user(server, cx, |user, io| user.as_dyn().cancelled(why, io));
         }
     }
@@ -229,7 +283,9 @@ impl Shard {
         cx: &mut Cx<'_, '_>,
     ) -> Result<Option<stateless::Forward>, Decision> {
         let key = key(ask.place);
-        let Some(server) = self.tx.servers.get_mut(key) else { return Err(decision) };
+        let Some(server) = self.tx.servers.get_mut(key) else {
+            return Err(decision);
+        };
         let answered = server.answered();
         let mut decided = match server.user.take() {
             Some(User::Deciding(decided)) if !answered => decided,
@@ -239,7 +295,11 @@ impl Shard {
             }
         };
         self.in_step = Some(key);
-        let mut io = Io { tx: &mut self.tx, cx, server: key };
+        let mut io = Io {
+            tx: &mut self.tx,
+            cx,
+            server: key,
+        };
         io.disarm(&mut decided.timer);
         if io.cx.mutant(Mutation::Panic) {
             broken();
@@ -262,7 +322,14 @@ impl Shard {
             }
             Ruling::Best => {
                 let status = Internal::NoVerdict.status();
-                answer(decision.request, &Reply { status, ..Reply::default() }, &mut io)
+                answer(
+                    decision.request,
+                    &Reply {
+                        status,
+                        ..Reply::default()
+                    },
+                    &mut io,
+                )
             }
             Ruling::Drop => {
                 io.tx.respond_nothing(key, io.cx);
@@ -322,8 +389,10 @@ impl Shard {
         verdict: ReplyVerdict,
         cx: &mut Cx<'_, '_>,
     ) -> bool {
-        self.with_context(key(ask.place), cx, |context, io| context.reply_verdict(verdict, io))
-            .unwrap_or(false)
+        self.with_context(key(ask.place), cx, |context, io| {
+            context.reply_verdict(verdict, io)
+        })
+        .unwrap_or(false)
     }
 
     pub(crate) fn resolved(
@@ -354,8 +423,11 @@ impl Shard {
             cx.out.dropped(Dropped::Stray);
             return;
         };
-        let (server, branch, invite) =
-            (client.server, client.branch, client.method == Method::Invite);
+        let (server, branch, invite) = (
+            client.server,
+            client.branch,
+            client.method == Method::Invite,
+        );
         self.in_step = Some(server);
         let told = self.tx.client_response(client_key, response, cx);
         if told == Told::Pass {
@@ -391,7 +463,9 @@ impl Shard {
 
     pub(crate) fn transport_error(&mut self, token: SendToken, cx: &mut Cx<'_, '_>) {
         let client_key = key(token.place);
-        let Some(client) = self.tx.clients.get(client_key) else { return };
+        let Some(client) = self.tx.clients.get(client_key) else {
+            return;
+        };
         if client.attempt != token.attempt {
             return;
         }
@@ -405,19 +479,27 @@ impl Shard {
             }
         }
         self.in_step = Some(server);
-        let told = self.tx.client_event(client_key, Event::TransportError, None, cx);
+        let told = self
+            .tx
+            .client_event(client_key, Event::TransportError, None, cx);
         self.told(told, server, branch, cx);
         self.in_step = None;
     }
 
     /// Fires one timer; `false`: none is due.
     pub(crate) fn fire(&mut self, cx: &mut Cx<'_, '_>) -> bool {
-        let Some(Timer { key, due }) = self.tx.wheel.pop(cx.now()) else { return false };
+        let Some(Timer { key, due }) = self.tx.wheel.pop(cx.now()) else {
+            return false;
+        };
         let of_client = matches!(
             due,
             Due::Client(_) | Due::TimerC | Due::CancelWait | Due::Cancel(_)
         );
-        let client = if of_client { self.tx.clients.get(key) } else { None };
+        let client = if of_client {
+            self.tx.clients.get(key)
+        } else {
+            None
+        };
         let owner = client.map_or((key, 0), |client| (client.server, client.branch));
         self.in_step = Some(owner.0);
         let told = match due {
@@ -465,7 +547,14 @@ impl Shard {
     ) -> Option<R> {
         let mut user = self.tx.servers.get_mut(key)?.user.take()?;
         self.in_step = Some(key);
-        let result = step(&mut user, &mut Io { tx: &mut self.tx, cx, server: key });
+        let result = step(
+            &mut user,
+            &mut Io {
+                tx: &mut self.tx,
+                cx,
+                server: key,
+            },
+        );
         self.keep_user(key, Some(user));
         self.in_step = None;
         Some(result)
@@ -506,7 +595,9 @@ fn answer(
 /// 8.2.7: nothing is kept, and an INVITE that had a 100 was not stateless to begin
 /// with.
 fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_, '_, '_>) {
-    let Some(server) = io.tx.servers.get(key) else { return };
+    let Some(server) = io.tx.servers.get(key) else {
+        return;
+    };
     let wanted = reply::Wanted {
         source: server.flow.peer,
         tag: server.tag,
@@ -515,7 +606,13 @@ fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_
     let to = server.reply_to;
     let scratch = &mut io.tx.scratch;
     scratch.message.clear();
-    match reply::write(request, reply, &wanted, &mut scratch.text, &mut scratch.message) {
+    match reply::write(
+        request,
+        reply,
+        &wanted,
+        &mut scratch.text,
+        &mut scratch.message,
+    ) {
         Ok(()) => io.cx.out.send_kept(to, keep(&scratch.message), None),
         Err(_) => io.cx.out.dropped(Dropped::Unbuildable),
     }
@@ -527,5 +624,8 @@ fn broken() {
 }
 
 pub(crate) const fn key(place: Place) -> Key {
-    Key { slot: place.slot, generation: place.generation }
+    Key {
+        slot: place.slot,
+        generation: place.generation,
+    }
 }

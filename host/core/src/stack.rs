@@ -109,7 +109,9 @@ impl Stack {
         let shards = options.shards.clamp(1, crate::ids::MAX_SHARDS);
         let numbers = 0..u8::try_from(shards).unwrap_or(u8::MAX);
         Self {
-            shards: numbers.map(|number| Mutex::new(Shard::new(number))).collect(),
+            shards: numbers
+                .map(|number| Mutex::new(Shard::new(number)))
+                .collect(),
             ids: Ids::new(options.key, options.node, options.boot),
             draining: AtomicBool::new(false),
             #[cfg(test)]
@@ -132,8 +134,10 @@ impl Stack {
         flow: Flow,
         out: &mut Outbox,
     ) {
-        let limits =
-            validate::Limits { datagram: !flow.transport.reliable(), ..validate::Limits::default() };
+        let limits = validate::Limits {
+            datagram: !flow.transport.reliable(),
+            ..validate::Limits::default()
+        };
         if let Err(fault) = validate::check(message, &limits) {
             if fault.answerable {
                 let reply = Reply {
@@ -186,7 +190,10 @@ impl Stack {
             }
             Method::Cancel if !self.cancels_stateless(env, flow) => {
                 // 9.2: there is nothing to cancel.
-                let reply = Reply { status: 481, ..Reply::default() };
+                let reply = Reply {
+                    status: 481,
+                    ..Reply::default()
+                };
                 self.refuse(env, message, flow, &reply, out);
                 return;
             }
@@ -203,7 +210,10 @@ impl Stack {
     }
 
     /// A request that nobody has decided about yet.
-    #[allow(clippy::too_many_arguments, reason = "one message and what is known about it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one message and what is known about it"
+    )]
     fn admit(
         &self,
         env: &mut Env<'_>,
@@ -219,7 +229,10 @@ impl Stack {
         let stateless = matches!(method, Method::Ack | Method::Cancel)
             || env.settings.is_stateless(flow.listener, tenant, method);
         if !intake.facts.in_dialog && self.draining.load(Ordering::Relaxed) {
-            let reply = Reply { status: Internal::ShuttingDown.status(), ..Reply::default() };
+            let reply = Reply {
+                status: Internal::ShuttingDown.status(),
+                ..Reply::default()
+            };
             if method != Method::Ack {
                 self.refuse(env, message, flow, &reply, out);
             }
@@ -228,7 +241,11 @@ impl Stack {
         if stateless {
             out.event(Event::Request { tenant, method });
             let Intake { request, facts, .. } = intake;
-            out.asks.push(Ask::Stateless { tenant, request, facts });
+            out.asks.push(Ask::Stateless {
+                tenant,
+                request,
+                facts,
+            });
             return;
         }
         let shard = key.shard(self.shards.len());
@@ -240,7 +257,10 @@ impl Stack {
             }
         });
         if let Some(Err(error)) = begun {
-            let reply = Reply { status: error.status(), ..Reply::default() };
+            let reply = Reply {
+                status: error.status(),
+                ..Reply::default()
+            };
             self.refuse(env, message, flow, &reply, out);
         }
     }
@@ -266,42 +286,53 @@ impl Stack {
             server: &env.settings.server,
         };
         let start = out.arena.len();
-        let written =
-            reply::write(message, reply, &wanted, &mut out.scratch.text, &mut out.arena);
+        let written = reply::write(
+            message,
+            reply,
+            &wanted,
+            &mut out.scratch.text,
+            &mut out.arena,
+        );
         if written.is_err() {
             out.arena.truncate(start);
             out.dropped(Dropped::Unbuildable);
             return;
         }
         out.send_from(reply::hop(&via, flow), start);
-        out.event(Event::Refused { status: reply.status });
+        out.event(Event::Refused {
+            status: reply.status,
+        });
     }
 
     /// An ACK for a response that we sent and forgot (8.2.7).
     fn acknowledges_us(&self, key: &TransactionKey, message: Message<'_>) -> bool {
         let own = self.ids.to_tag(key.base);
-        message.to().is_ok_and(|to| to.tag() == Some(own.as_str().as_bytes()))
+        message
+            .to()
+            .is_ok_and(|to| to.tag() == Some(own.as_str().as_bytes()))
     }
 
     fn cancels_stateless(&self, env: &Env<'_>, flow: Flow) -> bool {
         let settings = env.settings;
-        settings.listener(flow.listener).is_some_and(|l| l.stateless.contains(&Method::Invite))
-            || settings.tenants().iter().any(|t| t.stateless.contains(&Method::Invite))
+        settings
+            .listener(flow.listener)
+            .is_some_and(|l| l.stateless.contains(&Method::Invite))
+            || settings
+                .tenants()
+                .iter()
+                .any(|t| t.stateless.contains(&Method::Invite))
     }
 
-    fn response(
-        &self,
-        env: &mut Env<'_>,
-        message: Message<'_>,
-        flow: Flow,
-        out: &mut Outbox,
-    ) {
+    fn response(&self, env: &mut Env<'_>, message: Message<'_>, flow: Flow, out: &mut Outbox) {
         let Ok(via) = message.via_top() else {
             out.dropped(Dropped::ForeignVia);
             return;
         };
         // 18.1.2: a response whose top Via is not ours is not for us.
-        if !env.settings.is_our_sent_by(&via.host, via.port_or_default()) {
+        if !env
+            .settings
+            .is_our_sent_by(&via.host, via.port_or_default())
+        {
             out.dropped(Dropped::ForeignVia);
             return;
         }
@@ -426,7 +457,9 @@ impl Stack {
             // Any shard will do; the request's bytes spread them.
             let hash = intake::loop_hash(forward.request.as_ref(), &self.ids);
             let shard = usize::try_from(hash).unwrap_or(0) % self.shards.len();
-            self.step(shard, env, out, |shard, cx| shard.tx.wait(forward, resolve, cx));
+            self.step(shard, env, out, |shard, cx| {
+                shard.tx.wait(forward, resolve, cx)
+            });
         }
     }
 
@@ -461,13 +494,15 @@ impl Stack {
     /// When [`Stack::tick`] has something to do for the shard, at the earliest.
     #[must_use]
     pub fn next_deadline(&self, shard: usize) -> Option<Time> {
-        self.peek(shard, |shard| shard.tx.wheel.next_deadline()).flatten()
+        self.peek(shard, |shard| shard.tx.wheel.next_deadline())
+            .flatten()
     }
 
     /// Whether any timer of the shard is armed.
     #[must_use]
     pub fn armed(&self, shard: usize) -> bool {
-        self.peek(shard, |shard| shard.tx.wheel.armed() > 0).unwrap_or(false)
+        self.peek(shard, |shard| shard.tx.wheel.armed() > 0)
+            .unwrap_or(false)
     }
 
     /// Numbers of the moment.
@@ -477,8 +512,12 @@ impl Stack {
         for shard in 0..self.shards.len() {
             self.peek(shard, |shard| {
                 counts.servers += shard.tx.servers.len();
-                counts.unfinished +=
-                    shard.tx.servers.iter().filter(|(_, server)| !server.answered()).count();
+                counts.unfinished += shard
+                    .tx
+                    .servers
+                    .iter()
+                    .filter(|(_, server)| !server.answered())
+                    .count();
                 counts.clients += shard.tx.clients.len();
                 counts.timers += shard.tx.wheel.armed();
                 counts.waiting += shard.tx.waiting.len();
@@ -525,7 +564,11 @@ impl Stack {
     }
 
     fn peek<R>(&self, shard: usize, read: impl FnOnce(&Shard) -> R) -> Option<R> {
-        let guard = self.shards.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self
+            .shards
+            .get(shard)?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         Some(read(&guard))
     }
 

@@ -67,7 +67,10 @@ pub(crate) fn outcome(facts: &Arc<Facts>, loop_hash: u32, decision: Decision) ->
         Ruling::Redirect(targets) => return Outcome::Reply(crate::agent::redirect(&targets)),
         Ruling::Best => {
             let status = crate::error::Internal::NoVerdict.status();
-            return Outcome::Reply(Reply { status, ..Reply::default() });
+            return Outcome::Reply(Reply {
+                status,
+                ..Reply::default()
+            });
         }
         Ruling::Drop => return Outcome::Nothing(Dropped::Verdict),
     };
@@ -91,7 +94,10 @@ pub(crate) fn forward(
 ) -> Option<(Forward, Resolve)> {
     if let Some(flow) = forward.target.flow {
         let hop = match flow.connection {
-            Some(_) => NextHop::Flow { flow, reconnect: None },
+            Some(_) => NextHop::Flow {
+                flow,
+                reconnect: None,
+            },
             None => NextHop::Address {
                 listener: flow.listener,
                 transport: flow.transport,
@@ -106,10 +112,31 @@ pub(crate) fn forward(
             to_first(&forward, &candidates, settings, ids, scratch, out);
             None
         }
-        Located::Name { host, port, transport, secure } => {
-            let place = crate::ids::Place { shard: 0, slot: 0, generation: 0 };
-            let token = ResolveToken { place, serial: SERIAL };
-            Some((forward, Resolve { token, host, port, transport, secure }))
+        Located::Name {
+            host,
+            port,
+            transport,
+            secure,
+        } => {
+            let place = crate::ids::Place {
+                shard: 0,
+                slot: 0,
+                generation: 0,
+            };
+            let token = ResolveToken {
+                place,
+                serial: SERIAL,
+            };
+            Some((
+                forward,
+                Resolve {
+                    token,
+                    host,
+                    port,
+                    transport,
+                    secure,
+                },
+            ))
         }
         Located::Nowhere => {
             out.dropped(Dropped::LostAck);
@@ -129,7 +156,11 @@ fn to_first(
     let arrived = forward.facts.flow.listener;
     for NextHopCandidate { transport, address } in candidates.iter().copied() {
         if let Some(listener) = settings.outbound(arrived, transport, address.ip()) {
-            let hop = NextHop::Address { listener, transport, address };
+            let hop = NextHop::Address {
+                listener,
+                transport,
+                address,
+            };
             send(forward, listener, hop, settings, ids, scratch, out);
             return;
         }
@@ -182,8 +213,19 @@ impl Transactions {
     /// Remembers a forward until its name is resolved, and asks for it.
     pub(crate) fn wait(&mut self, forward: Forward, mut resolve: Resolve, cx: &mut Cx<'_, '_>) {
         let after = cx.env.settings.timers.decide;
-        let Some(key) = self.waiting.insert(Waiting { forward, timer: None }) else { return };
-        let handle = self.wheel.arm(cx.now() + after, Timer { key, due: Due::Waiting });
+        let Some(key) = self.waiting.insert(Waiting {
+            forward,
+            timer: None,
+        }) else {
+            return;
+        };
+        let handle = self.wheel.arm(
+            cx.now() + after,
+            Timer {
+                key,
+                due: Due::Waiting,
+            },
+        );
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.timer = Some(handle);
         }
@@ -199,7 +241,9 @@ pub(crate) fn resolved(
     result: Result<Candidates, ResolveError>,
     cx: &mut Cx<'_, '_>,
 ) {
-    let Some(waiting) = tx.waiting.remove(key) else { return };
+    let Some(waiting) = tx.waiting.remove(key) else {
+        return;
+    };
     if let Some(timer) = waiting.timer {
         tx.wheel.cancel(timer);
     }

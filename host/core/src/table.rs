@@ -25,32 +25,52 @@ pub(crate) struct Table<T> {
 
 impl<T> Table<T> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), free: NONE, len: 0 }
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            len: 0,
+        }
     }
 
     /// `None` when the table is full, which 16 million entries make it.
     pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
         if let Some(slot) = self.slots.get_mut(self.free as usize) {
-            let key = Key { slot: self.free, generation: slot.generation };
+            let key = Key {
+                slot: self.free,
+                generation: slot.generation,
+            };
             self.free = slot.next_free;
             slot.value = Some(value);
             self.len += 1;
             return Some(key);
         }
-        let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot <= MASK)?;
-        self.slots.push(Slot { generation: 1, next_free: NONE, value: Some(value) });
+        let slot = u32::try_from(self.slots.len())
+            .ok()
+            .filter(|slot| *slot <= MASK)?;
+        self.slots.push(Slot {
+            generation: 1,
+            next_free: NONE,
+            value: Some(value),
+        });
         self.len += 1;
-        Some(Key { slot, generation: 1 })
+        Some(Key {
+            slot,
+            generation: 1,
+        })
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let slot = self.slots.get(key.slot as usize)?;
-        slot.value.as_ref().filter(|_| slot.generation == key.generation)
+        slot.value
+            .as_ref()
+            .filter(|_| slot.generation == key.generation)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.slot as usize)?;
-        slot.value.as_mut().filter(|_| slot.generation == key.generation)
+        slot.value
+            .as_mut()
+            .filter(|_| slot.generation == key.generation)
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
@@ -72,7 +92,10 @@ impl<T> Table<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().zip(0u32..).filter_map(|(slot, at)| {
-            let key = Key { slot: at, generation: slot.generation };
+            let key = Key {
+                slot: at,
+                generation: slot.generation,
+            };
             slot.value.as_ref().map(|value| (key, value))
         })
     }
@@ -93,6 +116,9 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.get(second), Some(&'b'));
         assert_eq!(table.len(), 1);
-        assert_eq!(table.iter().map(|(key, _)| key).collect::<Vec<_>>(), [second]);
+        assert_eq!(
+            table.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            [second]
+        );
     }
 }

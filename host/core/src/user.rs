@@ -105,7 +105,9 @@ pub(crate) struct Io<'t, 'c, 'e> {
 impl Io<'_, '_, '_> {
     /// Sends a response of our own.
     pub(crate) fn reply(&mut self, request: Message<'_>, reply: &Reply) {
-        let Some(server) = self.tx.servers.get(self.server) else { return };
+        let Some(server) = self.tx.servers.get(self.server) else {
+            return;
+        };
         let wanted = reply::Wanted {
             source: server.flow.peer,
             tag: server.tag,
@@ -113,14 +115,31 @@ impl Io<'_, '_, '_> {
         };
         let scratch = &mut self.tx.scratch;
         scratch.message.clear();
-        if reply::write(request, reply, &wanted, &mut scratch.text, &mut scratch.message).is_err() {
+        if reply::write(
+            request,
+            reply,
+            &wanted,
+            &mut scratch.text,
+            &mut scratch.message,
+        )
+        .is_err()
+        {
             // A policy's reply passed the validators, so this is our own mistake: the
             // caller gets the shortest answer that cannot fail.
             self.cx.out.dropped(crate::outbox::Dropped::Unbuildable);
-            let plain = Reply { status: 500, ..Reply::default() };
+            let plain = Reply {
+                status: 500,
+                ..Reply::default()
+            };
             scratch.message.clear();
-            if reply::write(request, &plain, &wanted, &mut scratch.text, &mut scratch.message)
-                .is_err()
+            if reply::write(
+                request,
+                &plain,
+                &wanted,
+                &mut scratch.text,
+                &mut scratch.message,
+            )
+            .is_err()
             {
                 return;
             }
@@ -134,19 +153,30 @@ impl Io<'_, '_, '_> {
 
     /// A reply that is nothing but its status.
     pub(crate) fn reply_status(&mut self, request: Message<'_>, status: u16) {
-        self.reply(request, &Reply { status, ..Reply::default() });
+        self.reply(
+            request,
+            &Reply {
+                status,
+                ..Reply::default()
+            },
+        );
     }
 
     /// 17.2.1: an INVITE that will take a while gets a 100, once.
     pub(crate) fn trying(&mut self, request: Message<'_>) {
-        let Some(server) = self.tx.servers.get(self.server) else { return };
+        let Some(server) = self.tx.servers.get(self.server) else {
+            return;
+        };
         if server.method == Method::Invite && server.last.is_none() && !server.answered() {
             self.reply_status(request, 100);
         }
     }
 
     pub(crate) fn arm(&mut self, timer: UserTimer, after: Duration) -> TimerHandle {
-        let timer = Timer { key: self.server, due: Due::User(timer) };
+        let timer = Timer {
+            key: self.server,
+            due: Due::User(timer),
+        };
         self.tx.wheel.arm(self.cx.env.now + after, timer)
     }
 
@@ -157,7 +187,10 @@ impl Io<'_, '_, '_> {
     }
 
     pub(crate) fn ask_id(&self, serial: u32) -> AskId {
-        AskId { place: self.tx.place(self.server), serial }
+        AskId {
+            place: self.tx.place(self.server),
+            serial,
+        }
     }
 }
 
@@ -190,7 +223,10 @@ impl TransactionUser for Deciding {
         if timer == UserTimer::Decide {
             self.timer = None;
             self.over = true;
-            io.reply_status(self.request.as_ref(), crate::error::Internal::Undecided.status());
+            io.reply_status(
+                self.request.as_ref(),
+                crate::error::Internal::Undecided.status(),
+            );
         }
     }
 

@@ -97,7 +97,10 @@ impl<T: Copy> Wheel<T> {
         }
         self.armed += 1;
         self.sort_in(index, deadline);
-        TimerHandle { node: index, generation }
+        TimerHandle {
+            node: index,
+            generation,
+        }
     }
 
     /// Takes a timer out; `false` if it has fired or was cancelled before.
@@ -142,10 +145,15 @@ impl<T: Copy> Wheel<T> {
     /// point at which a far one has to be sorted in again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.heads.get(DUE as usize).is_some_and(|head| *head != NONE) {
+        if self
+            .heads
+            .get(DUE as usize)
+            .is_some_and(|head| *head != NONE)
+        {
             return Some(Time(self.now.saturating_mul(TICK_US)));
         }
-        self.next_slot().map(|(start, _)| Time(start.saturating_mul(TICK_US)))
+        self.next_slot()
+            .map(|(start, _)| Time(start.saturating_mul(TICK_US)))
     }
 
     /// How many timers are armed.
@@ -176,7 +184,9 @@ impl<T: Copy> Wheel<T> {
     fn spill(&mut self, list: u32) {
         // A slot can get its own nodes back (a deadline beyond the span), so the
         // list is taken off first.
-        let Some(head) = self.heads.get_mut(list as usize) else { return };
+        let Some(head) = self.heads.get_mut(list as usize) else {
+            return;
+        };
         let mut index = std::mem::replace(head, NONE);
         self.mark(list, false);
         while let Some(node) = self.nodes.get(index as usize) {
@@ -196,7 +206,9 @@ impl<T: Copy> Wheel<T> {
             let slot = (when >> (SLOT_BITS * level)) & (SLOTS as u64 - 1);
             level * SLOTS as u32 + slot as u32
         };
-        let Some(head) = self.heads.get_mut(list as usize) else { return };
+        let Some(head) = self.heads.get_mut(list as usize) else {
+            return;
+        };
         let old = std::mem::replace(head, index);
         if let Some(node) = self.nodes.get_mut(index as usize) {
             node.list = list;
@@ -210,7 +222,9 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Some(node) = self.nodes.get(index as usize) else { return };
+        let Some(node) = self.nodes.get(index as usize) else {
+            return;
+        };
         let (list, prev, next) = (node.list, node.prev, node.next);
         if let Some(next) = self.nodes.get_mut(next as usize) {
             next.prev = prev;
@@ -289,7 +303,10 @@ mod tests {
         assert!(wheel.cancel(first));
         assert!(!wheel.cancel(first));
         let second = wheel.arm(ms(100), 2);
-        assert!(!wheel.cancel(first), "a stale handle must not name the node's next use");
+        assert!(
+            !wheel.cancel(first),
+            "a stale handle must not name the node's next use"
+        );
         assert_eq!(fired(&mut wheel, ms(100)), [2]);
         assert!(!wheel.cancel(second));
     }

@@ -36,7 +36,11 @@ impl Best {
     /// Step 4 and 6: keeps the better one.
     pub(crate) fn offer(&mut self, new: Candidate) {
         let better = self.best.as_ref().is_none_or(|old| rank(&new) < rank(old));
-        let loser = if better { self.best.replace(new) } else { Some(new) };
+        let loser = if better {
+            self.best.replace(new)
+        } else {
+            Some(new)
+        };
         if let Some(loser) = loser
             && is_challenge(loser.status)
             && let Some(bytes) = loser.bytes
@@ -49,17 +53,23 @@ impl Best {
     /// the caller can answer all of them at once.
     pub(crate) fn merged(&self, edits: &mut EditList, out: &mut Vec<u8>) -> Option<Candidate> {
         let best = self.best.as_ref()?;
-        let Some(bytes) = best.bytes.as_ref().filter(|_| {
-            is_challenge(best.status) && !self.challenges.is_empty()
-        }) else {
+        let Some(bytes) = best
+            .bytes
+            .as_ref()
+            .filter(|_| is_challenge(best.status) && !self.challenges.is_empty())
+        else {
             return Some(best.clone());
         };
         let mut index = Index::new();
-        let Ok(message) = Message::parse(bytes, &mut index) else { return Some(best.clone()) };
+        let Ok(message) = Message::parse(bytes, &mut index) else {
+            return Some(best.clone());
+        };
         edits.clear();
         for other in &self.challenges {
             let mut index = Index::new();
-            let Ok(other) = Message::parse(other, &mut index) else { continue };
+            let Ok(other) = Message::parse(other, &mut index) else {
+                continue;
+            };
             for id in [HeaderId::WwwAuthenticate, HeaderId::ProxyAuthenticate] {
                 for field in other.all(id) {
                     // A value with folds cannot be copied as one line.
@@ -70,7 +80,10 @@ impl Best {
         }
         out.clear();
         match edits.write(message, out) {
-            Ok(()) => Some(Candidate { status: best.status, bytes: Some(keep(out)) }),
+            Ok(()) => Some(Candidate {
+                status: best.status,
+                bytes: Some(keep(out)),
+            }),
             Err(_) => Some(best.clone()),
         }
     }
@@ -111,7 +124,10 @@ mod tests {
 
     fn response(status: u16, extra: &str) -> Candidate {
         let text = format!("SIP/2.0 {status} X\r\nCall-ID: c\r\n{extra}Content-Length: 0\r\n\r\n");
-        Candidate { status, bytes: Some(Bytes::from(text)) }
+        Candidate {
+            status,
+            bytes: Some(Bytes::from(text)),
+        }
     }
 
     fn best_of(statuses: &[u16]) -> u16 {

@@ -54,7 +54,12 @@ struct Departure {
 }
 
 impl ResponseContext {
-    pub(super) fn add_branch(&mut self, target: ResolvedTarget, breadth: u8, io: &mut Io<'_, '_, '_>) {
+    pub(super) fn add_branch(
+        &mut self,
+        target: ResolvedTarget,
+        breadth: u8,
+        io: &mut Io<'_, '_, '_>,
+    ) {
         let at = self.branches.len();
         self.branches.push(Branch {
             target,
@@ -78,13 +83,21 @@ impl ResponseContext {
     }
 
     fn lose(&mut self, at: usize, why: Internal) {
-        self.fail_branch(at, Candidate { status: why.status(), bytes: None });
+        self.fail_branch(
+            at,
+            Candidate {
+                status: why.status(),
+                bytes: None,
+            },
+        );
     }
 
     fn ask_branch(&mut self, at: usize, io: &mut Io<'_, '_, '_>) {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let Some(branch) = self.branches.get_mut(at) else { return };
+        let Some(branch) = self.branches.get_mut(at) else {
+            return;
+        };
         branch.stage = Stage::Asking(serial);
         let target = branch.target.clone();
         let request = with_uri(&self.request, &target.uri, &mut io.tx.scratch.edits);
@@ -101,9 +114,16 @@ impl ResponseContext {
     }
 
     /// The chain's answer to `Ask::Branch`.
-    pub(crate) fn branch_verdict(&mut self, serial: u32, verdict: BranchVerdict, io: &mut Io<'_, '_, '_>) -> bool {
+    pub(crate) fn branch_verdict(
+        &mut self,
+        serial: u32,
+        verdict: BranchVerdict,
+        io: &mut Io<'_, '_, '_>,
+    ) -> bool {
         let asked = |branch: &Branch| branch.stage == Stage::Asking(serial);
-        let Some(at) = self.branches.iter().position(asked) else { return false };
+        let Some(at) = self.branches.iter().position(asked) else {
+            return false;
+        };
         self.state = verdict.state;
         if !verdict.keep {
             // 16.5 lets a proxy leave out targets; there is nothing to answer for it.
@@ -138,26 +158,41 @@ impl ResponseContext {
 
     /// 16.6 step 7.
     fn locate_branch(&mut self, at: usize, io: &mut Io<'_, '_, '_>) {
-        let Some(branch) = self.branches.get_mut(at) else { return };
+        let Some(branch) = self.branches.get_mut(at) else {
+            return;
+        };
         if let Some(flow) = branch.target.flow {
             // RFC 5626 5.3: down the binding's flow or not at all. A datagram has no
             // flow that could be gone.
             let hop = match flow.connection {
-                Some(_) => NextHop::Flow { flow, reconnect: None },
+                Some(_) => NextHop::Flow {
+                    flow,
+                    reconnect: None,
+                },
                 None => NextHop::Address {
                     listener: flow.listener,
                     transport: flow.transport,
                     address: flow.peer,
                 },
             };
-            if !self.send_branch(at, Departure { listener: flow.listener, hop }, io) {
+            if !self.send_branch(
+                at,
+                Departure {
+                    listener: flow.listener,
+                    hop,
+                },
+                io,
+            ) {
                 self.lose(at, Internal::Unbuildable);
             }
             return;
         }
         let request = branch.request.as_ref().unwrap_or(&self.request);
         match locate(request.as_ref(), &branch.target, settings(io).as_ref()) {
-            Located::At { mut candidates, implicit } => {
+            Located::At {
+                mut candidates,
+                implicit,
+            } => {
                 candidates.reverse();
                 branch.candidates = candidates;
                 branch.implicit = implicit;
@@ -165,13 +200,24 @@ impl ResponseContext {
                     self.lose(at, Internal::Unavailable);
                 }
             }
-            Located::Name { host, port, transport, secure } => {
+            Located::Name {
+                host,
+                port,
+                transport,
+                secure,
+            } => {
                 branch.stage = Stage::Resolving;
                 branch.implicit = transport.is_none() && !secure;
                 let place = io.tx.place(io.server);
                 let serial = u32::try_from(at).unwrap_or(u32::MAX);
                 let token = ResolveToken { place, serial };
-                io.cx.out.resolves.push(Resolve { token, host, port, transport, secure });
+                io.cx.out.resolves.push(Resolve {
+                    token,
+                    host,
+                    port,
+                    transport,
+                    secure,
+                });
             }
             Located::Nowhere => self.lose(at, Internal::Unavailable),
         }
@@ -185,7 +231,9 @@ impl ResponseContext {
         io: &mut Io<'_, '_, '_>,
     ) {
         let Ok(at) = usize::try_from(at) else { return };
-        let Some(branch) = self.branches.get_mut(at) else { return };
+        let Some(branch) = self.branches.get_mut(at) else {
+            return;
+        };
         if branch.stage != Stage::Resolving {
             return;
         }
@@ -204,15 +252,21 @@ impl ResponseContext {
         if self.stopped.is_some() {
             return false;
         }
-        while let Some(candidate) =
-            self.branches.get_mut(at).and_then(|branch| branch.candidates.pop())
+        while let Some(candidate) = self
+            .branches
+            .get_mut(at)
+            .and_then(|branch| branch.candidates.pop())
         {
             let arrived = self.facts.flow.listener;
             let NextHopCandidate { transport, address } = candidate;
             let Some(listener) = settings(io).outbound(arrived, transport, address.ip()) else {
                 continue;
             };
-            let hop = NextHop::Address { listener, transport, address };
+            let hop = NextHop::Address {
+                listener,
+                transport,
+                address,
+            };
             if self.send_branch(at, Departure { listener, hop }, io) {
                 return true;
             }
@@ -224,7 +278,9 @@ impl ResponseContext {
     fn send_branch(&mut self, at: usize, departure: Departure, io: &mut Io<'_, '_, '_>) -> bool {
         let settings = settings(io);
         let number = u16::try_from(at).unwrap_or(u16::MAX);
-        let key = io.tx.reserve_client(io.server, number, self.method, departure.hop, &settings);
+        let key = io
+            .tx
+            .reserve_client(io.server, number, self.method, departure.hop, &settings);
         let Some(key) = key else { return false };
         let place = io.tx.place(key);
         if !self.write_branch(at, place, departure, io) {
@@ -242,7 +298,9 @@ impl ResponseContext {
             departure = over_tcp;
             fallback = Some(candidate);
         }
-        let Some(branch) = self.branches.get_mut(at) else { return false };
+        let Some(branch) = self.branches.get_mut(at) else {
+            return false;
+        };
         branch.stage = Stage::Sent;
         branch.client = Some(key);
         branch.fallback = fallback;
@@ -263,7 +321,12 @@ impl ResponseContext {
     ) -> Option<(Departure, NextHopCandidate)> {
         let settings = settings(io);
         let branch = self.branches.get(at)?;
-        let NextHop::Address { transport: Transport::Udp, address, .. } = departure.hop else {
+        let NextHop::Address {
+            transport: Transport::Udp,
+            address,
+            ..
+        } = departure.hop
+        else {
             return None;
         };
         if !branch.implicit || settings.mtu == 0 || io.tx.scratch.message.len() <= settings.mtu {
@@ -271,15 +334,24 @@ impl ResponseContext {
         }
         let arrived = self.facts.flow.listener;
         let listener = settings.outbound(arrived, Transport::Tcp, address.ip())?;
-        let hop = NextHop::Address { listener, transport: Transport::Tcp, address };
-        let udp = NextHopCandidate { transport: Transport::Udp, address };
+        let hop = NextHop::Address {
+            listener,
+            transport: Transport::Tcp,
+            address,
+        };
+        let udp = NextHopCandidate {
+            transport: Transport::Udp,
+            address,
+        };
         Some((Departure { listener, hop }, udp))
     }
 
     /// The send failed; `true` if UDP is tried instead (18.1.1).
     pub(crate) fn fall_back(&mut self, at: u16, key: Key, io: &mut Io<'_, '_, '_>) -> bool {
         let at = usize::from(at);
-        let Some(branch) = self.branches.get_mut(at) else { return false };
+        let Some(branch) = self.branches.get_mut(at) else {
+            return false;
+        };
         if branch.client != Some(key) || branch.stage != Stage::Sent {
             return false;
         }
@@ -290,7 +362,11 @@ impl ResponseContext {
         let Some(listener) = settings(io).outbound(arrived, transport, address.ip()) else {
             return false;
         };
-        let hop = NextHop::Address { listener, transport, address };
+        let hop = NextHop::Address {
+            listener,
+            transport,
+            address,
+        };
         let place = io.tx.place(key);
         if !self.write_branch(at, place, Departure { listener, hop }, io) {
             return false;
@@ -308,7 +384,9 @@ impl ResponseContext {
         io: &mut Io<'_, '_, '_>,
     ) -> bool {
         let settings = settings(io);
-        let Some(branch) = self.branches.get(at) else { return false };
+        let Some(branch) = self.branches.get(at) else {
+            return false;
+        };
         let request = branch.request.as_ref().unwrap_or(&self.request).as_ref();
         let record_route = self.record_route.as_ref().map(|params| RecordRoute {
             params,
@@ -360,7 +438,10 @@ fn with_uri(request: &OwnedMessage, uri: &[u8], edits: &mut EditList) -> OwnedMe
     let edited = edits
         .set_request_uri(request.as_ref(), uri)
         .and_then(|()| edits.write(request.as_ref(), &mut text));
-    match edited.ok().and_then(|()| OwnedMessage::parse(text.into()).ok()) {
+    match edited
+        .ok()
+        .and_then(|()| OwnedMessage::parse(text.into()).ok())
+    {
         Some(edited) => edited,
         None => request.clone(),
     }

@@ -108,7 +108,10 @@ impl ResponseContext {
         self.groups.reverse();
         if self.groups.is_empty() {
             // Along the route set, or else to the Request-URI.
-            self.groups.push(vec![ResolvedTarget { q: 1000, ..ResolvedTarget::default() }]);
+            self.groups.push(vec![ResolvedTarget {
+                q: 1000,
+                ..ResolvedTarget::default()
+            }]);
         }
         self.record_route = relay.record_route;
         self.ring = Duration::from_millis(u64::from(relay.ring_timeout));
@@ -124,7 +127,12 @@ impl ResponseContext {
     }
 
     /// The chain's answer to `Ask::Failure`.
-    pub(crate) fn failure_verdict(&mut self, serial: u32, decision: Decision, io: &mut Io<'_, '_, '_>) -> bool {
+    pub(crate) fn failure_verdict(
+        &mut self,
+        serial: u32,
+        decision: Decision,
+        io: &mut Io<'_, '_, '_>,
+    ) -> bool {
         if self.phase != (Phase::Failing { serial }) {
             return false;
         }
@@ -145,7 +153,13 @@ impl ResponseContext {
             Ruling::Redirect(targets) => self.answer(&crate::agent::redirect(&targets), io),
             Ruling::ForwardStateless(target) => {
                 self.request = decision.request;
-                self.relay(Relay { groups: vec![vec![target]], ..Relay::default() }, io);
+                self.relay(
+                    Relay {
+                        groups: vec![vec![target]],
+                        ..Relay::default()
+                    },
+                    io,
+                );
             }
             Ruling::Drop => self.finish_silently(io),
             Ruling::Best => self.deliver(io),
@@ -156,7 +170,9 @@ impl ResponseContext {
     /// The chain's answer to `Ask::Reply`.
     pub(crate) fn reply_verdict(&mut self, verdict: ReplyVerdict, io: &mut Io<'_, '_, '_>) -> bool {
         let response = verdict.response.as_ref();
-        let Some(status) = response.status() else { return false };
+        let Some(status) = response.status() else {
+            return false;
+        };
         self.state = verdict.state;
         if status < 200 {
             if !verdict.forward || self.phase == Phase::Answered {
@@ -178,7 +194,9 @@ impl ResponseContext {
             if self.stopped.is_some() || self.refused || self.won {
                 break;
             }
-            let Some(group) = self.groups.pop() else { break };
+            let Some(group) = self.groups.pop() else {
+                break;
+            };
             self.group_start = self.branches.len();
             let share = self.share(group.len());
             for target in group {
@@ -204,7 +222,9 @@ impl ResponseContext {
 
     /// Whether any branch of the current group may still bring something.
     fn live(&self) -> bool {
-        self.branches.iter().any(|branch| branch.stage != Stage::Done)
+        self.branches
+            .iter()
+            .any(|branch| branch.stage != Stage::Done)
     }
 
     /// Called when a branch is done: the next group, or the end.
@@ -222,8 +242,13 @@ impl ResponseContext {
         }
         io.disarm(&mut self.ring_timer);
         if self.best.get().is_none() {
-            let status = self.stopped.map_or(Internal::NoTarget.status(), Stop::status);
-            self.best.offer(Candidate { status, bytes: None });
+            let status = self
+                .stopped
+                .map_or(Internal::NoTarget.status(), Stop::status);
+            self.best.offer(Candidate {
+                status,
+                bytes: None,
+            });
         }
         if self.armed.iter().any(|armed| armed.failure) && self.stopped != Some(Stop::Shutdown) {
             self.ask_failure(io);
@@ -234,7 +259,10 @@ impl ResponseContext {
 
     fn ask_failure(&mut self, io: &mut Io<'_, '_, '_>) {
         let Some(best) = self.best.get() else { return };
-        let response = best.bytes.clone().and_then(|bytes| OwnedMessage::parse(bytes).ok());
+        let response = best
+            .bytes
+            .clone()
+            .and_then(|bytes| OwnedMessage::parse(bytes).ok());
         let reason = match &response {
             Some(response) => String::from_utf8_lossy(response.as_ref().reason()).into_owned(),
             None => sipbox_sip::status::reason_phrase(best.status).to_owned(),
@@ -264,7 +292,9 @@ impl ResponseContext {
     /// 16.7 steps 6 to 9: the best response goes upstream.
     fn deliver(&mut self, io: &mut Io<'_, '_, '_>) {
         let scratch = &mut io.tx.scratch;
-        let Some(best) = self.best.merged(&mut scratch.edits, &mut scratch.message) else { return };
+        let Some(best) = self.best.merged(&mut scratch.edits, &mut scratch.message) else {
+            return;
+        };
         if best.status == 408 && self.method != Method::Invite && self.stopped.is_none() {
             // RFC 4320 4.2: the caller's own timer has run out as well.
             self.finish_silently(io);
@@ -273,7 +303,13 @@ impl ResponseContext {
         let status = upstream_status(best.status);
         match best.bytes {
             Some(bytes) if status == best.status => self.send_final(status, bytes, io),
-            _ => self.answer(&Reply { status, ..Reply::default() }, io),
+            _ => self.answer(
+                &Reply {
+                    status,
+                    ..Reply::default()
+                },
+                io,
+            ),
         }
     }
 
@@ -304,7 +340,9 @@ impl ResponseContext {
         if !self.armed.iter().any(|armed| armed.reply) {
             return false;
         }
-        let Ok(response) = OwnedMessage::parse(bytes.clone()) else { return false };
+        let Ok(response) = OwnedMessage::parse(bytes.clone()) else {
+            return false;
+        };
         self.serial = self.serial.wrapping_add(1);
         io.cx.out.asks.push(Ask::Reply {
             id: io.ask_id(self.serial),
@@ -361,14 +399,26 @@ impl ResponseContext {
     fn abandon(&mut self, io: &mut Io<'_, '_, '_>) {
         self.cancel_pending(io);
         for at in 0..self.branches.len() {
-            if self.branches.get(at).is_some_and(|branch| branch.stage == Stage::Sent) {
-                self.fail_branch(at, Candidate { status: 408, bytes: None });
+            if self
+                .branches
+                .get(at)
+                .is_some_and(|branch| branch.stage == Stage::Sent)
+            {
+                self.fail_branch(
+                    at,
+                    Candidate {
+                        status: 408,
+                        bytes: None,
+                    },
+                );
             }
         }
     }
 
     fn fail_branch(&mut self, at: usize, candidate: Candidate) {
-        let Some(branch) = self.branches.get_mut(at) else { return };
+        let Some(branch) = self.branches.get_mut(at) else {
+            return;
+        };
         if branch.stage == Stage::Done {
             return;
         }
@@ -400,7 +450,13 @@ impl TransactionUser for ResponseContext {
         if matches!(self.phase, Phase::Failing { .. }) {
             // The policy's answer would come too late.
             self.best.clear();
-            self.answer(&Reply { status: why.status(), ..Reply::default() }, io);
+            self.answer(
+                &Reply {
+                    status: why.status(),
+                    ..Reply::default()
+                },
+                io,
+            );
             return;
         }
         self.cancel_pending(io);
@@ -408,7 +464,13 @@ impl TransactionUser for ResponseContext {
             // Nobody waits for the phones to agree.
             self.abandon(io);
             self.best.clear();
-            self.answer(&Reply { status: why.status(), ..Reply::default() }, io);
+            self.answer(
+                &Reply {
+                    status: why.status(),
+                    ..Reply::default()
+                },
+                io,
+            );
             return;
         }
         self.proceed(io);
@@ -416,12 +478,16 @@ impl TransactionUser for ResponseContext {
 
     fn response(&mut self, at: u16, response: Message<'_>, io: &mut Io<'_, '_, '_>) {
         let at = usize::from(at);
-        let Some(status) = response.status() else { return };
+        let Some(status) = response.status() else {
+            return;
+        };
         if status == 100 {
             // 16.7 step 5: 100 goes no further than one hop.
             return;
         }
-        let Some(bytes) = without_via(response, io) else { return };
+        let Some(bytes) = without_via(response, io) else {
+            return;
+        };
         if status < 200 {
             if self.phase == Phase::Running && !self.won {
                 if !self.ask_reply(&bytes, io) {
@@ -443,16 +509,26 @@ impl TransactionUser for ResponseContext {
             self.cancel_pending(io);
             return;
         }
-        if self.branches.get(at).is_none_or(|branch| branch.stage == Stage::Done) {
+        if self
+            .branches
+            .get(at)
+            .is_none_or(|branch| branch.stage == Stage::Done)
+        {
             return;
         }
         if status == 503 && self.next_candidate(at, io) {
             return;
         }
         let candidate = if self.stopped == Some(Stop::Cancel) && status == 408 {
-            Candidate { status: 487, bytes: None }
+            Candidate {
+                status: 487,
+                bytes: None,
+            }
         } else {
-            Candidate { status, bytes: Some(bytes) }
+            Candidate {
+                status,
+                bytes: Some(bytes),
+            }
         };
         if io.cx.mutant(Mutation::LastResponse) {
             self.best.clear();
@@ -469,7 +545,11 @@ impl TransactionUser for ResponseContext {
 
     fn ended(&mut self, at: u16, why: Ended, io: &mut Io<'_, '_, '_>) {
         let at = usize::from(at);
-        if self.branches.get(at).is_none_or(|branch| branch.stage == Stage::Done) {
+        if self
+            .branches
+            .get(at)
+            .is_none_or(|branch| branch.stage == Stage::Done)
+        {
             return;
         }
         if self.next_candidate(at, io) {
@@ -481,7 +561,13 @@ impl TransactionUser for ResponseContext {
             // 16.9
             (None, Ended::Unsent) => Internal::Unavailable.status(),
         };
-        self.fail_branch(at, Candidate { status, bytes: None });
+        self.fail_branch(
+            at,
+            Candidate {
+                status,
+                bytes: None,
+            },
+        );
         self.proceed(io);
     }
 

@@ -18,7 +18,10 @@ fn relay_to_bob(message: Message<'_>, facts: &Facts) -> Ruling {
 #[test]
 fn a_call_goes_through_from_invite_to_bye() {
     let mut rig = Rig::new(relay_to_bob);
-    rig.receive(&request("INVITE", "1", "Contact: <sip:alice@192.0.2.1>\r\n"), udp(ALICE));
+    rig.receive(
+        &request("INVITE", "1", "Contact: <sip:alice@192.0.2.1>\r\n"),
+        udp(ALICE),
+    );
     let [trying, invite] = rig.take_n();
     assert_eq!(trying.first_line(), "SIP/2.0 100 Trying");
     assert_eq!(trying.to(), format!("udp/{ALICE}"));
@@ -26,7 +29,10 @@ fn a_call_goes_through_from_invite_to_bye() {
     assert_eq!(invite.to(), format!("udp/{BOB}"));
     assert_eq!(invite.header("Max-Forwards").as_deref(), Some("69"));
     let vias = invite.all("Via");
-    assert!(vias[0].starts_with("SIP/2.0/UDP 192.0.2.100:5060;branch=z9hG4bK"), "{vias:?}");
+    assert!(
+        vias[0].starts_with("SIP/2.0/UDP 192.0.2.100:5060;branch=z9hG4bK"),
+        "{vias:?}"
+    );
     assert_eq!(vias[1], format!("SIP/2.0/UDP {ALICE};branch=z9hG4bK1"));
     let route = invite.header("Record-Route").unwrap();
     assert!(route.starts_with("<sip:192.0.2.100:5060;lr;ft="), "{route}");
@@ -35,7 +41,10 @@ fn a_call_goes_through_from_invite_to_bye() {
     let [ringing] = rig.take_n();
     assert_eq!(ringing.first_line(), "SIP/2.0 180 X");
     assert_eq!(ringing.to(), format!("udp/{ALICE}"));
-    assert_eq!(ringing.all("Via"), [format!("SIP/2.0/UDP {ALICE};branch=z9hG4bK1")]);
+    assert_eq!(
+        ringing.all("Via"),
+        [format!("SIP/2.0/UDP {ALICE};branch=z9hG4bK1")]
+    );
 
     let ok = response(&invite.text, 200, "Contact: <sip:bob@192.0.2.2>\r\n");
     rig.receive(&ok, udp(BOB));
@@ -147,9 +156,16 @@ fn a_request_that_is_no_invite_gets_no_100_and_times_out_silently() {
     let mut rig = Rig::new(|_, _| parallel(&[BOB]));
     rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
     let [message] = rig.take_n();
-    assert_eq!(message.first_line(), "MESSAGE sip:bob@192.0.2.2:5060 SIP/2.0");
+    assert_eq!(
+        message.first_line(),
+        "MESSAGE sip:bob@192.0.2.2:5060 SIP/2.0"
+    );
     rig.pass(33_000);
-    assert!(rig.first_lines().iter().all(|line| line.starts_with("MESSAGE")));
+    assert!(
+        rig.first_lines()
+            .iter()
+            .all(|line| line.starts_with("MESSAGE"))
+    );
     rig.finish();
     // A 408 that comes goes no further either (RFC 4320).
     rig.receive(&request("MESSAGE", "2", ""), udp(ALICE));
@@ -178,7 +194,10 @@ fn a_response_to_another_request_is_sent_again_with_the_request() {
 #[test]
 fn a_failure_is_acknowledged_hop_by_hop() {
     let mut rig = Rig::new(|_, _| parallel(&[BOB]));
-    rig.receive(&request("INVITE", "1", "Route: <sip:192.0.2.100;lr>\r\n"), udp(ALICE));
+    rig.receive(
+        &request("INVITE", "1", "Route: <sip:192.0.2.100;lr>\r\n"),
+        udp(ALICE),
+    );
     let [_, invite] = rig.take_n();
     let busy = response(&invite.text, 486, "");
     rig.receive(&busy, udp(BOB));
@@ -186,7 +205,10 @@ fn a_failure_is_acknowledged_hop_by_hop() {
     assert_eq!(ack.first_line(), "ACK sip:bob@192.0.2.2:5060 SIP/2.0");
     assert_eq!(ack.all("Via"), [invite.header("Via").unwrap()]);
     assert_eq!(ack.header("CSeq").as_deref(), Some("1 ACK"));
-    assert_eq!(ack.header("To").as_deref(), Some("<sip:bob@home.example>;tag=b1"));
+    assert_eq!(
+        ack.header("To").as_deref(),
+        Some("<sip:bob@home.example>;tag=b1")
+    );
     assert_eq!(up.first_line(), "SIP/2.0 486 X");
     rig.receive(&busy, udp(BOB));
     let [again] = rig.take_n();
@@ -205,7 +227,10 @@ fn late_and_forged_responses_are_dropped() {
     for wrong in [
         ok.replace("192.0.2.100:5060", "192.0.2.99:5060"),
         ok.replace(branch, "z9hG4bKother"),
-        ok.replace(&branch[20..], &branch[20..].chars().rev().collect::<String>()),
+        ok.replace(
+            &branch[20..],
+            &branch[20..].chars().rev().collect::<String>(),
+        ),
         ok.replace("CSeq: 1 MESSAGE", "CSeq: 1 CANCEL"),
     ] {
         rig.receive(&wrong, udp(BOB));
@@ -247,10 +272,16 @@ fn rport_and_received_lead_responses_back() {
     rig.receive(&response(&message.text, 200, ""), udp(BOB));
     let [ok] = rig.take_n();
     assert_eq!(ok.to(), "udp/198.51.100.7:5070");
-    let rport = plain.replace("z9hG4bK1", "z9hG4bK2;rport").replace("call-1", "call-2");
+    let rport = plain
+        .replace("z9hG4bK1", "z9hG4bK2;rport")
+        .replace("call-1", "call-2");
     rig.receive(&rport, udp(nat));
     let [message] = rig.take_n();
-    assert!(message.all("Via")[1].contains(";rport=40000"), "{}", message.all("Via")[1]);
+    assert!(
+        message.all("Via")[1].contains(";rport=40000"),
+        "{}",
+        message.all("Via")[1]
+    );
     rig.receive(&response(&message.text, 200, ""), udp(BOB));
     let [ok] = rig.take_n();
     assert_eq!(ok.to(), "udp/198.51.100.7:40000");
@@ -264,10 +295,18 @@ fn over_tcp_nothing_is_retransmitted_and_responses_go_down_the_connection() {
     let [trying, invite] = rig.take_n();
     assert_eq!(
         trying.hop,
-        NextHop::Flow { flow: tcp("192.0.2.1:33333", 7), reconnect: Some(address(ALICE)) }
+        NextHop::Flow {
+            flow: tcp("192.0.2.1:33333", 7),
+            reconnect: Some(address(ALICE))
+        }
     );
     assert_eq!(invite.to(), format!("tcp/{BOB}"));
-    assert!(invite.header("Via").unwrap().starts_with("SIP/2.0/TCP 192.0.2.100:5060;branch="));
+    assert!(
+        invite
+            .header("Via")
+            .unwrap()
+            .starts_with("SIP/2.0/TCP 192.0.2.100:5060;branch=")
+    );
     rig.pass(20_000);
     assert_eq!(rig.take().len(), 0);
     rig.receive(&response(&invite.text, 486, ""), tcp(BOB, 8));

@@ -4,7 +4,11 @@ use super::*;
 use crate::stack::Counts;
 
 fn ack_of(sent: &Sent, branch: &str) -> String {
-    request("ACK", branch, &format!("To: {}\r\n", sent.header("To").unwrap()))
+    request(
+        "ACK",
+        branch,
+        &format!("To: {}\r\n", sent.header("To").unwrap()),
+    )
 }
 
 #[test]
@@ -49,7 +53,10 @@ fn a_cancel_waits_for_a_provisional_response() {
     assert_eq!(rig.first_lines(), ["CANCEL sip:bob@192.0.2.2:5060 SIP/2.0"]);
     // A phone that answers neither: 487 after 64 T1.
     rig.pass(33_000);
-    assert_eq!(rig.first_lines().last().map(String::as_str), Some("SIP/2.0 487 Request Terminated"));
+    assert_eq!(
+        rig.first_lines().last().map(String::as_str),
+        Some("SIP/2.0 487 Request Terminated")
+    );
     rig.finish();
 }
 
@@ -61,7 +68,11 @@ fn a_cancel_while_the_policy_thinks_wins_over_the_verdict() {
     let [ok, terminated] = rig.take_n();
     assert_eq!(ok.header("CSeq").as_deref(), Some("1 CANCEL"));
     assert_eq!(terminated.first_line(), "SIP/2.0 487 Request Terminated");
-    assert_eq!(ok.header("To"), terminated.header("To"), "9.2: the same tag");
+    assert_eq!(
+        ok.header("To"),
+        terminated.header("To"),
+        "9.2: the same tag"
+    );
     assert!(!rig.answer(parallel(&[BOB])), "the verdict comes too late");
     assert_eq!(rig.take().len(), 0);
     rig.receive(&ack_of(&terminated, "1"), udp(ALICE));
@@ -101,9 +112,16 @@ fn a_shutdown_ends_what_is_being_decided_and_what_rings() {
             "SIP/2.0 503 Service Unavailable",
         ]
     );
-    assert!(!rig.answer(parallel(&[BOB])), "a verdict after the shutdown");
+    assert!(
+        !rig.answer(parallel(&[BOB])),
+        "a verdict after the shutdown"
+    );
     rig.receive(&response(&invite.text, 487, ""), udp(BOB));
-    assert!(rig.first_lines().iter().all(|line| !line.starts_with("SIP/2.0 487")));
+    assert!(
+        rig.first_lines()
+            .iter()
+            .all(|line| !line.starts_with("SIP/2.0 487"))
+    );
     rig.receive(&request("INVITE", "3", ""), udp(ALICE));
     assert_eq!(rig.first_lines(), ["SIP/2.0 503 Service Unavailable"]);
     rig.finish();
@@ -113,7 +131,10 @@ fn a_shutdown_ends_what_is_being_decided_and_what_rings() {
 fn a_cancel_that_matches_nothing_gets_481() {
     let mut rig = Rig::new(|_, _| parallel(&[BOB]));
     rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
-    assert_eq!(rig.first_lines(), ["SIP/2.0 481 Call/Transaction Does Not Exist"]);
+    assert_eq!(
+        rig.first_lines(),
+        ["SIP/2.0 481 Call/Transaction Does Not Exist"]
+    );
     rig.finish();
 }
 
@@ -127,11 +148,19 @@ fn a_failed_send_counts_as_503_of_its_branch() {
     let [second] = rig.take_n();
     assert_eq!(second.to(), format!("udp/{CAROL}"));
     rig.call(|stack, env, out| stack.transport_error(env, token, out));
-    assert_eq!(rig.take().len(), 0, "a late report about a branch that is gone");
+    assert_eq!(
+        rig.take().len(),
+        0,
+        "a late report about a branch that is gone"
+    );
     let token = second.token.unwrap();
     rig.call(|stack, env, out| stack.transport_error(env, token, out));
     let [up] = rig.take_n();
-    assert_eq!(up.first_line(), "SIP/2.0 500 Server Internal Error", "16.7 step 6");
+    assert_eq!(
+        up.first_line(),
+        "SIP/2.0 500 Server Internal Error",
+        "16.7 step 6"
+    );
     rig.finish();
 }
 
@@ -143,7 +172,10 @@ fn a_large_request_goes_over_tcp_and_over_udp_when_that_fails() {
     let [_, over_tcp] = rig.take_n();
     assert_eq!(over_tcp.to(), format!("tcp/{BOB}"));
     let via = over_tcp.header("Via").unwrap();
-    assert!(via.starts_with("SIP/2.0/TCP 192.0.2.100:5060;branch="), "{via}");
+    assert!(
+        via.starts_with("SIP/2.0/TCP 192.0.2.100:5060;branch="),
+        "{via}"
+    );
     rig.pass(1900);
     assert_eq!(rig.take().len(), 0, "TCP retransmits by itself");
     let token = over_tcp.token.unwrap();
@@ -194,7 +226,14 @@ fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
     }
     let asks = std::mem::take(&mut rig.asks);
     let mut asks = asks.into_iter();
-    let Some(Ask::Request { id, request: broken, .. }) = asks.next() else { panic!() };
+    let Some(Ask::Request {
+        id,
+        request: broken,
+        ..
+    }) = asks.next()
+    else {
+        panic!()
+    };
     let decision = rig.decide(broken, parallel(&[BOB]));
     rig = rig.mutate(Mutation::Panic);
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -206,13 +245,21 @@ fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
     // The other transactions of the shard go on, and it takes new ones.
     let mut relayed = 0;
     for ask in asks {
-        let Ask::Request { id, request, .. } = ask else { panic!() };
+        let Ask::Request { id, request, .. } = ask else {
+            panic!()
+        };
         let decision = rig.decide(request, parallel(&[BOB]));
         assert!(rig.call(|stack, env, out| stack.request_verdict(env, id, decision, out)));
         relayed += 1;
     }
     assert_eq!(relayed, 31);
-    assert_eq!(rig.events.iter().filter(|event| **event == Event::Broken).count(), 1);
+    assert_eq!(
+        rig.events
+            .iter()
+            .filter(|event| **event == Event::Broken)
+            .count(),
+        1
+    );
     assert_eq!(rig.stack.counts().servers, 31);
     rig.take();
     rig.judge = Some(Box::new(|_, _| parallel(&[BOB])));
@@ -226,7 +273,10 @@ fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
 #[test]
 fn a_stateless_reply_leaves_nothing_and_its_ack_is_absorbed() {
     let mut rig = Rig::new(|_, _| {
-        Ruling::ReplyStateless(crate::policy::Reply { status: 503, ..Default::default() })
+        Ruling::ReplyStateless(crate::policy::Reply {
+            status: 503,
+            ..Default::default()
+        })
     });
     let invite = request("INVITE", "1", "");
     rig.receive(&invite, udp(ALICE));
@@ -241,14 +291,16 @@ fn a_stateless_reply_leaves_nothing_and_its_ack_is_absorbed() {
 
 #[test]
 fn a_stateless_forward_leaves_nothing_and_its_responses_find_their_way() {
-    let mut rig = Rig::new(|_, _| {
-        Ruling::ForwardStateless(ResolvedTarget::uri(format!("sip:bob@{BOB}")))
-    });
+    let mut rig =
+        Rig::new(|_, _| Ruling::ForwardStateless(ResolvedTarget::uri(format!("sip:bob@{BOB}"))));
     let message = request("MESSAGE", "1", "");
     rig.receive(&message, udp(ALICE));
     rig.receive(&message, udp(ALICE));
     let [first, second] = rig.take_n();
-    assert_eq!(first.text, second.text, "16.11: the branch is the same for each copy");
+    assert_eq!(
+        first.text, second.text,
+        "16.11: the branch is the same for each copy"
+    );
     assert_eq!(rig.stack.counts(), Counts::default());
     rig.receive(&response(&first.text, 200, ""), udp(BOB));
     let [ok] = rig.take_n();

@@ -12,7 +12,12 @@ fn fork(addresses: &'static [&'static str]) -> (Rig, Vec<Sent>) {
 }
 
 fn relay(groups: Vec<Vec<ResolvedTarget>>, ring_timeout: u32, total_timeout: u32) -> Ruling {
-    Ruling::Relay(Relay { groups, ring_timeout, total_timeout, record_route: None })
+    Ruling::Relay(Relay {
+        groups,
+        ring_timeout,
+        total_timeout,
+        record_route: None,
+    })
 }
 
 #[test]
@@ -20,7 +25,11 @@ fn the_first_2xx_cancels_the_others() {
     let (mut rig, branches) = fork(&[BOB, CAROL]);
     assert_eq!(branches.len(), 2);
     for branch in &branches {
-        assert_eq!(branch.header("Max-Breadth").as_deref(), Some("30"), "RFC 5393 5.3.3");
+        assert_eq!(
+            branch.header("Max-Breadth").as_deref(),
+            Some("30"),
+            "RFC 5393 5.3.3"
+        );
     }
     rig.receive(&response(&branches[0].text, 180, ""), udp(BOB));
     rig.receive(&response(&branches[1].text, 180, ""), udp(CAROL));
@@ -58,7 +67,13 @@ fn a_2xx_goes_up_even_after_a_failure_did() {
     rig.take();
     rig.pass(5_010);
     let lines = rig.first_lines();
-    assert_eq!(lines, ["CANCEL sip:bob@192.0.2.2:5060 SIP/2.0", "SIP/2.0 408 Request Timeout"]);
+    assert_eq!(
+        lines,
+        [
+            "CANCEL sip:bob@192.0.2.2:5060 SIP/2.0",
+            "SIP/2.0 408 Request Timeout"
+        ]
+    );
     rig.receive(&response(&invite.text, 200, ""), udp(BOB));
     assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
     rig.finish();
@@ -66,9 +81,8 @@ fn a_2xx_goes_up_even_after_a_failure_did() {
 
 #[test]
 fn a_6xx_ends_everything_once_all_branches_have_ended() {
-    let mut rig = Rig::new(|_, _| {
-        relay(vec![targets(&[BOB, CAROL]), targets(&["192.0.2.4"])], 0, 0)
-    });
+    let mut rig =
+        Rig::new(|_, _| relay(vec![targets(&[BOB, CAROL]), targets(&["192.0.2.4"])], 0, 0));
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     let [_, bob, carol] = rig.take_n();
     rig.receive(&response(&carol.text, 180, ""), udp(CAROL));
@@ -84,15 +98,22 @@ fn a_6xx_ends_everything_once_all_branches_have_ended() {
 
 #[test]
 fn the_best_response_goes_up_when_all_have_failed() {
-    for (first, second, best) in
-        [(486, 404, 486), (404, 302, 302), (503, 480, 480), (480, 407, 407), (503, 503, 500)]
-    {
+    for (first, second, best) in [
+        (486, 404, 486),
+        (404, 302, 302),
+        (503, 480, 480),
+        (480, 407, 407),
+        (503, 503, 500),
+    ] {
         let (mut rig, branches) = fork(&[BOB, CAROL]);
         rig.receive(&response(&branches[0].text, first, ""), udp(BOB));
         assert_eq!(rig.take().len(), 1, "only the ACK");
         rig.receive(&response(&branches[1].text, second, ""), udp(CAROL));
         let [_ack, up] = rig.take_n();
-        assert!(up.first_line().starts_with(&format!("SIP/2.0 {best} ")), "{first} {second}");
+        assert!(
+            up.first_line().starts_with(&format!("SIP/2.0 {best} ")),
+            "{first} {second}"
+        );
         rig.finish();
     }
 }
@@ -102,9 +123,15 @@ fn challenges_of_several_branches_are_merged() {
     let (mut rig, branches) = fork(&[BOB, CAROL]);
     let challenge = |realm: &str| format!("Proxy-Authenticate: Digest realm=\"{realm}\"\r\n");
     rig.receive(&response(&branches[0].text, 407, &challenge("b")), udp(BOB));
-    rig.receive(&response(&branches[1].text, 407, &challenge("c")), udp(CAROL));
+    rig.receive(
+        &response(&branches[1].text, 407, &challenge("c")),
+        udp(CAROL),
+    );
     let up = rig.take().pop().unwrap();
-    assert_eq!(up.all("Proxy-Authenticate"), ["Digest realm=\"b\"", "Digest realm=\"c\""]);
+    assert_eq!(
+        up.all("Proxy-Authenticate"),
+        ["Digest realm=\"b\"", "Digest realm=\"c\""]
+    );
     rig.finish();
 }
 
@@ -117,7 +144,11 @@ fn groups_are_tried_one_after_the_other() {
     rig.receive(&response(&bob.text, 486, ""), udp(BOB));
     let [_ack, carol] = rig.take_n();
     assert_eq!(carol.first_line(), "INVITE sip:bob@192.0.2.3:5060 SIP/2.0");
-    assert_ne!(carol.header("Via"), bob.header("Via"), "a branch of its own");
+    assert_ne!(
+        carol.header("Via"),
+        bob.header("Via"),
+        "a branch of its own"
+    );
     rig.receive(&response(&carol.text, 404, ""), udp(CAROL));
     assert_eq!(rig.first_lines()[1], "SIP/2.0 486 X");
     rig.finish();
@@ -175,7 +206,10 @@ fn a_name_is_resolved_while_the_transaction_waits() {
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
     let resolve = rig.resolves.pop().unwrap();
-    assert_eq!((&resolve.host[..], resolve.port), (&b"far.example"[..], None));
+    assert_eq!(
+        (&resolve.host[..], resolve.port),
+        (&b"far.example"[..], None)
+    );
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
     let candidate = |text: &str| crate::outbox::NextHopCandidate {
@@ -218,7 +252,10 @@ fn a_cancel_during_a_look_up_ends_the_call() {
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     rig.take();
     rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
-    assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
+    assert_eq!(
+        rig.first_lines(),
+        ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]
+    );
     let token = rig.resolves.pop().unwrap().token;
     let found = std::iter::once(crate::outbox::NextHopCandidate {
         transport: Transport::Udp,
@@ -236,16 +273,30 @@ fn a_bindings_flow_is_used_or_the_branch_fails() {
     let mut rig = Rig::new(move |_, _| {
         let contact = ResolvedTarget {
             flow: Some(flow),
-            path: [Bytes::from_static(b"<sip:edge.example;lr>")].into_iter().collect(),
+            path: [Bytes::from_static(b"<sip:edge.example;lr>")]
+                .into_iter()
+                .collect(),
             ..ResolvedTarget::uri("sip:bob@10.0.0.9:5555;transport=tcp")
         };
         relay(vec![vec![contact], targets(&[CAROL])], 0, 0)
     });
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     let [_, invite] = rig.take_n();
-    assert_eq!(invite.hop, NextHop::Flow { flow, reconnect: None });
-    assert_eq!(invite.first_line(), "INVITE sip:bob@10.0.0.9:5555;transport=tcp SIP/2.0");
-    assert_eq!(invite.header("Route").as_deref(), Some("<sip:edge.example;lr>"));
+    assert_eq!(
+        invite.hop,
+        NextHop::Flow {
+            flow,
+            reconnect: None
+        }
+    );
+    assert_eq!(
+        invite.first_line(),
+        "INVITE sip:bob@10.0.0.9:5555;transport=tcp SIP/2.0"
+    );
+    assert_eq!(
+        invite.header("Route").as_deref(),
+        Some("<sip:edge.example;lr>")
+    );
     let token = invite.token.unwrap();
     rig.call(|stack, env, out| stack.transport_error(env, token, out));
     let [next] = rig.take_n();
@@ -258,7 +309,14 @@ fn an_ack_to_a_name_waits_without_a_transaction() {
     let dialog = "To: <sip:bob@home.example>;tag=b1\r\n";
     let ack = request_to("ACK", "sip:bob@far.example", "1", dialog);
     rig.receive(&ack, udp(ALICE));
-    assert_eq!(rig.stack.counts(), Counts { waiting: 1, timers: 1, ..Counts::default() });
+    assert_eq!(
+        rig.stack.counts(),
+        Counts {
+            waiting: 1,
+            timers: 1,
+            ..Counts::default()
+        }
+    );
     let token = rig.resolves.pop().unwrap().token;
     let found = std::iter::once(crate::outbox::NextHopCandidate {
         transport: Transport::Udp,

@@ -5,17 +5,30 @@ use crate::stack::{BranchVerdict, ReplyVerdict};
 
 fn armed(branch: bool, reply: bool, failure: bool, ruling: fn() -> Ruling) -> Rig {
     let mut rig = Rig::new(move |_, _| ruling());
-    rig.armed = Armed { branch, reply, failure };
+    rig.armed = Armed {
+        branch,
+        reply,
+        failure,
+    };
     rig
 }
 
 fn answer_branches(rig: &mut Rig, keep: impl Fn(&str) -> bool, edit: impl Fn(&str) -> String) {
     for ask in std::mem::take(&mut rig.asks) {
-        let Ask::Branch { id, request, state, .. } = ask else { panic!("{ask:?}") };
+        let Ask::Branch {
+            id, request, state, ..
+        } = ask
+        else {
+            panic!("{ask:?}")
+        };
         let text = String::from_utf8_lossy(request.as_ref().bytes()).into_owned();
         let keep = keep(&text);
         let request = OwnedMessage::parse(edit(&text).into()).unwrap();
-        let verdict = BranchVerdict { keep, request, state };
+        let verdict = BranchVerdict {
+            keep,
+            request,
+            state,
+        };
         assert!(rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out)));
     }
 }
@@ -53,20 +66,47 @@ fn a_cancel_while_branches_are_asked_about_ends_the_call() {
     let mut rig = armed(true, false, false, || parallel(&[BOB]));
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     rig.take();
-    let Some(Ask::Branch { id, request: asked, state, .. }) = rig.asks.pop() else { panic!() };
+    let Some(Ask::Branch {
+        id,
+        request: asked,
+        state,
+        ..
+    }) = rig.asks.pop()
+    else {
+        panic!()
+    };
     rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
-    assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
-    let verdict = BranchVerdict { keep: true, request: asked, state };
+    assert_eq!(
+        rig.first_lines(),
+        ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]
+    );
+    let verdict = BranchVerdict {
+        keep: true,
+        request: asked,
+        state,
+    };
     assert!(!rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out)));
     assert_eq!(rig.take().len(), 0);
     rig.finish();
 }
 
 fn answer_reply(rig: &mut Rig, forward: bool, edit: impl Fn(&str) -> String) -> bool {
-    let Some(Ask::Reply { id, response, state, .. }) = rig.asks.pop() else { panic!() };
+    let Some(Ask::Reply {
+        id,
+        response,
+        state,
+        ..
+    }) = rig.asks.pop()
+    else {
+        panic!()
+    };
     let text = String::from_utf8_lossy(response.as_ref().bytes()).into_owned();
     let response = OwnedMessage::parse(edit(&text).into()).unwrap();
-    let verdict = ReplyVerdict { forward, response, state };
+    let verdict = ReplyVerdict {
+        forward,
+        response,
+        state,
+    };
     rig.call(|stack, env, out| stack.reply_verdict(env, id, verdict, out))
 }
 
@@ -86,7 +126,10 @@ fn replies_pass_the_policies_which_may_drop_provisional_ones_only() {
     let ok = response(&invite.text, 200, "");
     rig.receive(&ok, udp(BOB));
     assert_eq!(rig.take().len(), 0);
-    assert!(answer_reply(&mut rig, false, edit), "a final response goes on all the same");
+    assert!(
+        answer_reply(&mut rig, false, edit),
+        "a final response goes on all the same"
+    );
     let [up] = rig.take_n();
     assert_eq!(up.header("X-Seen").as_deref(), Some("yes"));
     // A copy of it is edited as the first one was.
@@ -110,7 +153,9 @@ fn a_reply_that_nobody_gives_back_goes_up_as_it_is() {
 }
 
 fn answer_failure(rig: &mut Rig, ruling: Ruling) -> bool {
-    let Some(Ask::Failure { id, request, .. }) = rig.asks.pop() else { panic!() };
+    let Some(Ask::Failure { id, request, .. }) = rig.asks.pop() else {
+        panic!()
+    };
     let decision = rig.decide(request, ruling);
     rig.call(|stack, env, out| stack.failure_verdict(env, id, decision, out))
 }
@@ -122,7 +167,14 @@ fn a_failure_may_be_tried_elsewhere() {
     let [_, invite] = rig.take_n();
     rig.receive(&response(&invite.text, 486, ""), udp(BOB));
     assert_eq!(rig.take().len(), 1, "the ACK");
-    let Some(Ask::Failure { failure, response: best, .. }) = rig.asks.last() else { panic!() };
+    let Some(Ask::Failure {
+        failure,
+        response: best,
+        ..
+    }) = rig.asks.last()
+    else {
+        panic!()
+    };
     assert_eq!((failure.status, failure.cancelled), (486, false));
     assert_eq!(failure.failed[0].uri, "sip:bob@192.0.2.2:5060");
     assert_eq!(best.as_ref().unwrap().as_ref().status(), Some(486));
@@ -161,7 +213,9 @@ fn a_cancelled_call_is_not_tried_elsewhere() {
     rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
     rig.receive(&response(&invite.text, 487, ""), udp(BOB));
     rig.take();
-    let Some(Ask::Failure { failure, .. }) = rig.asks.last() else { panic!() };
+    let Some(Ask::Failure { failure, .. }) = rig.asks.last() else {
+        panic!()
+    };
     assert!(failure.cancelled);
     assert!(answer_failure(&mut rig, parallel(&[CAROL])));
     assert_eq!(rig.first_lines(), ["SIP/2.0 487 X"]);

@@ -46,7 +46,9 @@ impl Sent {
     pub(crate) fn to(&self) -> String {
         match self.hop {
             NextHop::Flow { flow, .. } => format!("{}/{}", flow.transport, flow.peer),
-            NextHop::Address { transport, address, .. } => format!("{transport}/{address}"),
+            NextHop::Address {
+                transport, address, ..
+            } => format!("{transport}/{address}"),
         }
     }
 
@@ -102,7 +104,10 @@ pub(crate) fn spec() -> SettingsSpec {
         stateless: vec![],
     };
     SettingsSpec {
-        listeners: vec![listener("udp", Transport::Udp), listener("tcp", Transport::Tcp)],
+        listeners: vec![
+            listener("udp", Transport::Udp),
+            listener("tcp", Transport::Tcp),
+        ],
         tenants: vec![TenantSpec {
             id: TenantId(0),
             name: "home".into(),
@@ -127,23 +132,38 @@ pub(crate) fn tcp(peer: &str, slot: u32) -> Flow {
         listener: TCP,
         transport: Transport::Tcp,
         peer: peer.parse().unwrap(),
-        connection: Some(ConnectionId { slot, generation: 1 }),
+        connection: Some(ConnectionId {
+            slot,
+            generation: 1,
+        }),
     }
 }
 
 /// A relay to addresses: one group of them all.
 pub(crate) fn parallel(addresses: &[&str]) -> Ruling {
-    Ruling::Relay(Relay { groups: vec![targets(addresses)], ..Relay::default() })
+    Ruling::Relay(Relay {
+        groups: vec![targets(addresses)],
+        ..Relay::default()
+    })
 }
 
 /// A relay to addresses, one after the other.
 pub(crate) fn serial(addresses: &[&str]) -> Ruling {
-    let groups = addresses.iter().map(|address| targets(&[address])).collect();
-    Ruling::Relay(Relay { groups, ..Relay::default() })
+    let groups = addresses
+        .iter()
+        .map(|address| targets(&[address]))
+        .collect();
+    Ruling::Relay(Relay {
+        groups,
+        ..Relay::default()
+    })
 }
 
 pub(crate) fn targets(addresses: &[&str]) -> Vec<ResolvedTarget> {
-    addresses.iter().map(|address| ResolvedTarget::uri(format!("sip:bob@{address}"))).collect()
+    addresses
+        .iter()
+        .map(|address| ResolvedTarget::uri(format!("sip:bob@{address}")))
+        .collect()
 }
 
 impl Rig {
@@ -156,7 +176,12 @@ impl Rig {
         judge: impl FnMut(Message<'_>, &Facts) -> Ruling + 'static,
     ) -> Self {
         Self {
-            stack: Stack::new(StackOptions { shards: 4, node: 1, boot: 2, key: [3; 16] }),
+            stack: Stack::new(StackOptions {
+                shards: 4,
+                node: 1,
+                boot: 2,
+                key: [3; 16],
+            }),
             settings: Arc::new(Settings::new(spec).unwrap()),
             now: Time::from_millis(1000),
             rng: Rng::seed_from_u64(1),
@@ -219,7 +244,12 @@ impl Rig {
         self.out.clear();
         for ask in asks {
             match (&ask, self.judge.is_some()) {
-                (Ask::Request { id, request, facts, .. }, true) => {
+                (
+                    Ask::Request {
+                        id, request, facts, ..
+                    },
+                    true,
+                ) => {
                     let decision = self.judge(request.clone(), facts);
                     let id = *id;
                     self.call(|stack, env, out| stack.request_verdict(env, id, decision, out));
@@ -245,7 +275,12 @@ impl Rig {
 
     pub(crate) fn decide(&self, request: OwnedMessage, ruling: Ruling) -> Decision {
         let armed = ArmedSet::from_slice(&[self.armed]);
-        Decision { ruling, request, state: CallState::default(), armed }
+        Decision {
+            ruling,
+            request,
+            state: CallState::default(),
+            armed,
+        }
     }
 
     /// Answers the first waiting `Ask::Request`.
@@ -255,7 +290,9 @@ impl Rig {
             .iter()
             .position(|ask| matches!(ask, Ask::Request { .. }))
             .expect("a question");
-        let Ask::Request { id, request, .. } = self.asks.remove(at) else { unreachable!() };
+        let Ask::Request { id, request, .. } = self.asks.remove(at) else {
+            unreachable!()
+        };
         let decision = self.decide(request, ruling);
         self.call(|stack, env, out| stack.request_verdict(env, id, decision, out))
     }
@@ -292,13 +329,19 @@ impl Rig {
     /// What left, of which there must be so many messages.
     pub(crate) fn take_n<const N: usize>(&mut self) -> [Sent; N] {
         let sent = self.take();
-        let lines: Vec<_> =
-            sent.iter().map(|sent| format!("{} -> {}", sent.first_line(), sent.to())).collect();
-        sent.try_into().unwrap_or_else(|_| panic!("expected {N} messages, not {lines:#?}"))
+        let lines: Vec<_> = sent
+            .iter()
+            .map(|sent| format!("{} -> {}", sent.first_line(), sent.to()))
+            .collect();
+        sent.try_into()
+            .unwrap_or_else(|_| panic!("expected {N} messages, not {lines:#?}"))
     }
 
     pub(crate) fn first_lines(&mut self) -> Vec<String> {
-        self.take().iter().map(|sent| sent.first_line().to_owned()).collect()
+        self.take()
+            .iter()
+            .map(|sent| sent.first_line().to_owned())
+            .collect()
     }
 }
 
@@ -308,8 +351,16 @@ pub(crate) fn request(method: &str, branch: &str, extra: &str) -> String {
 }
 
 pub(crate) fn request_to(method: &str, uri: &str, branch: &str, extra: &str) -> String {
-    let to_tag = if extra.contains("To: ") { "" } else { "To: <sip:bob@home.example>\r\n" };
-    let hops = if extra.contains("Max-Forwards") { "" } else { "Max-Forwards: 70\r\n" };
+    let to_tag = if extra.contains("To: ") {
+        ""
+    } else {
+        "To: <sip:bob@home.example>\r\n"
+    };
+    let hops = if extra.contains("Max-Forwards") {
+        ""
+    } else {
+        "Max-Forwards: 70\r\n"
+    };
     format!(
         "{method} {uri} SIP/2.0\r\n\
          Via: SIP/2.0/UDP {ALICE};branch=z9hG4bK{branch}\r\n\
@@ -324,7 +375,9 @@ pub(crate) fn request_to(method: &str, uri: &str, branch: &str, extra: &str) -> 
 pub(crate) fn response(request: &str, status: u16, extra: &str) -> String {
     let mut text = format!("SIP/2.0 {status} X\r\n");
     for line in request.lines().skip(1) {
-        let Some((name, value)) = line.split_once(": ") else { continue };
+        let Some((name, value)) = line.split_once(": ") else {
+            continue;
+        };
         match name {
             "Via" | "From" | "Call-ID" | "CSeq" | "Record-Route" => {
                 text.push_str(&format!("{name}: {value}\r\n"));

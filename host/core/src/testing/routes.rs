@@ -15,7 +15,10 @@ fn facts_of(spec: SettingsSpec, text: &str) -> (Facts, String) {
     match rig.asks.pop() {
         Some(Ask::Request { request, facts, .. }) => {
             let bytes = request.as_ref().bytes();
-            ((*facts).clone(), String::from_utf8_lossy(bytes).into_owned())
+            (
+                (*facts).clone(),
+                String::from_utf8_lossy(bytes).into_owned(),
+            )
         }
         other => panic!("{other:?}"),
     }
@@ -30,9 +33,19 @@ fn route_values_that_name_us_are_removed_and_told() {
         ("", vec![US, other], RouteOutcome::Preloaded, vec![other]),
         ("", vec![other], RouteOutcome::Preloaded, vec![other]),
         (DIALOG, vec![US], RouteOutcome::Loose, vec![]),
-        (DIALOG, vec![US, US, other], RouteOutcome::Loose, vec![other]),
+        (
+            DIALOG,
+            vec![US, US, other],
+            RouteOutcome::Loose,
+            vec![other],
+        ),
         (DIALOG, vec![other], RouteOutcome::None, vec![other]),
-        (DIALOG, vec!["<sip:192.0.2.100:5061;lr>"], RouteOutcome::None, vec!["<sip:192.0.2.100:5061;lr>"]),
+        (
+            DIALOG,
+            vec!["<sip:192.0.2.100:5061;lr>"],
+            RouteOutcome::None,
+            vec!["<sip:192.0.2.100:5061;lr>"],
+        ),
     ] {
         let mut extra = to.to_owned();
         for route in &routes {
@@ -58,17 +71,28 @@ fn what_a_strict_router_did_is_undone() {
     let (facts, text) = facts_of(spec(), &text);
     assert_eq!(facts.route_outcome, RouteOutcome::Strict);
     assert_eq!(&facts.route_params[..], b";lr;nat=yes");
-    assert!(text.starts_with("BYE sip:bob@192.0.2.2 SIP/2.0\r\n"), "{text}");
+    assert!(
+        text.starts_with("BYE sip:bob@192.0.2.2 SIP/2.0\r\n"),
+        "{text}"
+    );
     assert_eq!(all(&text, "Route"), ["<sip:next.example;lr>"]);
 }
 
 #[test]
 fn aliases_mean_us_and_domains_of_tenants_do_not() {
-    let alias = HostPort { host: "proxy.example".into(), port: None };
-    let spec = SettingsSpec { aliases: vec![alias], ..spec() };
+    let alias = HostPort {
+        host: "proxy.example".into(),
+        port: None,
+    };
+    let spec = SettingsSpec {
+        aliases: vec![alias],
+        ..spec()
+    };
     let with = |route: &str| {
         let extra = format!("{DIALOG}Route: {route}\r\n");
-        facts_of(spec.clone(), &request("BYE", "1", &extra)).0.route_outcome
+        facts_of(spec.clone(), &request("BYE", "1", &extra))
+            .0
+            .route_outcome
     };
     assert_eq!(with("<sip:PROXY.example:5062;lr>"), RouteOutcome::Loose);
     assert_eq!(with("<sip:home.example;lr>"), RouteOutcome::None);
@@ -78,10 +102,16 @@ fn aliases_mean_us_and_domains_of_tenants_do_not() {
 fn a_maddr_that_is_ours_is_stripped() {
     let uri = "sip:bob@home.example:5060;maddr=192.0.2.100;transport=udp;x=1";
     let (_, text) = facts_of(spec(), &request_to("OPTIONS", uri, "1", ""));
-    assert!(text.starts_with("OPTIONS sip:bob@home.example;x=1 SIP/2.0"), "{text}");
+    assert!(
+        text.starts_with("OPTIONS sip:bob@home.example;x=1 SIP/2.0"),
+        "{text}"
+    );
     let uri = "sip:bob@home.example;maddr=192.0.2.101";
     let (_, text) = facts_of(spec(), &request_to("OPTIONS", uri, "1", ""));
-    assert!(text.starts_with(&format!("OPTIONS {uri} SIP/2.0")), "{text}");
+    assert!(
+        text.starts_with(&format!("OPTIONS {uri} SIP/2.0")),
+        "{text}"
+    );
 }
 
 #[test]
@@ -108,9 +138,14 @@ fn our_record_route_tells_direction_and_tenant_later() {
     assert!(route.ends_with(";nat=yes>"), "{route}");
     let downstream = request("BYE", "2", &format!("{DIALOG}Route: {route}\r\n"));
     let (facts, _) = facts_of(two.clone(), &downstream);
-    assert_eq!((facts.tenant, facts.direction), (TenantId(1), Direction::Downstream));
+    assert_eq!(
+        (facts.tenant, facts.direction),
+        (TenantId(1), Direction::Downstream)
+    );
     assert_eq!(&*facts.tenant_name, "way 2");
-    let upstream = downstream.replace("tag=a1", "tag=x").replace("tag=b1", "tag=a1");
+    let upstream = downstream
+        .replace("tag=a1", "tag=x")
+        .replace("tag=b1", "tag=a1");
     let (facts, _) = facts_of(two, &upstream.replace("tag=x", "tag=b1"));
     assert_eq!(facts.direction, Direction::Upstream);
 }
@@ -129,12 +164,24 @@ fn the_tenant_is_found_by_domain_then_caller_then_listener() {
     spec.listeners[0].tenant = Some(TenantId(2));
     let of = |text: &str| facts_of(spec.clone(), text).0.tenant.0;
     assert_eq!(of(&request("INVITE", "1", "")), 0);
-    assert_eq!(of(&request_to("INVITE", "sip:bob@WORK.example", "1", "")), 1);
-    assert_eq!(of(&request_to("INVITE", "sip:bob@else.example", "1", "")), 0, "alice's");
+    assert_eq!(
+        of(&request_to("INVITE", "sip:bob@WORK.example", "1", "")),
+        1
+    );
+    assert_eq!(
+        of(&request_to("INVITE", "sip:bob@else.example", "1", "")),
+        0,
+        "alice's"
+    );
     let stranger = request_to("INVITE", "sip:bob@else.example", "1", "")
         .replace("alice@home.example", "alice@else.example");
     assert_eq!(of(&stranger), 2, "the listener's");
-    let register = request_to("REGISTER", "sip:home.example", "1", "To: <sip:bob@work.example>\r\n");
+    let register = request_to(
+        "REGISTER",
+        "sip:home.example",
+        "1",
+        "To: <sip:bob@work.example>\r\n",
+    );
     assert_eq!(of(&register), 1, "To names the address of record");
 }
 
@@ -151,11 +198,17 @@ fn nobodys_request_gets_404() {
 fn a_next_hop_that_is_a_strict_router_gets_the_request_uri() {
     let mut rig = Rig::new(|_, _| Ruling::Relay(Relay::default()));
     let extra = format!("{DIALOG}Route: {US}, <sip:192.0.2.7>, <sip:192.0.2.8;lr>\r\n");
-    rig.receive(&request_to("BYE", "sip:bob@192.0.2.2", "1", &extra), udp(ALICE));
+    rig.receive(
+        &request_to("BYE", "sip:bob@192.0.2.2", "1", &extra),
+        udp(ALICE),
+    );
     let [bye] = rig.take_n();
     assert_eq!(bye.first_line(), "BYE sip:192.0.2.7 SIP/2.0");
     assert_eq!(bye.to(), "udp/192.0.2.7:5060");
-    assert_eq!(bye.all("Route").join(", "), "<sip:192.0.2.8;lr>, <sip:bob@192.0.2.2>");
+    assert_eq!(
+        bye.all("Route").join(", "),
+        "<sip:192.0.2.8;lr>, <sip:bob@192.0.2.2>"
+    );
 }
 
 #[test]
@@ -170,14 +223,24 @@ fn a_change_of_transport_is_recorded_on_both_sides() {
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     let [_, invite] = rig.take_n();
     let routes = invite.all("Record-Route");
-    assert!(routes[0].starts_with("<sip:192.0.2.100:5060;transport=tcp;lr;ft="), "{routes:?}");
-    assert!(routes[1].starts_with("<sip:192.0.2.100:5060;lr;ft="), "{routes:?}");
+    assert!(
+        routes[0].starts_with("<sip:192.0.2.100:5060;transport=tcp;lr;ft="),
+        "{routes:?}"
+    );
+    assert!(
+        routes[1].starts_with("<sip:192.0.2.100:5060;lr;ft="),
+        "{routes:?}"
+    );
     assert_eq!(routes.len(), 2);
 }
 
 #[test]
 fn static_routes_and_the_outbound_proxy_need_no_dns() {
-    let hop = |host: &str, transport| StaticHop { host: host.into(), port: None, transport };
+    let hop = |host: &str, transport| StaticHop {
+        host: host.into(),
+        port: None,
+        transport,
+    };
     let spec = SettingsSpec {
         routes: vec![StaticRoute {
             domain: "gw.example".into(),
@@ -188,14 +251,20 @@ fn static_routes_and_the_outbound_proxy_need_no_dns() {
     };
     let mut rig = Rig::with(spec, |message, _| {
         let uri = message.request_uri().to_vec();
-        Ruling::Relay(Relay { groups: vec![vec![ResolvedTarget::uri(uri)]], ..Relay::default() })
+        Ruling::Relay(Relay {
+            groups: vec![vec![ResolvedTarget::uri(uri)]],
+            ..Relay::default()
+        })
     });
     for (uri, hop) in [
         ("sip:1@GW.example", "tcp/192.0.2.50:5060"),
         ("sip:1@else.example", "udp/192.0.2.51:5060"),
         ("sip:1@192.0.2.2", "udp/192.0.2.2:5060"),
     ] {
-        rig.receive(&request_to("MESSAGE", uri, &uri.replace([':', '@'], "-"), ""), udp(ALICE));
+        rig.receive(
+            &request_to("MESSAGE", uri, &uri.replace([':', '@'], "-"), ""),
+            udp(ALICE),
+        );
         let [sent] = rig.take_n();
         assert_eq!(sent.to(), hop);
         assert!(sent.first_line().contains(uri), "the Request-URI stays");
@@ -207,9 +276,15 @@ fn static_routes_and_the_outbound_proxy_need_no_dns() {
 fn headers_and_method_are_left_out_of_a_request_uri() {
     let mut rig = Rig::new(|_, _| {
         let uri = format!("sip:bob@{BOB};method=INVITE;x=1?Subject=hi");
-        Ruling::Relay(Relay { groups: vec![vec![ResolvedTarget::uri(uri)]], ..Relay::default() })
+        Ruling::Relay(Relay {
+            groups: vec![vec![ResolvedTarget::uri(uri)]],
+            ..Relay::default()
+        })
     });
     rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
     let [sent] = rig.take_n();
-    assert_eq!(sent.first_line(), "MESSAGE sip:bob@192.0.2.2:5060;x=1 SIP/2.0");
+    assert_eq!(
+        sent.first_line(),
+        "MESSAGE sip:bob@192.0.2.2:5060;x=1 SIP/2.0"
+    );
 }

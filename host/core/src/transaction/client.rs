@@ -79,7 +79,10 @@ impl Client {
 
     /// Whether a final response can still come.
     pub(crate) fn pending(&self) -> bool {
-        matches!(self.state, State::Calling | State::Trying | State::Proceeding)
+        matches!(
+            self.state,
+            State::Calling | State::Trying | State::Proceeding
+        )
     }
 
     /// Whether nothing was heard yet.
@@ -124,7 +127,9 @@ impl Transactions {
 
     /// Sends the request and starts the machine.
     pub(crate) fn launch(&mut self, key: Key, request: Bytes, cx: &mut Cx<'_, '_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         client.sent = request;
         let (state, actions) = machine::begin(client.machine);
         client.state = state;
@@ -144,14 +149,10 @@ impl Transactions {
 
     /// Sends the request of a client that has had no response over another hop
     /// (18.1.1); the machine goes on where it is.
-    pub(crate) fn relaunch(
-        &mut self,
-        key: Key,
-        request: Bytes,
-        hop: NextHop,
-        cx: &mut Cx<'_, '_>,
-    ) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+    pub(crate) fn relaunch(&mut self, key: Key, request: Bytes, hop: NextHop, cx: &mut Cx<'_, '_>) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         client.sent = request;
         client.hop = hop;
         client.attempt = client.attempt.wrapping_add(1);
@@ -168,9 +169,15 @@ impl Transactions {
         response: Message<'_>,
         cx: &mut Cx<'_, '_>,
     ) -> Told {
-        let Some(client) = self.clients.get_mut(key) else { return Told::Nothing };
-        let Some(status) = response.status() else { return Told::Nothing };
-        let Ok(cseq) = response.cseq() else { return Told::Nothing };
+        let Some(client) = self.clients.get_mut(key) else {
+            return Told::Nothing;
+        };
+        let Some(status) = response.status() else {
+            return Told::Nothing;
+        };
+        let Ok(cseq) = response.cseq() else {
+            return Told::Nothing;
+        };
         if cseq.method == Method::Cancel.token().as_bytes() && client.method != Method::Cancel {
             self.cancel_response(key, status);
             return Told::Nothing;
@@ -197,7 +204,9 @@ impl Transactions {
         response: Option<Message<'_>>,
         cx: &mut Cx<'_, '_>,
     ) -> Told {
-        let Some(client) = self.clients.get_mut(key) else { return Told::Nothing };
+        let Some(client) = self.clients.get_mut(key) else {
+            return Told::Nothing;
+        };
         let before = client.state;
         let (next, actions) = machine::step(client.machine, before, event);
         client.state = next;
@@ -207,13 +216,15 @@ impl Transactions {
                 Action::Transmit => {
                     self.transmit_client(key, cx);
                     if let Some(client) = self.clients.get(key) {
-                        cx.out.event(outbox::Event::Retransmitted { method: client.method });
+                        cx.out.event(outbox::Event::Retransmitted {
+                            method: client.method,
+                        });
                     }
                 }
                 Action::Ack => self.acknowledge(key, response, cx),
                 Action::Start(letter) => self.start_client(key, letter, cx),
                 Action::Stop(letter) => {
-                    if !cx.mutant(Mutation::KeepRetransmitting) || letter != Letter::A {
+                    if letter != Letter::A || !cx.mutant(Mutation::KeepRetransmitting) {
                         self.stop_client(key, letter);
                     }
                 }
@@ -225,7 +236,9 @@ impl Transactions {
         if told == Told::TimedOut
             && let Some(client) = self.clients.get(key)
         {
-            cx.out.event(outbox::Event::TimedOut { method: client.method });
+            cx.out.event(outbox::Event::TimedOut {
+                method: client.method,
+            });
         }
         match next {
             State::Terminated => self.end_client(key),
@@ -238,7 +251,9 @@ impl Transactions {
 
     /// A timer of the machine.
     pub(crate) fn client_fired(&mut self, key: Key, letter: Letter, cx: &mut Cx<'_, '_>) -> Told {
-        let Some(client) = self.clients.get_mut(key) else { return Told::Nothing };
+        let Some(client) = self.clients.get_mut(key) else {
+            return Told::Nothing;
+        };
         match letter {
             Letter::A | Letter::E => client.retransmit = None,
             _ => client.life = None,
@@ -246,13 +261,18 @@ impl Transactions {
         if matches!(letter, Letter::D | Letter::K) && cx.mutant(Mutation::LeakClient) {
             return Told::Nothing;
         }
+        if letter == Letter::A && cx.mutant(Mutation::KeepRetransmitting) {
+            self.transmit_client(key, cx);
+        }
         self.client_event(key, Event::Fired(letter), None, cx)
     }
 
     /// 16.8: with a provisional response the INVITE is cancelled, without one it
     /// has timed out.
     pub(crate) fn timer_c_fired(&mut self, key: Key, cx: &mut Cx<'_, '_>) -> Told {
-        let Some(client) = self.clients.get_mut(key) else { return Told::Nothing };
+        let Some(client) = self.clients.get_mut(key) else {
+            return Told::Nothing;
+        };
         client.timer_c = None;
         if !client.pending() {
             return Told::Nothing;
@@ -267,7 +287,9 @@ impl Transactions {
 
     /// 9.1: no final response followed the CANCEL.
     pub(crate) fn cancel_wait_over(&mut self, key: Key) -> Told {
-        let Some(client) = self.clients.get_mut(key) else { return Told::Nothing };
+        let Some(client) = self.clients.get_mut(key) else {
+            return Told::Nothing;
+        };
         if let Cancel::Sent { wait, .. } = &mut client.cancel {
             *wait = None;
         }
@@ -281,7 +303,9 @@ impl Transactions {
     /// Cancels an INVITE: at once if it has a provisional response, else when it
     /// gets one (9.1).
     pub(crate) fn cancel_client(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         if client.method != Method::Invite || !client.pending() {
             return;
         }
@@ -294,7 +318,9 @@ impl Transactions {
     }
 
     fn send_wanted_cancel(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         if !matches!(client.cancel, Cancel::Wanted) {
             return;
         }
@@ -327,9 +353,23 @@ impl Transactions {
     }
 
     fn cancel_response(&mut self, key: Key, status: u16) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let Cancel::Sent { state, retransmit, life, .. } = &mut client.cancel else { return };
-        let event = if status < 200 { Event::Provisional } else { Event::Success };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let Cancel::Sent {
+            state,
+            retransmit,
+            life,
+            ..
+        } = &mut client.cancel
+        else {
+            return;
+        };
+        let event = if status < 200 {
+            Event::Provisional
+        } else {
+            Event::Success
+        };
         *state = machine::step(Machine::ClientNonInvite, *state, event).0;
         if *state == State::Completed {
             // What comes again is absorbed by being no news; Timer K has no use.
@@ -341,15 +381,23 @@ impl Transactions {
 
     /// A timer of the CANCEL.
     pub(crate) fn cancel_fired(&mut self, key: Key, letter: Letter, cx: &mut Cx<'_, '_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let hop = client.hop;
         let timers = client.settings.timers;
-        let Cancel::Sent { state, bytes, interval, retransmit, life, .. } = &mut client.cancel
+        let Cancel::Sent {
+            state,
+            bytes,
+            interval,
+            retransmit,
+            life,
+            ..
+        } = &mut client.cancel
         else {
             return;
         };
-        let (next, actions) =
-            machine::step(Machine::ClientNonInvite, *state, Event::Fired(letter));
+        let (next, actions) = machine::step(Machine::ClientNonInvite, *state, Event::Fired(letter));
         if letter == Letter::E {
             *retransmit = None;
         } else {
@@ -361,13 +409,18 @@ impl Transactions {
             match *action {
                 Action::Transmit => {
                     cx.out.send_kept(hop, bytes.clone(), None);
-                    cx.out.event(outbox::Event::Retransmitted { method: Method::Cancel });
+                    cx.out.event(outbox::Event::Retransmitted {
+                        method: Method::Cancel,
+                    });
                 }
                 Action::Start(letter) => {
                     let after = machine::duration(letter, &timers, false, from, *interval);
                     let after = after.unwrap_or(timers.t2);
                     *interval = after;
-                    let timer = Timer { key, due: Due::Cancel(letter) };
+                    let timer = Timer {
+                        key,
+                        due: Due::Cancel(letter),
+                    };
                     *retransmit = Some(self.wheel.arm(cx.env.now + after, timer));
                 }
                 Action::Stop(Letter::E) => {
@@ -382,7 +435,9 @@ impl Transactions {
 
     /// A final response is there: only what may come late is still waited for.
     fn settle(&mut self, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         client.sent = Bytes::new();
         if let Some(timer) = client.timer_c.take() {
             self.wheel.cancel(timer);
@@ -394,15 +449,26 @@ impl Transactions {
 
     /// Frees the client, whatever state it is in.
     pub(crate) fn end_client(&mut self, key: Key) {
-        let Some(client) = self.clients.remove(key) else { return };
-        for timer in [client.retransmit, client.life, client.timer_c].into_iter().flatten() {
+        let Some(client) = self.clients.remove(key) else {
+            return;
+        };
+        for timer in [client.retransmit, client.life, client.timer_c]
+            .into_iter()
+            .flatten()
+        {
             self.wheel.cancel(timer);
         }
         self.drop_cancel(client.cancel);
     }
 
     fn drop_cancel(&mut self, cancel: Cancel) {
-        if let Cancel::Sent { retransmit, life, wait, .. } = cancel {
+        if let Cancel::Sent {
+            retransmit,
+            life,
+            wait,
+            ..
+        } = cancel
+        {
             for timer in [retransmit, life, wait].into_iter().flatten() {
                 self.wheel.cancel(timer);
             }
@@ -412,14 +478,20 @@ impl Transactions {
     fn transmit_client(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
         let place = self.place(key);
         if let Some(client) = self.clients.get(key) {
-            let token = SendToken { place, attempt: client.attempt };
-            cx.out.send_kept(client.hop, client.sent.clone(), Some(token));
+            let token = SendToken {
+                place,
+                attempt: client.attempt,
+            };
+            cx.out
+                .send_kept(client.hop, client.sent.clone(), Some(token));
         }
     }
 
     /// 17.1.1.3: built once, sent for each copy of the response.
     fn acknowledge(&mut self, key: Key, response: Option<Message<'_>>, cx: &mut Cx<'_, '_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         if let Some(ack) = &client.ack {
             if !cx.mutant(Mutation::AckOnce) {
                 cx.out.send_kept(client.hop, ack.clone(), None);
@@ -431,7 +503,10 @@ impl Transactions {
         text.clear();
         let built = response.and_then(|response| {
             let request = Message::parse(&client.sent, &mut index).ok()?;
-            RequestBuilder::ack(request, response).ok()?.write(text).ok()
+            RequestBuilder::ack(request, response)
+                .ok()?
+                .write(text)
+                .ok()
         });
         if built.is_none() {
             cx.out.dropped(outbox::Dropped::Unbuildable);
@@ -443,7 +518,9 @@ impl Transactions {
     }
 
     fn start_client(&mut self, key: Key, letter: Letter, cx: &mut Cx<'_, '_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let reliable = client.reliable();
         let timers = &client.settings.timers;
         let after = machine::duration(letter, timers, reliable, client.state, client.interval);
@@ -452,7 +529,13 @@ impl Transactions {
             self.client_event(key, Event::Fired(letter), None, cx);
             return;
         }
-        let handle = self.wheel.arm(cx.now() + after, Timer { key, due: Due::Client(letter) });
+        let handle = self.wheel.arm(
+            cx.now() + after,
+            Timer {
+                key,
+                due: Due::Client(letter),
+            },
+        );
         let old = match letter {
             Letter::A | Letter::E => {
                 client.interval = after;
@@ -466,7 +549,9 @@ impl Transactions {
     }
 
     fn stop_client(&mut self, key: Key, letter: Letter) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let handle = match letter {
             Letter::A | Letter::E => client.retransmit.take(),
             _ => client.life.take(),
@@ -480,12 +565,20 @@ impl Transactions {
         if cx.mutant(Mutation::NoTimerC) {
             return;
         }
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         if !client.pending() {
             return;
         }
         let at = cx.now() + client.settings.timers.c;
-        let handle = self.wheel.arm(at, Timer { key, due: Due::TimerC });
+        let handle = self.wheel.arm(
+            at,
+            Timer {
+                key,
+                due: Due::TimerC,
+            },
+        );
         if let Some(old) = client.timer_c.replace(handle) {
             self.wheel.cancel(old);
         }

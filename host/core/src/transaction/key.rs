@@ -5,8 +5,8 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip128::{Hasher128, SipHasher13};
 use sipbox_sip::{Message, Method, Via};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// The requests that share a branch: an INVITE with its ACKs, its CANCEL, and
 /// whatever else uses the branch again.
@@ -29,11 +29,17 @@ impl TransactionKey {
         } else {
             rfc2543(&mut hasher, message, via);
         }
-        Self { base: hasher.finish128().as_u128(), method: method(key, message) }
+        Self {
+            base: hasher.finish128().as_u128(),
+            method: method(key, message),
+        }
     }
 
     pub(crate) const fn with_method(self, method: Method) -> Self {
-        Self { base: self.base, method: method as u64 }
+        Self {
+            base: self.base,
+            method: method as u64,
+        }
     }
 
     /// The shard that serves every request of this branch.
@@ -48,7 +54,14 @@ impl TransactionKey {
 fn rfc2543(hasher: &mut SipHasher13, message: Message<'_>, via: &Via<'_>) {
     hasher.write_u8(2);
     part(hasher, message.request_uri());
-    part(hasher, message.from().ok().and_then(|from| from.tag()).unwrap_or_default());
+    part(
+        hasher,
+        message
+            .from()
+            .ok()
+            .and_then(|from| from.tag())
+            .unwrap_or_default(),
+    );
     part(hasher, message.call_id().unwrap_or_default());
     hasher.write_u32(message.cseq().map(|cseq| cseq.number).unwrap_or_default());
     lower(hasher, via.host_raw);
@@ -122,19 +135,46 @@ mod tests {
 
     #[test]
     fn the_same_branch_from_another_sender_is_another_transaction() {
-        let one = request("INVITE", "h:5060;branch=z9hG4bKa", "sip:b@x", "<sip:b@x>", 1);
+        let one = request(
+            "INVITE",
+            "h:5060;branch=z9hG4bKa",
+            "sip:b@x",
+            "<sip:b@x>",
+            1,
+        );
         let same = request("INVITE", "H;branch=z9hG4bKa", "sip:c@x", "<sip:b@x>", 1);
-        let other = request("INVITE", "h:5061;branch=z9hG4bKa", "sip:b@x", "<sip:b@x>", 1);
-        assert_eq!(one, same, "the host's case and the default port do not matter");
+        let other = request(
+            "INVITE",
+            "h:5061;branch=z9hG4bKa",
+            "sip:b@x",
+            "<sip:b@x>",
+            1,
+        );
+        assert_eq!(
+            one, same,
+            "the host's case and the default port do not matter"
+        );
         assert_ne!(one, other);
     }
 
     #[test]
     fn without_the_cookie_the_fields_of_rfc_2543_count() {
         let one = request("INVITE", "h;branch=1", "sip:b@x", "<sip:b@x>", 1);
-        assert_eq!(one, request("ACK", "h;branch=1", "sip:b@x", "<sip:b@x>;tag=2", 1));
-        assert_ne!(one, request("INVITE", "h;branch=1", "sip:b@x", "<sip:b@x>", 2));
-        assert_ne!(one, request("INVITE", "h;branch=1", "sip:c@x", "<sip:b@x>", 1));
-        assert_ne!(one, request("INVITE", "h2;branch=1", "sip:b@x", "<sip:b@x>", 1));
+        assert_eq!(
+            one,
+            request("ACK", "h;branch=1", "sip:b@x", "<sip:b@x>;tag=2", 1)
+        );
+        assert_ne!(
+            one,
+            request("INVITE", "h;branch=1", "sip:b@x", "<sip:b@x>", 2)
+        );
+        assert_ne!(
+            one,
+            request("INVITE", "h;branch=1", "sip:c@x", "<sip:b@x>", 1)
+        );
+        assert_ne!(
+            one,
+            request("INVITE", "h2;branch=1", "sip:b@x", "<sip:b@x>", 1)
+        );
     }
 }

@@ -99,12 +99,14 @@ pub(crate) fn step(machine: Machine, state: State, event: Event) -> Step {
 pub(crate) fn begin(machine: Machine) -> Step {
     use Action::{Start, Transmit};
     match machine {
-        Machine::ClientInvite => {
-            (State::Calling, &[Transmit, Start(Letter::A), Start(Letter::B)])
-        }
-        Machine::ClientNonInvite => {
-            (State::Trying, &[Transmit, Start(Letter::E), Start(Letter::F)])
-        }
+        Machine::ClientInvite => (
+            State::Calling,
+            &[Transmit, Start(Letter::A), Start(Letter::B)],
+        ),
+        Machine::ClientNonInvite => (
+            State::Trying,
+            &[Transmit, Start(Letter::E), Start(Letter::F)],
+        ),
         Machine::ServerInvite => (State::Proceeding, &[]),
         Machine::ServerNonInvite => (State::Trying, &[]),
     }
@@ -203,7 +205,11 @@ pub(crate) fn duration(
     interval: Duration,
 ) -> Option<Duration> {
     let doubled = |cap: Option<Duration>| {
-        let next = if interval.is_zero() { timers.t1 } else { interval * 2 };
+        let next = if interval.is_zero() {
+            timers.t1
+        } else {
+            interval * 2
+        };
         Some(cap.map_or(next, |cap| next.min(cap)))
     };
     match letter {
@@ -220,7 +226,11 @@ pub(crate) fn duration(
         Letter::F => Some(timers.f),
         Letter::D => Some(if reliable { Duration::ZERO } else { timers.d() }),
         Letter::I | Letter::K => Some(if reliable { Duration::ZERO } else { timers.t4 }),
-        Letter::J => Some(if reliable { Duration::ZERO } else { timers.t1_64() }),
+        Letter::J => Some(if reliable {
+            Duration::ZERO
+        } else {
+            timers.t1_64()
+        }),
         Letter::H | Letter::L | Letter::M => Some(timers.t1_64()),
     }
 }
@@ -369,12 +379,20 @@ mod tests {
                         None => (format!("{state:?}"), ".".to_owned()),
                     };
                     let done: Vec<String> = actions.iter().map(action_name).collect();
-                    let done = if done.is_empty() { ".".to_owned() } else { done.join(",") };
+                    let done = if done.is_empty() {
+                        ".".to_owned()
+                    } else {
+                        done.join(",")
+                    };
                     assert_eq!((format!("{next:?}"), done), (expected, wanted), "{key:?}");
                 }
             }
         }
-        assert_eq!(seen, rows.len(), "a row of the reference names no state or event");
+        assert_eq!(
+            seen,
+            rows.len(),
+            "a row of the reference names no state or event"
+        );
     }
 
     #[test]
@@ -442,10 +460,19 @@ mod tests {
             }
             at
         };
-        assert_eq!(series(Letter::A, State::Calling), [500, 1000, 2000, 4000, 8000, 16000]);
-        assert_eq!(series(Letter::E, State::Trying), [500, 1000, 2000, 4000, 4000, 4000]);
+        assert_eq!(
+            series(Letter::A, State::Calling),
+            [500, 1000, 2000, 4000, 8000, 16000]
+        );
+        assert_eq!(
+            series(Letter::E, State::Trying),
+            [500, 1000, 2000, 4000, 4000, 4000]
+        );
         assert_eq!(series(Letter::E, State::Proceeding), [4000; 6]);
-        assert_eq!(series(Letter::G, State::Completed), [500, 1000, 2000, 4000, 4000, 4000]);
+        assert_eq!(
+            series(Letter::G, State::Completed),
+            [500, 1000, 2000, 4000, 4000, 4000]
+        );
     }
 
     #[test]

@@ -7,10 +7,10 @@ pub(crate) mod key;
 pub(crate) mod machine;
 pub(crate) mod server;
 
-use std::collections::HashMap;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use sipbox_sip::EditList;
+use std::collections::HashMap;
 
 use crate::ids::Place;
 use crate::stateless::Waiting;
@@ -94,7 +94,11 @@ impl Transactions {
     }
 
     pub(crate) fn place(&self, key: Key) -> Place {
-        Place { shard: self.shard, slot: key.slot, generation: key.generation }
+        Place {
+            shard: self.shard,
+            slot: key.slot,
+            generation: key.generation,
+        }
     }
 }
 

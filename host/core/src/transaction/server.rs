@@ -78,7 +78,13 @@ fn to_tag_hash(response: &[u8], cx: &Cx<'_, '_>) -> Option<u64> {
 
 pub(crate) fn tag_hash(message: Message<'_>, cx: &Cx<'_, '_>) -> u64 {
     let mut hasher = cx.ids.hasher(b'a');
-    hasher.write(message.to().ok().and_then(|to| to.tag()).unwrap_or_default());
+    hasher.write(
+        message
+            .to()
+            .ok()
+            .and_then(|to| to.tag())
+            .unwrap_or_default(),
+    );
     hasher.finish()
 }
 
@@ -118,7 +124,9 @@ impl Transactions {
 
     /// Sends a response of the transaction user; `status` is the response's.
     pub(crate) fn respond(&mut self, key: Key, status: u16, bytes: Bytes, cx: &mut Cx<'_, '_>) {
-        let Some(server) = self.servers.get_mut(key) else { return };
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
         let event = match status {
             ..200 => Event::Provisional,
             200..300 => Event::Success,
@@ -156,7 +164,9 @@ impl Transactions {
     /// Ends the transaction without a response, as if it had sent one: what comes
     /// again is absorbed for a while.
     pub(crate) fn respond_nothing(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
-        let Some(server) = self.servers.get_mut(key) else { return };
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
         server.last = None;
         let (state, letter) = match server.machine {
             Machine::ServerInvite => (State::Accepted, Letter::L),
@@ -168,7 +178,9 @@ impl Transactions {
 
     /// One step of the machine; whether the message is to be passed up.
     pub(crate) fn server_event(&mut self, key: Key, event: Event, cx: &mut Cx<'_, '_>) -> bool {
-        let Some(server) = self.servers.get_mut(key) else { return false };
+        let Some(server) = self.servers.get_mut(key) else {
+            return false;
+        };
         if event == Event::Ack && cx.mutant(Mutation::IgnoreAck) {
             return false;
         }
@@ -184,7 +196,9 @@ impl Transactions {
                 Action::TellTimeout => {
                     // 17.2.1: nobody acknowledged; there is nobody to tell either.
                     let method = self.servers.get(key).map(|server| server.method);
-                    cx.out.event(outbox::Event::TimedOut { method: method.unwrap_or(Method::Invite) });
+                    cx.out.event(outbox::Event::TimedOut {
+                        method: method.unwrap_or(Method::Invite),
+                    });
                 }
                 Action::Ack | Action::TellTransport => {}
             }
@@ -214,7 +228,9 @@ impl Transactions {
 
     /// Frees the transaction, whatever state it is in. Its clients go on alone.
     pub(crate) fn end_server(&mut self, key: Key) {
-        let Some(server) = self.servers.remove(key) else { return };
+        let Some(server) = self.servers.remove(key) else {
+            return;
+        };
         if self.matching.get(&server.key) == Some(&key) {
             self.matching.remove(&server.key);
         }
@@ -227,28 +243,45 @@ impl Transactions {
     }
 
     fn transmit_last(&mut self, key: Key, event: Event, cx: &mut Cx<'_, '_>) {
-        let Some(server) = self.servers.get(key) else { return };
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
         let Some(last) = &server.last else { return };
         cx.out.send_kept(server.reply_to, last.clone(), None);
         if matches!(event, Event::Fired(_)) {
-            cx.out.event(outbox::Event::Retransmitted { method: server.method });
+            cx.out.event(outbox::Event::Retransmitted {
+                method: server.method,
+            });
         }
     }
 
     fn start_server(&mut self, key: Key, letter: Letter, cx: &mut Cx<'_, '_>) {
-        let Some(server) = self.servers.get_mut(key) else { return };
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
         if letter == Letter::H && cx.mutant(Mutation::NoTimerH) {
             return;
         }
         let timers = &server.settings.timers;
-        let after =
-            machine::duration(letter, timers, server.reliable(), server.state, server.interval);
+        let after = machine::duration(
+            letter,
+            timers,
+            server.reliable(),
+            server.state,
+            server.interval,
+        );
         let Some(after) = after else { return };
         if after.is_zero() {
             self.server_event(key, Event::Fired(letter), cx);
             return;
         }
-        let handle = self.wheel.arm(cx.now() + after, Timer { key, due: Due::Server(letter) });
+        let handle = self.wheel.arm(
+            cx.now() + after,
+            Timer {
+                key,
+                due: Due::Server(letter),
+            },
+        );
         let old = match letter {
             Letter::G => {
                 server.interval = after;
@@ -262,7 +295,9 @@ impl Transactions {
     }
 
     fn stop_server(&mut self, key: Key, letter: Letter) {
-        let Some(server) = self.servers.get_mut(key) else { return };
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
         let handle = match letter {
             Letter::G => server.retransmit.take(),
             _ => server.life.take(),

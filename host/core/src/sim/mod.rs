@@ -1,0 +1,132 @@
+//! The simulator: thousands of calls through a [`crate::stack::Stack`] under
+//! simulated time, over a network that loses, doubles, delays and reorders, with policies
+//! that take their time, callers that cancel or vanish, phones that ring for ever, and a
+//! shutdown in between. At the end both sides of every call must agree, every
+//! transaction be freed and no timer be left.
+//!
+//! A run depends on its seed alone; a failure prints it. The deliberate faults of
+//! [`Mutation`] prove that a run would notice.
+
+mod call;
+mod random;
+mod uac;
+mod uas;
+mod world;
+
+use crate::cx::Mutation;
+use world::{Setup, World};
+
+fn run(seed: u64, setup: Setup) -> Result<world::Report, String> {
+    let mut world = World::new(seed, setup);
+    world.run();
+    world.verdict()
+}
+
+/// Runs seeds until one fails.
+fn check(seeds: std::ops::Range<u64>, setup: Setup) -> world::Report {
+    let mut total = world::Report::default();
+    for seed in seeds {
+        match run(seed, setup) {
+            Ok(report) => total.add(&report),
+            Err(problem) => panic!("seed {seed} with {setup:?}: {problem}"),
+        }
+    }
+    total
+}
+
+const CALLS: usize = 25;
+
+#[test]
+fn on_a_perfect_network_every_call_ends_as_it_should() {
+    let report = check(
+        0..40,
+        Setup {
+            calls: CALLS,
+            ..Setup::default()
+        },
+    );
+    assert_eq!(report.calls, 1000);
+    // The runs are worth something only if the interesting things happen.
+    assert!(report.established > 150, "{report:?}");
+    assert!(report.cancelled > 50, "{report:?}");
+    assert!(report.cancelled_deciding > 10, "{report:?}");
+    assert!(report.late_verdicts > 10, "{report:?}");
+    assert!(report.failed > 100, "{report:?}");
+}
+
+#[test]
+fn loss_duplication_and_reordering_change_no_outcome() {
+    let setup = Setup {
+        calls: CALLS,
+        loss: 100,
+        duplication: 100,
+        delay_ms: 300,
+        ..Setup::default()
+    };
+    let report = check(1000..1080, setup);
+    assert_eq!(report.calls, 2000);
+    assert!(report.lost > 1000 && report.doubled > 1000, "{report:?}");
+}
+
+#[test]
+fn a_bad_network_does_no_worse_than_time_out() {
+    let setup = Setup {
+        calls: CALLS,
+        loss: 200,
+        duplication: 50,
+        delay_ms: 900,
+        ..Setup::default()
+    };
+    check(2000..2040, setup);
+}
+
+#[test]
+fn a_shutdown_ends_every_call_and_leaves_nothing() {
+    let setup = Setup {
+        calls: CALLS,
+        loss: 50,
+        shutdown: true,
+        ..Setup::default()
+    };
+    let report = check(3000..3040, setup);
+    assert!(report.shut_down > 50, "{report:?}");
+}
+
+/// Each deliberate fault must be found within a few runs, and by the check that is
+/// about it.
+#[test]
+fn every_mutant_is_found() {
+    for (mutation, needle) in [
+        (Mutation::IgnoreAck, "after its ACK"),
+        (Mutation::NoTimerC, "left"),
+        (Mutation::LoseCancel, "CANCEL"),
+        (Mutation::KeepRetransmitting, "after a response"),
+        (Mutation::ForgetMatching, "twice"),
+        (Mutation::NoTimerH, "left"),
+        (Mutation::DropLateSuccess, "no ACK"),
+        (Mutation::KeepBranches, "rings"),
+        (Mutation::AckOnce, "no ACK"),
+        (Mutation::LeakClient, "left"),
+        (Mutation::VerdictAfterCancel, "after the CANCEL"),
+        (Mutation::LastResponse, "best"),
+        (Mutation::KeepVia, "Via"),
+    ] {
+        let setup = Setup {
+            calls: CALLS,
+            loss: 100,
+            mutation: Some(mutation),
+            ..Setup::default()
+        };
+        let mut found = Vec::new();
+        for seed in 0..100 {
+            found.extend(run(seed, setup).err());
+            if found.last().is_some_and(|problem| problem.contains(needle)) {
+                break;
+            }
+        }
+        assert!(
+            found.last().is_some_and(|problem| problem.contains(needle)),
+            "{mutation:?} was noticed as {found:#?} only"
+        );
+    }
+}

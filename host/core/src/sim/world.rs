@@ -1,0 +1,609 @@
+//! Time, network, policies and the books: everything between the phones and the
+//! stack, and what must hold of it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::call::{Mood, Order, Plan, Temper};
+use super::random::Random;
+use super::uac::Uac;
+use super::uas::Uas;
+use crate::cx::Mutation;
+use crate::decision::{Relay, ResolvedTarget, Ruling};
+use crate::flow::NextHop;
+use crate::outbox::{Ask, Dropped, Event as StackEvent};
+use crate::policy::Facts;
+use crate::stack::Counts;
+use crate::testing::{Rig, header, udp};
+use crate::time::Time;
+
+/// How a run is set up; chances are in thousandths.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Setup {
+    pub(super) calls: usize,
+    pub(super) loss: u64,
+    pub(super) duplication: u64,
+    /// The most that a message takes; shorter ones overtake.
+    pub(super) delay_ms: u64,
+    pub(super) shutdown: bool,
+    pub(super) mutation: Option<Mutation>,
+}
+
+/// What happened, so that a run can be seen to be worth something.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub(super) calls: usize,
+    pub(super) established: usize,
+    pub(super) cancelled: usize,
+    pub(super) cancelled_deciding: usize,
+    pub(super) late_verdicts: usize,
+    pub(super) failed: usize,
+    pub(super) shut_down: usize,
+    pub(super) lost: usize,
+    pub(super) doubled: usize,
+}
+
+impl Report {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.established += other.established;
+        self.cancelled += other.cancelled;
+        self.cancelled_deciding += other.cancelled_deciding;
+        self.late_verdicts += other.late_verdicts;
+        self.failed += other.failed;
+        self.shut_down += other.shut_down;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+    }
+}
+
+/// A phone: the caller of a call, or one of its callees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Phone {
+    pub(super) call: usize,
+    /// 0: the caller.
+    pub(super) number: usize,
+}
+
+impl Phone {
+    pub(super) fn address(self) -> String {
+        format!(
+            "10.{}.{}.{}:5060",
+            self.call / 200,
+            self.call % 200,
+            self.number + 1
+        )
+    }
+}
+
+/// What a phone wants to be reminded of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Alarm {
+    Begin,
+    Retransmit(u32),
+    GiveUp(u32),
+    Cancel,
+    Vanish,
+    HangUp,
+    Answer,
+}
+
+enum Event {
+    ToProxy { from: Phone, text: String },
+    ToPhone { to: Phone, text: String },
+    Alarm { phone: Phone, alarm: Alarm },
+    Verdict(Box<Ask>),
+    Shutdown,
+}
+
+/// What phones do things with.
+pub(super) struct Desk {
+    pub(super) now: Time,
+    sends: Vec<String>,
+    alarms: Vec<(u64, Alarm)>,
+    problems: Vec<String>,
+}
+
+impl Desk {
+    pub(super) fn send(&mut self, text: &str) {
+        self.sends.push(text.to_owned());
+    }
+
+    pub(super) fn alarm(&mut self, after: u64, alarm: Alarm) {
+        self.alarms.push((after, alarm));
+    }
+
+    pub(super) fn problem(&mut self, text: String) {
+        self.problems.push(text);
+    }
+}
+
+/// What the books say about one branch or transaction as seen at the proxy's door.
+#[derive(Default)]
+struct Books {
+    /// Calls whose non-2xx ACK has arrived at the proxy.
+    acked: BTreeMap<usize, Time>,
+    /// Branches that a response to an INVITE has arrived for.
+    heard: BTreeMap<String, Time>,
+    /// Calls whose CANCEL has arrived.
+    cancelled: BTreeMap<usize, Time>,
+    /// Calls that were being decided when it did.
+    cancelled_deciding: BTreeMap<usize, Time>,
+    /// First INVITEs that left, by branch.
+    invites: BTreeMap<String, Time>,
+    deciding: BTreeMap<usize, Time>,
+}
+
+pub(super) struct World {
+    setup: Setup,
+    rig: Rig,
+    random: Random,
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    events: BTreeMap<u64, Event>,
+    serial: u64,
+    plans: Vec<Plan>,
+    callers: Vec<Uac>,
+    phones: BTreeMap<Phone, Uas>,
+    books: Books,
+    report: Report,
+    problems: Vec<String>,
+    shut_at: Option<Time>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, setup: Setup) -> Self {
+        let mut random = Random::new(seed);
+        let mut rig = Rig::undecided();
+        rig.stack.mutation = setup.mutation;
+        let plans: Vec<Plan> = (0..setup.calls).map(|_| Plan::draw(&mut random)).collect();
+        let callers = plans
+            .iter()
+            .enumerate()
+            .map(|(call, plan)| Uac::new(Phone { call, number: 0 }, plan, seed))
+            .collect();
+        let mut phones = BTreeMap::new();
+        for (call, plan) in plans.iter().enumerate() {
+            for (at, temper) in plan.phones.iter().enumerate() {
+                let phone = Phone {
+                    call,
+                    number: at + 1,
+                };
+                phones.insert(phone, Uas::new(phone, *temper, plan));
+            }
+        }
+        let mut world = Self {
+            setup,
+            rig,
+            random,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            serial: 0,
+            plans,
+            callers,
+            phones,
+            books: Books::default(),
+            report: Report {
+                calls: setup.calls,
+                ..Report::default()
+            },
+            problems: Vec::new(),
+            shut_at: None,
+        };
+        for call in 0..setup.calls {
+            let phone = Phone { call, number: 0 };
+            let after = world.plans[call].begins;
+            world.at(
+                after,
+                Event::Alarm {
+                    phone,
+                    alarm: Alarm::Begin,
+                },
+            );
+        }
+        if setup.shutdown {
+            let after = world.random.between(5_000, 25_000);
+            world.at(after, Event::Shutdown);
+        }
+        world
+    }
+
+    fn at(&mut self, after_ms: u64, event: Event) {
+        self.serial += 1;
+        let at = Time(self.rig.now.0 + after_ms * 1000);
+        self.queue.push(Reverse((at, self.serial)));
+        self.events.insert(self.serial, event);
+    }
+
+    /// Until nothing is on its way, nobody waits and no timer is armed, or for
+    /// half an hour.
+    pub(super) fn run(&mut self) {
+        let end = Time(self.rig.now.0 + 1_800_000_000);
+        loop {
+            let stack = &self.rig.stack;
+            let timer = (0..stack.shards())
+                .filter_map(|shard| stack.next_deadline(shard))
+                .min();
+            let event = self.queue.peek().map(|Reverse((at, _))| *at);
+            let next = match (timer, event) {
+                (Some(a), Some(b)) => a.min(b),
+                (Some(a), None) => a,
+                (None, Some(b)) => b,
+                (None, None) => return,
+            };
+            if next > end || self.problems.len() > 20 {
+                return;
+            }
+            self.rig.now = self.rig.now.max(next);
+            if event.is_some_and(|at| at <= self.rig.now) {
+                if let Some(Reverse((_, serial))) = self.queue.pop()
+                    && let Some(event) = self.events.remove(&serial)
+                {
+                    self.happen(event);
+                }
+            } else {
+                for shard in 0..self.rig.stack.shards() {
+                    self.rig.call(|stack, env, out| stack.tick(env, shard, out));
+                }
+            }
+            self.collect();
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::ToProxy { from, text } => {
+                self.note_arrival(from, &text);
+                self.rig.receive(&text, udp(&from.address()));
+            }
+            Event::ToPhone { to, text } => self.desk(to, |world, desk| {
+                if to.number == 0 {
+                    world.callers[to.call].receive(&text, desk);
+                } else if let Some(phone) = world.phones.get_mut(&to) {
+                    phone.receive(&text, desk);
+                }
+            }),
+            Event::Alarm { phone, alarm } => self.desk(phone, |world, desk| {
+                if phone.number == 0 {
+                    world.callers[phone.call].ring(alarm, desk);
+                } else if let Some(phone) = world.phones.get_mut(&phone) {
+                    phone.ring(alarm, desk);
+                }
+            }),
+            Event::Verdict(ask) => self.decide(*ask),
+            Event::Shutdown => {
+                self.shut_at = Some(self.rig.now);
+                self.rig.call(|stack, env, out| stack.shutdown(env, out));
+            }
+        }
+    }
+
+    fn desk(&mut self, phone: Phone, act: impl FnOnce(&mut Self, &mut Desk)) {
+        let mut desk = Desk {
+            now: self.rig.now,
+            sends: Vec::new(),
+            alarms: Vec::new(),
+            problems: Vec::new(),
+        };
+        act(self, &mut desk);
+        for text in desk.sends {
+            self.network(|text| Event::ToProxy { from: phone, text }, &text);
+        }
+        for (after, alarm) in desk.alarms {
+            self.at(after, Event::Alarm { phone, alarm });
+        }
+        self.problems.extend(desk.problems);
+    }
+
+    /// Loses, doubles and delays.
+    fn network(&mut self, event: impl Fn(String) -> Event, text: &str) {
+        let copies = if self.random.permille(self.setup.duplication) {
+            self.report.doubled += 1;
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            if self.random.permille(self.setup.loss) {
+                self.report.lost += 1;
+                continue;
+            }
+            let delay = 1 + self.random.below(self.setup.delay_ms + 1);
+            self.at(delay, event(text.to_owned()));
+        }
+    }
+
+    /// What came out of the stack.
+    fn collect(&mut self) {
+        for sent in self.rig.take() {
+            let NextHop::Address { address, .. } = sent.hop else {
+                self.problems
+                    .push(format!("sent down a stream: {}", sent.text));
+                continue;
+            };
+            let std::net::IpAddr::V4(ip) = address.ip() else {
+                continue;
+            };
+            let [_, high, low, number] = ip.octets();
+            let to = Phone {
+                call: usize::from(high) * 200 + usize::from(low),
+                number: usize::from(number) - 1,
+            };
+            self.note_departure(to, &sent.text);
+            self.network(|text| Event::ToPhone { to, text }, &sent.text);
+        }
+        for event in std::mem::take(&mut self.rig.events) {
+            if event == StackEvent::Dropped(Dropped::LateVerdict) {
+                self.report.late_verdicts += 1;
+            }
+        }
+        for ask in std::mem::take(&mut self.rig.asks) {
+            self.ask(ask);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match &ask {
+            Ask::Request { request, id, .. } => {
+                let call = call_of(&String::from_utf8_lossy(request.as_ref().bytes()));
+                let dialog = request.as_ref().to().is_ok_and(|to| to.tag().is_some());
+                let thinks = if dialog {
+                    Some(0)
+                } else {
+                    self.plans[call].thinks
+                };
+                let id = *id;
+                if !dialog {
+                    self.books.deciding.insert(call, self.rig.now);
+                }
+                match thinks {
+                    Some(0) => self.decide(ask),
+                    Some(after) => {
+                        if after > 200 {
+                            self.rig.call(|stack, env, out| stack.trying(env, id, out));
+                        }
+                        self.at(after, Event::Verdict(Box::new(ask)));
+                    }
+                    None => {}
+                }
+            }
+            Ask::Stateless { .. } => self.decide(ask),
+            other => self
+                .problems
+                .push(format!("a hook that nobody armed: {other:?}")),
+        }
+        // What the verdict sent comes out with the next step, at the same time.
+        if !self.rig.sent.is_empty() {
+            self.collect();
+        }
+    }
+
+    fn decide(&mut self, ask: Ask) {
+        match ask {
+            Ask::Request {
+                id, request, facts, ..
+            } => {
+                let text = String::from_utf8_lossy(request.as_ref().bytes()).into_owned();
+                let ruling = self.ruling(&text, &facts);
+                if !facts.in_dialog {
+                    self.books.deciding.remove(&call_of(&text));
+                }
+                let decision = self.rig.decide(request, ruling);
+                self.rig
+                    .call(|stack, env, out| stack.request_verdict(env, id, decision, out));
+            }
+            Ask::Stateless { request, facts, .. } => {
+                let decision = self.rig.decide(request, Ruling::Relay(Relay::default()));
+                self.rig.call(|stack, env, out| {
+                    stack.forward_stateless(env, &facts, decision, out);
+                });
+            }
+            _ => {}
+        }
+        self.collect();
+    }
+
+    fn ruling(&self, text: &str, facts: &Facts) -> Ruling {
+        if facts.in_dialog {
+            return Ruling::Relay(Relay::default());
+        }
+        let call = call_of(text);
+        let plan = &self.plans[call];
+        let target = |at: usize| {
+            let phone = Phone {
+                call,
+                number: at + 1,
+            };
+            ResolvedTarget::uri(format!("sip:bob@{}", phone.address()))
+        };
+        let targets: Vec<ResolvedTarget> = (0..plan.phones.len()).map(target).collect();
+        let groups = match plan.order {
+            Order::Refuse => return Ruling::reply(403),
+            Order::Parallel => vec![targets],
+            Order::Serial => targets.into_iter().map(|target| vec![target]).collect(),
+        };
+        Ruling::Relay(Relay {
+            groups,
+            ring_timeout: plan.ring_timeout,
+            total_timeout: 0,
+            record_route: Some(vec![]),
+        })
+    }
+
+    fn note_arrival(&mut self, from: Phone, text: &str) {
+        let now = self.rig.now;
+        let cseq = header(text, "CSeq").unwrap_or_default();
+        if text.starts_with("ACK ") && header(text, "Route").is_none() && from.number == 0 {
+            self.books.acked.entry(from.call).or_insert(now);
+        }
+        if text.starts_with("CANCEL ") {
+            self.books.cancelled.entry(from.call).or_insert(now);
+            if self.books.deciding.contains_key(&from.call) {
+                self.books
+                    .cancelled_deciding
+                    .entry(from.call)
+                    .or_insert(now);
+            }
+        }
+        if text.starts_with("SIP/2.0 ") && cseq.ends_with("INVITE") {
+            self.books.heard.entry(branch_of(text)).or_insert(now);
+        }
+    }
+
+    fn note_departure(&mut self, to: Phone, text: &str) {
+        let now = self.rig.now;
+        let cseq = header(text, "CSeq").unwrap_or_default();
+        if text.starts_with("INVITE ") {
+            let branch = branch_of(text);
+            if let Some(at) = self.books.heard.get(&branch) {
+                self.problems.push(format!(
+                    "call {}: INVITE sent again at {now:?} after a response at {at:?}",
+                    to.call
+                ));
+            }
+            if !self.books.invites.contains_key(&branch) {
+                if let Some(at) = self.books.cancelled.get(&to.call)
+                    && now > *at
+                {
+                    self.problems.push(format!(
+                        "call {}: a new INVITE at {now:?} after the CANCEL at {at:?}",
+                        to.call
+                    ));
+                }
+                self.books.invites.insert(branch, now);
+            }
+        }
+        let status = status_of(text);
+        if to.number == 0
+            && cseq.ends_with("INVITE")
+            && status.is_some_and(|status| status >= 300)
+            && let Some(at) = self.books.acked.get(&to.call)
+            && now > *at
+        {
+            self.problems.push(format!(
+                "call {}: {status:?} sent again at {now:?}, after its ACK at {at:?}",
+                to.call
+            ));
+        }
+    }
+
+    /// What must hold when everything is over.
+    pub(super) fn verdict(mut self) -> Result<Report, String> {
+        let counts = self.rig.stack.counts();
+        if counts != Counts::default() {
+            self.problems.push(format!("{counts:?} left"));
+        }
+        for call in 0..self.plans.len() {
+            self.judge(call);
+        }
+        self.report.cancelled = self.books.cancelled.len();
+        self.report.cancelled_deciding = self.books.cancelled_deciding.len();
+        if self.problems.is_empty() {
+            return Ok(self.report);
+        }
+        self.problems.truncate(12);
+        Err(self.problems.join("\n"))
+    }
+
+    fn judge(&mut self, call: usize) {
+        let plan = self.plans[call].clone();
+        let caller = &self.callers[call];
+        let mut problems = Vec::new();
+        let mut say = |text: String| problems.push(format!("call {call}: {text}; {plan:?}"));
+        let vanished = matches!(plan.mood, Mood::Vanishes { .. });
+        let cancelled = self.books.cancelled.get(&call);
+        let decided = plan.thinks.is_some();
+        match (plan.invite, caller.final_status()) {
+            (true, None) if !vanished => say("the caller never heard a final response".into()),
+            (_, Some(200..300)) => self.report.established += 1,
+            (_, Some(503)) if self.shut_at.is_some() => self.report.shut_down += 1,
+            _ => self.report.failed += 1,
+        }
+        if let (Some(cancelled), Some(ended)) = (cancelled, caller.ended)
+            && ended.0 > cancelled.0 + 80_000_000
+        {
+            say(format!(
+                "the CANCEL at {cancelled:?} ended it at {ended:?} only"
+            ));
+        }
+        let phones: Vec<&Uas> = (1..=plan.phones.len())
+            .map(|number| &self.phones[&Phone { call, number }])
+            .collect();
+        for (at, phone) in phones.iter().enumerate() {
+            if phone.unacknowledged && !vanished {
+                say(format!(
+                    "phone {at} got no ACK for {:?}",
+                    phone.final_status
+                ));
+            }
+            if phone.ringing() {
+                say(format!("phone {at} rings for ever"));
+            }
+            let picked_up = phone.final_status.is_some_and(|status| status / 100 == 2);
+            if plan.invite && picked_up && !vanished {
+                if !caller.talked_to(at + 1) {
+                    say(format!(
+                        "phone {at} picked up, and the caller does not know"
+                    ));
+                } else if !phone.hung_up {
+                    say(format!("phone {at} was not told that the call is over"));
+                }
+            }
+            if let (Some(silent), Some(ended)) = (phone.silent, caller.ended)
+                && plan.invite
+                && !vanished
+                && silent.0 > ended.0 + 45_000_000
+            {
+                say(format!(
+                    "phone {at} rings until {silent:?}, the call ended {ended:?}"
+                ));
+            }
+        }
+        // The best response (RFC 3261 16.7 step 6), where nothing else came between.
+        let all_refused = phones.iter().all(|phone| {
+            matches!(phone.temper, Temper::Refuses { .. })
+                && phone.final_status.is_some_and(|status| status >= 300)
+                && !phone.was_cancelled
+        });
+        let plain = decided
+            && plan.order == Order::Parallel
+            && cancelled.is_none()
+            && self.shut_at.is_none()
+            && self.setup.loss <= 100;
+        if plain && all_refused && !vanished {
+            let statuses: Vec<u16> = phones
+                .iter()
+                .filter_map(|phone| phone.final_status)
+                .collect();
+            let class = |status: &u16| if status / 100 == 6 { 0 } else { status / 100 };
+            let best = statuses.iter().map(class).min();
+            let got = caller.final_status();
+            if got.as_ref().map(class) != best {
+                say(format!("{got:?} is not the best of {statuses:?}"));
+            }
+        }
+        self.problems.extend(problems);
+    }
+}
+
+pub(super) fn call_of(text: &str) -> usize {
+    let id = header(text, "Call-ID").unwrap_or_default();
+    id.split('-')
+        .nth(1)
+        .and_then(|call| call.parse().ok())
+        .unwrap_or(usize::MAX)
+}
+
+pub(super) fn branch_of(text: &str) -> String {
+    let via = header(text, "Via").unwrap_or_default();
+    via.split("branch=")
+        .nth(1)
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+pub(super) fn status_of(text: &str) -> Option<u16> {
+    text.strip_prefix("SIP/2.0 ")?.get(..3)?.parse().ok()
+}

@@ -25,6 +25,7 @@ pub struct Setup {
     tenants: String,
     extra: String,
     default_tenant: Option<String>,
+    outbound_proxy: Option<SocketAddr>,
     users: Vec<(String, String)>,
 }
 
@@ -37,6 +38,7 @@ impl Setup {
             tenants: String::new(),
             extra: String::new(),
             default_tenant: None,
+            outbound_proxy: None,
             users: Vec::new(),
         }
     }
@@ -95,6 +97,13 @@ impl Setup {
         self.address
     }
 
+    /// Sends everything that no `[[route]]` settles to one address.
+    #[must_use]
+    pub fn outbound_proxy(mut self, next_hop: SocketAddr) -> Self {
+        self.outbound_proxy = Some(next_hop);
+        self
+    }
+
     /// Makes a tenant serve what no tenant's domain claims.
     #[must_use]
     pub fn default_tenant(mut self, name: &str) -> Self {
@@ -106,6 +115,9 @@ impl Setup {
     #[must_use]
     pub fn toml(&self) -> String {
         let mut text = String::new();
+        if let Some(next_hop) = self.outbound_proxy {
+            let _ = writeln!(text, "outbound_proxy = \"{next_hop}\"");
+        }
         for transport in ["udp", "tcp"] {
             let address = self.address;
             let _ = write!(

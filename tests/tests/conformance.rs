@@ -1,0 +1,515 @@
+//! RFC 4475, the SIP torture tests, sent to the running program: each message
+//! must fare as the table beside the corpus says.
+//!
+//! A valid request must come out as it went in, byte for byte, but for what a
+//! proxy adds; a broken one must be answered, and nothing of it may go on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sipbox_tests::message::find;
+use sipbox_tests::{Link, Loopback, Message, Setup, Sipbox};
+
+struct Case {
+    file: String,
+    section: String,
+    outcome: Outcome,
+    request: bool,
+    registrar: Option<u16>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Forward,
+    Status(u16),
+    Drop,
+}
+
+fn corpus() -> Vec<Case> {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "corpus"].iter().collect();
+    let text = std::fs::read_to_string(folder.join("rfc4475.toml")).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    let mut cases = Vec::new();
+    for entry in table["message"].as_array().unwrap() {
+        let text = |key: &str| entry[key].as_str().unwrap().to_owned();
+        let status = |value: &toml::Value| u16::try_from(value.as_integer().unwrap()).unwrap();
+        let outcome = match entry["outcome"].as_str() {
+            Some("forward") => Outcome::Forward,
+            Some("drop") => Outcome::Drop,
+            Some(other) => panic!("outcome {other}"),
+            None => Outcome::Status(status(&entry["outcome"])),
+        };
+        cases.push(Case {
+            bytes: std::fs::read(folder.join("rfc4475").join(text("file"))).unwrap(),
+            file: text("file"),
+            section: text("section"),
+            outcome,
+            request: text("kind") == "request",
+            registrar: entry.get("registrar").map(status),
+        });
+    }
+    let files = std::fs::read_dir(folder.join("rfc4475")).unwrap().count();
+    assert_eq!(
+        cases.len(),
+        files,
+        "each file of the corpus is in the table"
+    );
+    cases
+}
+
+/// The header fields of a message, each with its folds, and the rest.
+fn fields(bytes: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>, Vec<u8>) {
+    // One of the messages has no empty line at its end.
+    let end = find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 2);
+    let body = bytes.get(end + 2..).unwrap_or_default().to_vec();
+    let mut lines: Vec<Vec<u8>> = Vec::new();
+    let mut rest = &bytes[..end];
+    while !rest.is_empty() {
+        let length = find(rest, b"\r\n").map_or(rest.len(), |at| at + 2);
+        let (line, next) = rest.split_at(length);
+        rest = next;
+        match lines.last_mut() {
+            Some(last) if line.starts_with(b" ") || line.starts_with(b"\t") => {
+                last.extend_from_slice(line);
+            }
+            _ => lines.push(line.to_vec()),
+        }
+    }
+    let start = lines.remove(0);
+    (start, lines, body)
+}
+
+fn name(field: &[u8]) -> String {
+    let end = field
+        .iter()
+        .position(|byte| *byte == b':')
+        .unwrap_or(field.len());
+    String::from_utf8_lossy(&field[..end])
+        .trim()
+        .to_ascii_lowercase()
+}
+
+fn is_via(field: &[u8]) -> bool {
+    matches!(name(field).as_str(), "via" | "v")
+}
+
+/// The topmost Via's transport and port, read as loosely as can be: broken
+/// messages have one as well.
+fn top_via(bytes: &[u8]) -> (bool, u16) {
+    let (_, fields, _) = fields(bytes);
+    let via = fields
+        .iter()
+        .find(|field| is_via(field))
+        .cloned()
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&via).into_owned();
+    let stream = text.contains("/TCP") || text.contains("/TLS") || text.contains("/ TCP");
+    let sent_by = text.split(';').next().unwrap_or_default();
+    let port = sent_by
+        .rsplit_once(':')
+        .and_then(|(_, port)| port.trim().parse().ok());
+    (stream, port.unwrap_or(5060))
+}
+
+/// The bytes that are the message: what lies behind Content-Length in a
+/// datagram is cut off (RFC 3261 section 18.3).
+fn cut(bytes: &[u8]) -> Vec<u8> {
+    let (_, fields, body) = fields(bytes);
+    let length = fields
+        .iter()
+        .find(|field| matches!(name(field).as_str(), "content-length" | "l"))
+        .and_then(|field| {
+            String::from_utf8_lossy(field)
+                .split_once(':')?
+                .1
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap_or(body.len());
+    bytes[..bytes.len() - body.len().saturating_sub(length)].to_vec()
+}
+
+/// Takes `;received=...` and the value of `;rport` out of a Via field.
+fn without_source(field: &[u8]) -> String {
+    let text = String::from_utf8_lossy(field).into_owned();
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(";received=").or_else(|| rest.find(";rport=")) {
+        let at = rest.find(";rport=").map_or(at, |rport| rport.min(at));
+        out.push_str(&rest[..at]);
+        if rest[at..].starts_with(";rport=") {
+            out.push_str(";rport");
+        }
+        let after = &rest[at + 1..];
+        rest = &after[after.find([';', ',', '\r']).unwrap_or(after.len())..];
+    }
+    out + rest
+}
+
+/// Why `forwarded` is not `original` as a proxy forwards it, if it is not.
+fn difference(original: &[u8], forwarded: &[u8], proxy: IpAddr) -> Option<String> {
+    let (start, wanted, body) = fields(&cut(original));
+    let (got_start, mut got, got_body) = fields(forwarded);
+    let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if start != got_start {
+        return Some(format!(
+            "start line {:?} became {:?}",
+            show(&start),
+            show(&got_start)
+        ));
+    }
+    if body != got_body {
+        return Some(format!(
+            "{} bytes of body became {}",
+            body.len(),
+            got_body.len()
+        ));
+    }
+    let ours = got.iter().position(|field| is_via(field))?;
+    let via = show(&got.remove(ours));
+    if !via.contains(&proxy.to_string()) {
+        return Some(format!("the topmost Via is not ours: {via:?}"));
+    }
+    // What a proxy must change or may add.
+    let hops = |field: &Vec<u8>| name(field) == "max-forwards";
+    let before = wanted
+        .iter()
+        .find(|field| hops(field))
+        .map(|field| show(field));
+    let after = got
+        .iter()
+        .find(|field| hops(field))
+        .map(|field| show(field));
+    let number = |text: &String| -> i64 {
+        text.split_once(':')
+            .and_then(|(_, value)| value.trim().parse().ok())
+            .unwrap_or(-1)
+    };
+    match (&before, &after) {
+        (Some(before), Some(after)) if number(after) == number(before) - 1 => {}
+        (None, Some(after)) if number(after) == 70 => {}
+        _ => return Some(format!("Max-Forwards {before:?} became {after:?}")),
+    }
+    let wanted: Vec<Vec<u8>> = wanted.into_iter().filter(|field| !hops(field)).collect();
+    got.retain(|field| !hops(field));
+    let mut first_via = true;
+    for (at, field) in wanted.iter().enumerate() {
+        let Some(found) = got.get(at) else {
+            return Some(format!("lost {:?}", show(field)));
+        };
+        let same = if is_via(field) && std::mem::take(&mut first_via) {
+            // A `received` that was there is kept or replaced.
+            without_source(found) == without_source(field)
+        } else {
+            found == field
+        };
+        if !same {
+            return Some(format!("{:?} became {:?}", show(field), show(found)));
+        }
+    }
+    (got.len() > wanted.len()).then(|| format!("added {:?}", show(&got[wanted.len()])))
+}
+
+/// What comes within a moment, as raw bytes.
+fn raw(link: &mut Link, limit: Duration) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 65536];
+    let end = std::time::Instant::now() + limit;
+    let mut all = Vec::new();
+    loop {
+        let length = link.read_some(&mut buffer, end)?;
+        all.extend_from_slice(&buffer[..length]);
+        if matches!(link, Link::Udp { .. }) || find(&all, b"\r\n\r\n").is_some() {
+            return Some(all);
+        }
+    }
+}
+
+/// A policy-less stand-in for the next hop of everything: a catcher.
+struct Bench {
+    net: Loopback,
+    sipbox: Sipbox,
+    catcher: Link,
+    seen: HashSet<Vec<u8>>,
+}
+
+impl Bench {
+    /// A proxy that relays whatever is not its own to the catcher.
+    fn proxy() -> Self {
+        let net = Loopback::new();
+        let catcher = net.sip();
+        let sipbox = Setup::residential(
+            &net,
+            "relay = \"open\", record_route = false, preloaded_route = \"follow\"",
+        )
+        .with("[limits]\nudp_max = 0\ndrain = \"1s\"\n[timers]\nt1 = \"100ms\"\n")
+        .outbound_proxy(catcher)
+        .start();
+        let catcher = Link::udp(catcher, sipbox.address);
+        Self {
+            net,
+            sipbox,
+            catcher,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// A link from an address where the answer will come back.
+    fn client(&self, case: &Case) -> Link {
+        let (stream, port) = top_via(&case.bytes);
+        let ip = self.net.ip();
+        if stream {
+            Link::tcp(ip, self.sipbox.address)
+        } else {
+            Link::udp(SocketAddr::new(ip, port), self.sipbox.address)
+        }
+    }
+
+    /// Many of the messages share branch and sent-by: one that looks like a
+    /// retransmission of another needs a program that has not seen the other.
+    fn is_new(&mut self, case: &Case) -> bool {
+        let (_, fields, _) = fields(&case.bytes);
+        let via = fields
+            .into_iter()
+            .find(|field| is_via(field))
+            .unwrap_or_default();
+        self.seen.insert(via) && self.seen.len() < 25
+    }
+}
+
+fn check_request(bench: &mut Bench, case: &Case) -> Result<(), String> {
+    let mut client = bench.client(case);
+    client.send(&case.bytes);
+    match case.outcome {
+        Outcome::Forward => {
+            let Some(forwarded) = raw(&mut bench.catcher, Duration::from_secs(3)) else {
+                let answer = raw(&mut client, Duration::from_millis(100)).unwrap_or_default();
+                let answer = String::from_utf8_lossy(&answer).into_owned();
+                return Err(format!("not forwarded; answered: {answer}"));
+            };
+            if let Some(difference) = difference(&case.bytes, &forwarded, bench.sipbox.address.ip())
+            {
+                return Err(format!(
+                    "{difference}\n{}",
+                    String::from_utf8_lossy(&forwarded)
+                ));
+            }
+            // End the transaction; the refusal must find its way back.
+            let request = Message::parse(&forwarded);
+            let response = Message::response(&request, 486, "Busy Here", "caught");
+            bench.catcher.answer(&response.bytes());
+            let end = std::time::Instant::now() + Duration::from_secs(3);
+            loop {
+                let left = end.saturating_duration_since(std::time::Instant::now());
+                let Some(bytes) = raw(&mut client, left) else {
+                    return Err("the answer did not come back".to_owned());
+                };
+                if bytes.starts_with(b"SIP/2.0 486") {
+                    break;
+                }
+            }
+            // An ACK of ours for the refusal of an INVITE.
+            while raw(&mut bench.catcher, Duration::from_millis(50)).is_some() {}
+        }
+        Outcome::Status(status) => {
+            let Some(answer) = raw(&mut client, Duration::from_secs(3)) else {
+                return Err(format!("silence instead of {status}"));
+            };
+            if !answer.starts_with(format!("SIP/2.0 {status} ").as_bytes()) {
+                return Err(format!(
+                    "not {status}: {}",
+                    String::from_utf8_lossy(&answer)
+                ));
+            }
+            if let Some(leaked) = raw(&mut bench.catcher, Duration::from_millis(50)) {
+                return Err(format!("went on: {}", String::from_utf8_lossy(&leaked)));
+            }
+        }
+        Outcome::Drop => {
+            let answer = raw(&mut client, Duration::from_millis(300));
+            let leaked = raw(&mut bench.catcher, Duration::from_millis(50));
+            if let Some(bytes) = answer.or(leaked) {
+                return Err(format!("not dropped: {}", String::from_utf8_lossy(&bytes)));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_torture_request_fares_as_rfc_4475_says() {
+    let cases: Vec<Case> = corpus().into_iter().filter(|case| case.request).collect();
+    let mut bench = Bench::proxy();
+    let mut failures = Vec::new();
+    for case in &cases {
+        if !bench.is_new(case) {
+            bench = Bench::proxy();
+            assert!(bench.is_new(case));
+        }
+        if let Err(reason) = check_request(&mut bench, case) {
+            failures.push(format!(
+                "{} (section {}): {reason}",
+                case.file, case.section
+            ));
+            // Whatever it left behind is not the next one's.
+            bench = Bench::proxy();
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {} fared otherwise:\n\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n\n")
+    );
+}
+
+/// Responses: as answers to a request of ours, with our Via on top, and as the
+/// file has them, which is nothing that we asked for.
+#[test]
+fn each_torture_response_fares_as_rfc_4475_says() {
+    let mut failures = Vec::new();
+    for case in corpus().into_iter().filter(|case| !case.request) {
+        let mut bench = Bench::proxy();
+        let mut client = Link::udp(bench.net.sip(), bench.sipbox.address);
+        // Unasked, it leads to nothing.
+        client.send(&case.bytes);
+        if let Some(bytes) = raw(&mut client, Duration::from_millis(200)) {
+            failures.push(format!(
+                "{}: answered with {:?}",
+                case.file,
+                String::from_utf8_lossy(&bytes)
+            ));
+        }
+        if case.outcome != Outcome::Forward {
+            continue;
+        }
+        // An INVITE with the same CSeq number, whose answer it will be.
+        let (start, fields, body) = fields(&case.bytes);
+        let invite = format!(
+            "INVITE sip:somebody@elsewhere.test SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {};branch=z9hG4bKasked\r\nMax-Forwards: 70\r\n\
+             From: <sip:a@lab.test>;tag=1\r\nTo: <sip:b@elsewhere.test>\r\n\
+             Call-ID: asked\r\nCSeq: 35 INVITE\r\nContent-Length: 0\r\n\r\n",
+            client.local()
+        );
+        client.send(invite.as_bytes());
+        let request = bench
+            .catcher
+            .receive(Duration::from_secs(3))
+            .expect("the INVITE");
+        let mut answer = start.clone();
+        for via in request.values("Via") {
+            answer.extend_from_slice(format!("Via: {via}\r\n").as_bytes());
+        }
+        for field in &fields {
+            match name(field).as_str() {
+                "via" | "v" => {}
+                "cseq" => answer.extend_from_slice(b"CSeq: 35 INVITE\r\n"),
+                _ => answer.extend_from_slice(field),
+            }
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(&body);
+        bench.catcher.answer(&answer);
+        let mut arrived = None;
+        while let Some(bytes) = raw(&mut client, Duration::from_millis(500)) {
+            if !bytes.starts_with(b"SIP/2.0 100 Trying") {
+                arrived = Some(bytes);
+                break;
+            }
+        }
+        // A 100 is for one hop only (RFC 3261 section 16.7).
+        let hop = start.starts_with(b"SIP/2.0 100");
+        match arrived {
+            Some(bytes) if !hop && bytes.starts_with(&start) => {}
+            None if hop => {}
+            other => failures.push(format!(
+                "{}: {:?} became {:?}",
+                case.file,
+                String::from_utf8_lossy(&start),
+                other.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            )),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// A registrar for the domains of the torture messages.
+#[test]
+fn each_torture_registration_fares_as_the_table_says() {
+    let cases: Vec<Case> = corpus()
+        .into_iter()
+        .filter(|case| case.registrar.is_some())
+        .collect();
+    let mut domains = BTreeSet::new();
+    for case in &cases {
+        let (start, ..) = fields(&case.bytes);
+        let text = String::from_utf8_lossy(&start).into_owned();
+        let host = text
+            .split(' ')
+            .nth(1)
+            .and_then(|uri| uri.split_once(':'))
+            .map(|(_, host)| host);
+        let host = host.unwrap_or_default();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        domains.insert(
+            host.split([';', '?', ':'])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        );
+    }
+    let mut failures = Vec::new();
+    for case in &cases {
+        let wanted = case.registrar.unwrap();
+        let net = Loopback::new();
+        let auth = if wanted == 401 { "register" } else { "off" };
+        let names: Vec<String> = domains
+            .iter()
+            .map(|domain| format!("\"{domain}\""))
+            .collect();
+        let served: Vec<String> = domains
+            .iter()
+            .map(|domain| format!("\"{domain}\" = {{}}"))
+            .collect();
+        let sipbox = Setup::new(&net)
+            .tenants(&format!(
+                "[[tenant]]\nname = \"home\"\ndomains = [{}]\ngrants = [\"auth\", \"location\"]\n\
+                 [[tenant.policy]]\nbuiltin = \"residential\"\n\
+                 settings = {{ auth = \"{auth}\", domains = {{ {} }} }}\n",
+                names.join(", "),
+                served.join(", ")
+            ))
+            .default_tenant("home")
+            .start();
+        let (stream, port) = top_via(&case.bytes);
+        let ip = net.ip();
+        let mut client = if stream {
+            Link::tcp(ip, sipbox.address)
+        } else {
+            Link::udp(SocketAddr::new(ip, port), sipbox.address)
+        };
+        client.send(&case.bytes);
+        let answer = raw(&mut client, Duration::from_secs(3)).unwrap_or_default();
+        if !answer.starts_with(format!("SIP/2.0 {wanted} ").as_bytes()) {
+            failures.push(format!(
+                "{} (section {}): not {wanted}: {:?}",
+                case.file,
+                case.section,
+                String::from_utf8_lossy(&answer)
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}

@@ -21,7 +21,11 @@ struct Foreign;
 
 impl Guest for Foreign {
     fn on_request() -> Verdict {
-        if sipbox::foreign::files::read("/etc/passwd").is_empty() { Verdict::Drop } else { Verdict::Next }
+        if sipbox::foreign::files::read("/etc/passwd").is_empty() {
+            Verdict::Drop
+        } else {
+            Verdict::Next
+        }
     }
 }
 

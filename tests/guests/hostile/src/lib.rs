@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use serde::Deserialize;
-use sipbox_guest::verdict::{relay, reply, uri};
+use sipbox_guest::verdict::uri;
 use sipbox_guest::{Error, Policy, Request, Verdict};
 
 #[derive(Deserialize)]
@@ -59,7 +59,7 @@ impl Policy for Hostile {
     fn on_request(&self, request: &Request) -> Verdict {
         let user = request.request_uri().user.unwrap_or_default();
         if self.0.when_user.as_deref().is_some_and(|evil| evil != user) {
-            return reply(self.0.otherwise).into();
+            return Verdict::reply(self.0.otherwise).into();
         }
         match self.0.behaviour {
             Behaviour::EndlessLoop => spin(),
@@ -67,14 +67,20 @@ impl Policy for Hostile {
                 black_box(request.classify_source());
             },
             Behaviour::AllocationBomb => allocate(),
-            Behaviour::DeepRecursion => return reply(200 + dive(1) as u16 % 2).into(),
+            Behaviour::DeepRecursion => return Verdict::reply(200 + dive(1) as u16 % 2).into(),
             Behaviour::Panic => panic!("as the settings ask"),
             Behaviour::GiantString => {
                 let _ = request.set_header("X-Giant", &"x".repeat(1 << 20));
             }
-            Behaviour::GiantVerdict => return reply(200).header("X-Giant", "x".repeat(100_000)).into(),
+            Behaviour::GiantVerdict => {
+                return Verdict::reply(200)
+                    .header("X-Giant", "x".repeat(100_000))
+                    .into();
+            }
             Behaviour::ManyTargets => {
-                return relay().to_all((0..1000).map(|n| uri(format!("sip:{n}@example.org")))).into();
+                return Verdict::relay()
+                    .to_all((0..1000).map(|n| uri(format!("sip:{n}@example.org"))))
+                    .into();
             }
             Behaviour::LogFlood => loop {
                 sipbox_guest::info!("the same line again and again, until somebody stops it");
@@ -89,16 +95,20 @@ impl Policy for Hostile {
             }
             Behaviour::IllFormedEdits => return ill_formed(request),
             Behaviour::IllFormedVerdict => {
-                return reply(200).header("X-A", "a\r\nVia: SIP/2.0/UDP evil").into();
+                return Verdict::reply(200)
+                    .header("X-A", "a\r\nVia: SIP/2.0/UDP evil")
+                    .into();
             }
             Behaviour::UnknownOption => {
-                let Verdict::Relay(mut plan) = Verdict::from(relay()) else { return Verdict::Next };
+                let Verdict::Relay(mut plan) = Verdict::from(Verdict::relay()) else {
+                    return Verdict::Next;
+                };
                 plan.options.push(("teleport".into(), "yes".into()));
                 return Verdict::Relay(plan);
             }
             Behaviour::LoopInConfigure | Behaviour::PanicInConfigure => {}
         }
-        reply(299).reason("Survived").into()
+        Verdict::reply(299).reason("Survived").into()
     }
 }
 
@@ -116,6 +126,7 @@ fn allocate() -> ! {
     }
 }
 
+#[allow(unconditional_recursion)]
 #[inline(never)]
 fn dive(depth: u64) -> u64 {
     let frame = black_box([depth; 8]);
@@ -125,7 +136,10 @@ fn dive(depth: u64) -> u64 {
 /// Tries what must be refused. The answer names what was not.
 fn ill_formed(request: &Request) -> Verdict {
     let tries: [(&str, Result<(), Error>); 10] = [
-        ("crlf", request.set_header("X-A", "a\r\nVia: SIP/2.0/UDP evil")),
+        (
+            "crlf",
+            request.set_header("X-A", "a\r\nVia: SIP/2.0/UDP evil"),
+        ),
         ("lf", request.add_header("X-A", "a\nX-B: b")),
         ("nul", request.set_header("X-A", "a\0b")),
         ("name", request.set_header("X-A: b\r\nX-C", "d")),
@@ -136,7 +150,7 @@ fn ill_formed(request: &Request) -> Verdict {
         ("empty-uri", request.set_request_uri("")),
         ("param", request.add_route_param("a", "b>\r\nX: y")),
     ];
-    let mut reply = reply(200);
+    let mut reply = Verdict::reply(200);
     for (name, outcome) in tries {
         let outcome = match outcome {
             Ok(()) => "accepted",

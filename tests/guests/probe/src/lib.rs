@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use sipbox_guest::auth::Realm;
-use sipbox_guest::verdict::{next, registered, relay, reply};
+use sipbox_guest::verdict::registered;
 use sipbox_guest::{
     BranchVerdict, Error, Failure, Hooks, Policy, ReplyVerdict, Request, Response, Target, Verdict,
     location,
@@ -54,12 +54,12 @@ impl Policy for Probe {
                 let edited = request.set_header("X-Probe", "after");
                 let uri = request.set_request_uri("sip:other@example.org");
                 let set = request.set_var("probe", "set");
-                reply(200)
+                Verdict::reply(200)
                     .header("X-Edited", word(&edited))
                     .header("X-Uri", word(&uri))
                     .header("X-Set", word(&set))
                     .header("X-Read", request.header("X-Probe").unwrap_or("none"))
-                    .header("X-Read-Uri", request.request_uri().raw)
+                    .header("X-Read-Uri", request.request_uri().text)
                     .header("X-Var", request.var("probe").unwrap_or_default())
                     .into()
             }
@@ -67,12 +67,15 @@ impl Policy for Probe {
                 let _ = request.set_header("X-Probe", "edited");
                 let _ = request.set_request_uri("sip:edited@example.org");
                 let _ = request.set_var("probe", "from the first");
-                next()
+                Verdict::Next
             }
-            Act::ShowHeader => reply(200)
+            Act::ShowHeader => Verdict::reply(200)
                 .header("X-Saw", request.header("X-Probe").unwrap_or("none"))
-                .header("X-Saw-Uri", request.request_uri().raw)
-                .header("X-Saw-Var", request.var("probe").unwrap_or_else(|| "none".into()))
+                .header("X-Saw-Uri", request.request_uri().text)
+                .header(
+                    "X-Saw-Var",
+                    request.var("probe").unwrap_or_else(|| "none".into()),
+                )
                 .into(),
             Act::StageAndPanic => {
                 stage(request);
@@ -80,27 +83,36 @@ impl Policy for Probe {
             }
             Act::StageAndRelay => {
                 stage(request);
-                relay().to(registered("bob@example.org")).record_route().into()
+                Verdict::relay()
+                    .to(registered("bob@example.org"))
+                    .record_route()
+                    .into()
             }
             Act::Arm => {
                 let _ = request.arm(Hooks::BRANCH | Hooks::REPLY | Hooks::FAILURE);
-                next()
+                Verdict::Next
             }
             Act::Facts => facts(request),
             Act::Count => {
                 use std::sync::atomic::{AtomicU32, Ordering};
                 static CALLS: AtomicU32 = AtomicU32::new(0);
                 let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
-                reply(200).header("X-Calls", calls.to_string()).into()
+                Verdict::reply(200)
+                    .header("X-Calls", calls.to_string())
+                    .into()
             }
             Act::Lookup => {
                 let aor = request.request_uri().aor().unwrap_or_default();
                 match location::lookup(&aor) {
                     Ok(bindings) => bindings
                         .iter()
-                        .fold(reply(200), |reply, b| reply.header("X-Contact", b.contact.clone()))
+                        .fold(Verdict::reply(200), |reply, b| {
+                            reply.header("X-Contact", b.contact.clone())
+                        })
                         .into(),
-                    Err(error) => reply(500).header("X-Error", word::<()>(&Err(error))).into(),
+                    Err(error) => Verdict::reply(500)
+                        .header("X-Error", word::<()>(&Err(error)))
+                        .into(),
                 }
             }
         }
@@ -108,21 +120,33 @@ impl Policy for Probe {
 
     fn on_branch(&self, request: &Request, target: &Target) -> BranchVerdict {
         let _ = request.set_header("X-Branch", &target.id.to_string());
-        if target.id == 13 { BranchVerdict::Skip } else { BranchVerdict::Keep }
+        if target.id == 13 {
+            BranchVerdict::Skip
+        } else {
+            BranchVerdict::Keep
+        }
     }
 
     fn on_reply(&self, response: &Response) -> ReplyVerdict {
         let refused = Request::current().set_request_uri("sip:out@of.place");
         let _ = response.set_header("X-Reply", word(&refused));
-        if response.status() == 183 { ReplyVerdict::Drop } else { ReplyVerdict::Forward }
+        if response.status() == 183 {
+            ReplyVerdict::Drop
+        } else {
+            ReplyVerdict::Forward
+        }
     }
 
     fn on_failure(&self, request: &Request, failure: &Failure) -> Verdict {
         if failure.cancelled {
-            return next();
+            return Verdict::Next;
         }
-        let failed: Vec<String> = failure.failed.iter().map(|f| format!("{}={}", f.id, f.status)).collect();
-        reply(failure.status)
+        let failed: Vec<String> = failure
+            .failed
+            .iter()
+            .map(|f| format!("{}={}", f.id, f.status))
+            .collect();
+        Verdict::reply(failure.status)
             .header("X-Method", request.method())
             .header("X-Failed", failed.join(","))
             .into()
@@ -143,21 +167,45 @@ fn facts(request: &Request) -> Verdict {
     let from = request.from();
     let to = request.to();
     let uri = request.request_uri();
-    reply(200)
+    Verdict::reply(200)
         .header("X-Method", request.method())
-        .header("X-Uri", format!("{}|{}|{}", uri.user.unwrap_or_default(), uri.host, uri.port.map_or(0, u32::from)))
-        .header("X-From", format!("{}|{}", from.uri.raw, from.tag.unwrap_or_default()))
-        .header("X-To", format!("{}|{}", to.uri.raw, to.tag.unwrap_or_default()))
+        .header(
+            "X-Uri",
+            format!(
+                "{}|{}|{}",
+                uri.user.unwrap_or_default(),
+                uri.host,
+                uri.port.map_or(0, u32::from)
+            ),
+        )
+        .header(
+            "X-From",
+            format!("{}|{}", from.uri, from.tag.unwrap_or_default()),
+        )
+        .header("X-To", format!("{}|{}", to.uri, to.tag.unwrap_or_default()))
         .header("X-Call-Id", request.call_id())
-        .header("X-Cseq", format!("{} {}", request.cseq_number().unwrap_or_default(), request.cseq_method()))
+        .header(
+            "X-Cseq",
+            format!(
+                "{} {}",
+                request.cseq_number().unwrap_or_default(),
+                request.cseq_method()
+            ),
+        )
         .header("X-Source", format!("{}:{}", source.address, source.port))
         .header("X-Tenant", request.tenant())
         .header("X-Listener", request.listener())
         .header("X-Now", request.now().seconds.to_string())
         .header("X-In-Dialog", request.in_dialog().to_string())
-        .header("X-Route-Param", request.route_param("nat").unwrap_or("none"))
+        .header(
+            "X-Route-Param",
+            request.route_param("nat").unwrap_or("none"),
+        )
         .header("X-Subject", request.header("s").unwrap_or("none"))
-        .header("X-Unknown", request.header("X-Unknown-Field").unwrap_or("none"))
+        .header(
+            "X-Unknown",
+            request.header("X-Unknown-Field").unwrap_or("none"),
+        )
         .header("X-Headers", request.all_headers().count().to_string())
         .header("X-Body", request.body_length().to_string())
         .into()

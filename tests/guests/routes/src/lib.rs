@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use sipbox_guest::verdict::{next, relay, reply, uri};
+use sipbox_guest::verdict::uri;
 use sipbox_guest::{Policy, Request, Verdict};
 
 #[derive(Deserialize)]
@@ -31,11 +31,14 @@ impl Policy for Routes {
     }
 
     fn on_request(&self, request: &Request) -> Verdict {
-        let target = request.request_uri().user.and_then(|user| self.0.table.get(user));
+        let target = request
+            .request_uri()
+            .user
+            .and_then(|user| self.0.table.get(user));
         match (target, self.0.otherwise) {
-            (Some(target), _) => relay().to(uri(target)).into(),
-            (None, 0) => next(),
-            (None, status) => reply(status).into(),
+            (Some(target), _) => Verdict::relay().to(uri(target)).into(),
+            (None, 0) => Verdict::Next,
+            (None, status) => Verdict::reply(status).into(),
         }
     }
 }

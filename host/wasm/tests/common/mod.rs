@@ -1,0 +1,230 @@
+//! What the tests of the sandbox share: real guests, chains of them, messages.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use sipbox_core::flow::{Flow, ListenerId, TenantId};
+use sipbox_core::policy::{
+    Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
+    HookCall, HookFailure, HookInput, HookOutput, LogLevel, PolicyHost, Realm, Reply, RouteOutcome,
+    SaveLimits, SaveOutcome, Verdict,
+};
+use sipbox_core::time::WallTime;
+use sipbox_policy_build::{BuildRequest, build};
+use sipbox_sip::{OwnedMessage, Transport};
+use sipbox_wasm::{
+    Capability, Chain, ChainHost, ComponentStore, Engine, EngineSettings, Limits, LoadError,
+    Policy, PolicySpec, Pools, WasmStats,
+};
+
+pub const INVITE: &str = "INVITE sip:bob@example.org:5070;transport=udp SIP/2.0\r\n\
+    v: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bKabc;rport\r\n\
+    Max-Forwards: 70\r\n\
+    From: \"Alice A.\" <sip:alice@example.org>;tag=a1\r\n\
+    To: <sip:bob@example.org>\r\n\
+    i: call-1@10.0.0.7\r\n\
+    CSeq: 314 INVITE\r\n\
+    Contact: <sip:alice@10.0.0.7:5062>\r\n\
+    X-Probe: before\r\n\
+    Subject: one\r\n two\r\n\
+    X-Unknown-Field: known to nobody\r\n\
+    Content-Type: application/sdp\r\n\
+    Content-Length: 5\r\n\r\nv=0\r\n";
+
+/// The component of a guest of `tests/guests`, built by the project's builder.
+pub fn guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
+    let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap();
+    if let Some(path) = built.get(name) {
+        return path.clone();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let request = BuildRequest::new(
+        root.join("tests/guests").join(name),
+        format!("guest-{name}"),
+        target_dir().join("guests"),
+    );
+    let artifact = build(&request).unwrap_or_else(|error| panic!("guest {name}: {error}"));
+    built.insert(name.to_owned(), artifact.component.clone());
+    artifact.component
+}
+
+/// The target folder that this test binary lies in.
+pub fn target_dir() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    exe.ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").is_file())
+        .map(Path::to_owned)
+        .expect("cargo marks its target folder")
+}
+
+/// One engine for all tests of a binary.
+pub fn engine() -> &'static ComponentStore {
+    static STORE: OnceLock<ComponentStore> = OnceLock::new();
+    STORE.get_or_init(|| {
+        let settings = EngineSettings { instances: 200, ..EngineSettings::default() };
+        ComponentStore::new(&Engine::new(&settings).unwrap())
+    })
+}
+
+pub fn load(name: &str) -> Arc<Policy> {
+    engine().load_file(&guest(name)).unwrap()
+}
+
+/// A tenant with a chain, its pools and its counters, as one worker has them.
+pub struct Tenant {
+    pub chain: Arc<Chain>,
+    pub pools: Pools,
+    pub stats: Arc<WasmStats>,
+    pub host: Arc<TestHost>,
+}
+
+pub fn spec(guest: &str, settings: &str) -> PolicySpec {
+    PolicySpec {
+        name: Arc::from(guest),
+        component: load(guest),
+        settings: Arc::from(settings),
+        grants: Capability::ALL.to_vec(),
+        limits: Limits::default(),
+    }
+}
+
+impl Tenant {
+    pub fn new(specs: Vec<PolicySpec>) -> Self {
+        Self::try_new(specs).unwrap_or_else(|errors| panic!("{errors:?}"))
+    }
+
+    pub fn try_new(specs: Vec<PolicySpec>) -> Result<Self, Vec<(usize, LoadError)>> {
+        let stats = Arc::new(WasmStats::default());
+        let chain = Chain::new(&Arc::from("acme"), specs, None, &stats)?;
+        Ok(Self { chain: Arc::new(chain), pools: Pools::new(), stats, host: Arc::default() })
+    }
+
+    pub fn one(guest: &str, settings: &str) -> Self {
+        Self::new(vec![spec(guest, settings)])
+    }
+
+    pub fn call(&self, message: &str) -> HookCall {
+        call(message, &self.host)
+    }
+
+    pub fn run(
+        &mut self,
+        policy: usize,
+        input: HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure> {
+        ChainHost::new(&mut self.pools, &self.chain).call(policy, input, call)
+    }
+
+    /// `on-request` of the first policy.
+    pub fn request(&mut self, message: &str) -> Result<Verdict, HookFailure> {
+        let mut call = self.call(message);
+        self.run(0, HookInput::Request, &mut call).map(verdict)
+    }
+
+    pub fn failed(&self, policy: &str, reason: &str) -> u64 {
+        self.stats.policy(&Arc::from("acme"), &Arc::from(policy)).failed(reason)
+    }
+}
+
+pub fn verdict(output: HookOutput) -> Verdict {
+    match output {
+        HookOutput::Verdict(verdict) => verdict,
+        other => panic!("{other:?} is no verdict"),
+    }
+}
+
+pub fn reply(verdict: Verdict) -> Reply {
+    match verdict {
+        Verdict::Reply(reply) => reply,
+        other => panic!("{other:?} is no reply"),
+    }
+}
+
+/// The value of a header field of a reply.
+pub fn field<'a>(reply: &'a Reply, name: &str) -> &'a str {
+    let found = reply.headers.iter().find(|(known, _)| known == name);
+    &found.unwrap_or_else(|| panic!("no {name} in {reply:?}")).1
+}
+
+pub fn call(message: &str, host: &Arc<TestHost>) -> HookCall {
+    HookCall {
+        request: OwnedMessage::parse(Bytes::from(message.to_owned())).unwrap(),
+        response: None,
+        facts: Arc::new(facts()),
+        state: CallState::default(),
+        armed: Armed::default(),
+        edits: Vec::new(),
+        effects: Vec::new(),
+        capabilities: Arc::clone(host) as Arc<dyn Capabilities>,
+    }
+}
+
+pub fn facts() -> Facts {
+    Facts {
+        tenant: TenantId(3),
+        tenant_name: Arc::from("acme"),
+        listener_name: Arc::from("edge"),
+        flow: Flow {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            peer: "198.51.100.9:5071".parse().unwrap(),
+            connection: None,
+        },
+        now: WallTime(1_790_000_000_123),
+        in_dialog: false,
+        direction: Direction::Downstream,
+        route_outcome: RouteOutcome::Loose,
+        route_params: Bytes::from_static(b";lr;nat=yes"),
+    }
+}
+
+/// Capabilities with fixed answers, and the log lines that came.
+#[derive(Default)]
+pub struct TestHost {
+    pub lines: Mutex<Vec<(LogLevel, String)>>,
+}
+
+impl Capabilities for TestHost {
+    fn check(&self, _: &HookCall, realm: &Realm) -> Result<AuthOutcome, CallError> {
+        Ok(if realm.name == "example.org" {
+            AuthOutcome::Authenticated("alice".into())
+        } else {
+            AuthOutcome::None
+        })
+    }
+
+    fn lookup(&self, _: &HookCall, aor: &str) -> Result<Vec<BindingView>, CallError> {
+        let binding = |contact: &str| BindingView {
+            contact: contact.into(),
+            q: 1000,
+            expires: 60,
+            path: Vec::new(),
+            received: String::new(),
+            flow: String::new(),
+            instance: String::new(),
+            user_agent: String::new(),
+        };
+        Ok(match aor {
+            "bob@example.org" => vec![binding("sip:bob@10.0.0.8"), binding("sip:bob@10.0.0.9")],
+            _ => Vec::new(),
+        })
+    }
+
+    fn save(&self, _: &HookCall, _: &str, _: &SaveLimits) -> Result<SaveOutcome, CallError> {
+        Ok(SaveOutcome::Saved(1))
+    }
+
+    fn remove(&self, _: &HookCall, _: &str) -> Result<u32, CallError> {
+        Ok(2)
+    }
+
+    fn log(&self, _: &HookCall, _: &str, level: LogLevel, text: &str) {
+        self.lines.lock().unwrap().push((level, text.to_owned()));
+    }
+}

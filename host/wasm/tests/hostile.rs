@@ -1,0 +1,203 @@
+//! Guests that misbehave: each is contained with a reason of its own, and the
+//! next call of the same policy works.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{INVITE, Tenant, field, reply, spec};
+use sipbox_core::policy::{HookFailure, HookInput};
+use sipbox_core::time::WallTime;
+use sipbox_wasm::{Chain, CpuBudget, Limits, LoadError, PolicySpec, Pools, WasmStats};
+
+fn settings(behaviour: &str) -> String {
+    format!(r#"{{"behaviour":"{behaviour}","when-user":"bob"}}"#).replace("when-user", "when_user")
+}
+
+/// What each behaviour ends with.
+const BEHAVIOURS: [(&str, &str); 13] = [
+    ("endless-loop", "cpu"),
+    ("host-call-loop", "host-calls"),
+    ("allocation-bomb", "memory"),
+    ("deep-recursion", "trap"),
+    ("panic", "trap"),
+    ("giant-string", "output"),
+    ("giant-verdict", "output"),
+    ("many-targets", "output"),
+    ("log-flood", "log"),
+    ("edit-flood", "edits"),
+    ("variable-flood", "edits"),
+    ("ill-formed-verdict", "bad-verdict"),
+    ("unknown-option", "bad-verdict"),
+];
+
+#[test]
+fn each_is_contained_and_the_next_call_works() {
+    for (behaviour, reason) in BEHAVIOURS {
+        let mut tenant = Tenant::one("hostile", &settings(behaviour));
+        for round in 1..=2 {
+            let mut call = tenant.call(INVITE);
+            let begun = Instant::now();
+            let failure = tenant.run(0, HookInput::Request, &mut call).unwrap_err();
+            assert_eq!(failure.name(), reason, "{behaviour}: {failure}");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{behaviour}");
+            assert_eq!(tenant.failed("hostile", reason), round, "{behaviour}");
+            assert!(call.edits.is_empty() && call.effects.is_empty(), "{behaviour}");
+            assert!(call.state.vars.is_empty(), "{behaviour}");
+            let good = tenant.request(&INVITE.replace("sip:bob@", "sip:carol@"));
+            assert_eq!(reply(good.unwrap()).status, 200, "{behaviour}");
+        }
+        let lines = tenant.host.lines.lock().unwrap();
+        let bytes: usize = lines.iter().map(|(_, line)| line.len()).sum();
+        assert!(bytes <= 2 * 4096, "{behaviour} logged {bytes}");
+    }
+}
+
+#[test]
+fn ill_formed_edits_are_refused_one_by_one() {
+    let mut tenant = Tenant::one("hostile", &settings("ill-formed-edits"));
+    let mut call = tenant.call(INVITE);
+    let output = tenant.run(0, HookInput::Request, &mut call).unwrap();
+    let reply = reply(common::verdict(output));
+    for (name, outcome) in [
+        ("crlf", "malformed"),
+        ("lf", "malformed"),
+        ("nul", "malformed"),
+        ("name", "malformed"),
+        ("empty-name", "malformed"),
+        ("via", "protected"),
+        ("length", "protected"),
+        ("uri", "malformed"),
+        ("empty-uri", "malformed"),
+        ("param", "malformed"),
+    ] {
+        assert_eq!(field(&reply, &format!("X-{name}")), outcome, "{name}");
+    }
+    assert!(call.edits.is_empty(), "{:?}", call.edits);
+    assert!(call.state.route_params.is_empty());
+}
+
+#[test]
+fn a_component_that_sleeps_ends_with_wasi_wait() {
+    let mut tenant = Tenant::one("sleeper", "");
+    let begun = Instant::now();
+    let failure = tenant.request(INVITE).unwrap_err();
+    assert_eq!(failure, HookFailure::WasiWait);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(tenant.failed("sleeper", "wasi-wait"), 1);
+}
+
+#[test]
+fn a_foreign_import_is_refused_by_its_name() {
+    let error = common::engine().load_file(&common::guest("foreign")).unwrap_err();
+    let LoadError::ForeignImport(import) = &error else { panic!("{error}") };
+    assert_eq!(import, "sipbox:foreign/files#read");
+}
+
+#[test]
+fn a_capability_that_is_not_granted_is_refused_by_its_name() {
+    let without = PolicySpec { grants: Vec::new(), ..spec("probe", r#"{"do":"arm"}"#) };
+    let errors = Tenant::try_new(vec![without]).err().unwrap();
+    let [(0, LoadError::NotGranted(import))] = &errors[..] else { panic!("{errors:?}") };
+    assert_eq!(import, "sipbox:policy/auth@0.1.0#challenge");
+}
+
+#[test]
+fn a_policy_that_cannot_be_configured_is_refused_at_load() {
+    for (behaviour, reason) in [("loop-in-configure", "cpu"), ("panic-in-configure", "instantiate")]
+    {
+        let errors = Tenant::try_new(vec![spec("hostile", &settings(behaviour))]).err().unwrap();
+        let [(0, LoadError::Configure(failure))] = &errors[..] else { panic!("{errors:?}") };
+        assert_eq!(failure.name(), reason, "{behaviour}: {failure}");
+    }
+}
+
+#[test]
+fn what_is_no_component_is_refused() {
+    let store = common::engine();
+    assert!(matches!(store.load(b"#!/bin/sh"), Err(LoadError::NotAComponent(_))));
+    assert!(matches!(store.load(b"\0asm\x01\0\0\0"), Err(LoadError::NotAComponent(_))));
+    assert!(matches!(store.load(b"\0asm\x0d\0\x01\0junk"), Err(LoadError::Compile(_))));
+    // A component, but an empty one.
+    assert!(matches!(store.load(b"\0asm\x0d\0\x01\0"), Err(LoadError::NoHook)));
+}
+
+#[test]
+fn a_well_behaved_guest_beside_four_spinning_threads_never_traps() {
+    let mut tenant = Tenant::one("routes", r#"{"otherwise":404}"#);
+    let stop = Arc::new(AtomicBool::new(false));
+    let spinners: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut calls = 0u32;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let verdict = tenant.request(INVITE);
+        assert_eq!(reply(verdict.unwrap()).status, 404, "call {calls}");
+        calls += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for spinner in spinners {
+        spinner.join().unwrap();
+    }
+    assert!(calls > 1000, "{calls} calls are too few to tell");
+}
+
+#[test]
+fn cpu_time_is_counted_not_wall_time() {
+    // A guest that computes for a known CPU time, less than its limit, while
+    // the machine is so loaded that the wall clock passes the limit.
+    let limits = Limits { cpu: Duration::from_millis(60), ..Limits::default() };
+    let mut tenant =
+        Tenant::new(vec![PolicySpec { limits, ..spec("hostile", &settings("endless-loop")) }]);
+    let cpu = |work: &mut dyn FnMut()| {
+        let clock = || {
+            let time = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+            Duration::from(nix::time::clock_gettime(time).unwrap())
+        };
+        let begun = clock();
+        work();
+        clock() - begun
+    };
+    tenant.pools.warm(&tenant.chain, common::facts().now).unwrap();
+    let used = cpu(&mut || {
+        assert_eq!(tenant.request(INVITE), Err(HookFailure::Cpu));
+    });
+    assert!(used >= Duration::from_millis(57), "cut off after {used:?} of CPU time");
+    assert!(used < Duration::from_millis(120), "ran for {used:?}");
+}
+
+#[test]
+fn a_tenant_whose_budget_is_used_up_is_not_called() {
+    let stats = WasmStats::default();
+    let budget = Arc::new(CpuBudget::new(Duration::from_millis(20)));
+    let specs = vec![spec("hostile", &settings("endless-loop"))];
+    let chain = Chain::new(&Arc::from("acme"), specs, Some(budget), &stats).unwrap();
+    let mut pools = Pools::new();
+    let mut run = |now: u64, message: &str| {
+        let host = Arc::default();
+        let mut call = common::call(message, &host);
+        let mut facts = common::facts();
+        facts.now = WallTime(now);
+        call.facts = Arc::new(facts);
+        use sipbox_core::policy::PolicyHost;
+        sipbox_wasm::ChainHost::new(&mut pools, &chain)
+            .call(0, HookInput::Request, &mut call)
+            .map(common::verdict)
+    };
+    let reasons: Vec<_> = (0..10).map(|_| run(1_000_000, INVITE).unwrap_err().name()).collect();
+    assert!(reasons.starts_with(&["cpu", "cpu"]), "{reasons:?}");
+    assert!(reasons.ends_with(&["budget", "budget", "budget"]), "{reasons:?}");
+    let good = INVITE.replace("sip:bob@", "sip:carol@");
+    assert_eq!(run(1_000_000, &good), Err(HookFailure::Budget));
+    assert_eq!(reply(run(1_001_000, &good).unwrap()).status, 200, "a second later");
+}

@@ -41,6 +41,15 @@ pub(crate) enum Matched {
     No,
 }
 
+/// What became of a verdict.
+pub(crate) enum Carried {
+    /// It came too late.
+    Late,
+    Out,
+    /// What is left is no state of a shard.
+    Forward(Box<stateless::Forward>),
+}
+
 impl Shard {
     pub(crate) fn new(shard: u8) -> Self {
         Self {
@@ -274,24 +283,23 @@ impl Shard {
         }
     }
 
-    /// The verdict of `on-request`. A target that is to be forwarded to without a
-    /// transaction comes back, since that is no state of a shard.
+    /// The verdict of `on-request`.
     pub(crate) fn request_verdict(
         &mut self,
         ask: AskId,
         decision: Decision,
         cx: &mut Cx<'_, '_>,
-    ) -> Result<Option<stateless::Forward>, Decision> {
+    ) -> Carried {
         let key = key(ask.place);
         let Some(server) = self.tx.servers.get_mut(key) else {
-            return Err(decision);
+            return Carried::Late;
         };
         let answered = server.answered();
         let mut decided = match server.user.take() {
             Some(User::Deciding(decided)) if !answered => decided,
             other => {
                 server.user = other;
-                return Err(decision);
+                return Carried::Late;
             }
         };
         self.in_step = Some(key);
@@ -304,7 +312,7 @@ impl Shard {
         if io.cx.mutant(Mutation::Panic) {
             broken();
         }
-        let mut forward = None;
+        let mut carried = Carried::Out;
         let user = match decision.ruling {
             Ruling::Relay(relay) => {
                 let mut context = ResponseContext::new(
@@ -343,20 +351,20 @@ impl Shard {
             }
             Ruling::ForwardStateless(target) => {
                 io.tx.end_server(key);
-                forward = Some(stateless::Forward {
+                carried = Carried::Forward(Box::new(stateless::Forward {
                     request: decision.request,
                     facts: decided.facts,
                     loop_hash: decided.loop_hash,
                     target,
                     record_route: None,
                     route_params: decision.state.route_params,
-                });
+                }));
                 None
             }
         };
         self.keep_user(key, user);
         self.in_step = None;
-        Ok(forward)
+        carried
     }
 
     pub(crate) fn failure_verdict(

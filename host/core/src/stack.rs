@@ -23,7 +23,7 @@ use crate::outbox::{Ask, Candidates, Dropped, Event, Outbox, ResolveError};
 use crate::policy::{CallState, Facts, Reply};
 use crate::reply;
 use crate::settings::Settings;
-use crate::shard::{self, Matched, Shard};
+use crate::shard::{self, Carried, Matched, Shard};
 use crate::stateless::{self, Forward, Outcome};
 use crate::time::{Time, WallTime};
 use crate::transaction::key::TransactionKey;
@@ -377,17 +377,15 @@ impl Stack {
         let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
             shard.request_verdict(ask, decision, cx)
         });
-        match done {
-            Some(Ok(None)) => true,
-            Some(Ok(Some(forward))) => {
-                self.send_stateless(env, forward, out);
-                true
-            }
-            Some(Err(_)) | None => {
-                out.dropped(Dropped::LateVerdict);
-                false
-            }
+        let in_time = in_time(
+            done.as_ref()
+                .map(|carried| !matches!(carried, Carried::Late)),
+            out,
+        );
+        if let Some(Carried::Forward(forward)) = done {
+            self.send_stateless(env, *forward, out);
         }
+        in_time
     }
 
     /// The answer to `Ask::Failure`; see [`Stack::request_verdict`].
@@ -458,7 +456,7 @@ impl Stack {
             let hash = intake::loop_hash(forward.request.as_ref(), &self.ids);
             let shard = usize::try_from(hash).unwrap_or(0) % self.shards.len();
             self.step(shard, env, out, |shard, cx| {
-                shard.tx.wait(forward, resolve, cx)
+                shard.tx.wait(forward, resolve, cx);
             });
         }
     }

@@ -489,10 +489,9 @@ impl TransactionUser for ResponseContext {
             return;
         };
         if status < 200 {
-            if self.phase == Phase::Running && !self.won {
-                if !self.ask_reply(&bytes, io) {
-                    io.tx.respond(io.server, status, bytes, io.cx);
-                }
+            let wanted = self.phase == Phase::Running && !self.won;
+            if wanted && !self.ask_reply(&bytes, io) {
+                io.tx.respond(io.server, status, bytes, io.cx);
             }
             return;
         }

@@ -13,7 +13,7 @@ use crate::decision::{Relay, ResolvedTarget, Ruling};
 use crate::flow::NextHop;
 use crate::outbox::{Ask, Dropped, Event as StackEvent};
 use crate::policy::Facts;
-use crate::stack::Counts;
+use crate::stack::{Counts, Stack};
 use crate::testing::{Rig, header, udp};
 use crate::time::Time;
 
@@ -272,7 +272,7 @@ impl World {
             Event::Verdict(ask) => self.decide(*ask),
             Event::Shutdown => {
                 self.shut_at = Some(self.rig.now);
-                self.rig.call(|stack, env, out| stack.shutdown(env, out));
+                self.rig.call(Stack::shutdown);
             }
         }
     }

@@ -101,7 +101,7 @@ fn a_shutdown_ends_what_is_being_decided_and_what_rings() {
     let [_, invite] = rig.take_n();
     rig.receive(&response(&invite.text, 180, ""), udp(BOB));
     rig.take();
-    rig.call(|stack, env, out| stack.shutdown(env, out));
+    rig.call(Stack::shutdown);
     let mut lines = rig.first_lines();
     lines.sort();
     assert_eq!(

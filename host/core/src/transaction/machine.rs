@@ -8,6 +8,7 @@ use crate::settings::Timers;
 
 /// Which machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the names of RFC 3261")]
 pub(crate) enum Machine {
     /// 17.1.1
     ClientInvite,

@@ -32,17 +32,22 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error.
     #[must_use]
-    pub fn error(
-        message: impl Into<String>,
-        span: Span,
-        expected: impl Into<String>,
-    ) -> Self {
+    pub fn error(message: impl Into<String>, span: Span, expected: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             message: message.into(),
             span,
             expected: expected.into(),
             help: None,
+        }
+    }
+
+    /// A warning.
+    #[must_use]
+    pub fn warning(message: impl Into<String>, span: Span, expected: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(message, span, expected)
         }
     }
 
@@ -58,7 +63,11 @@ impl Diagnostic {
 /// under the place. `colour` is for terminals; the text reads as well without.
 #[must_use]
 pub fn render(diagnostics: &[Diagnostic], path: &str, text: &str, colour: bool) -> String {
-    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
     let renderer = renderer.decor_style(DecorStyle::Ascii);
     let mut shown = String::new();
     for diagnostic in diagnostics {
@@ -66,12 +75,17 @@ pub fn render(diagnostics: &[Diagnostic], path: &str, text: &str, colour: bool) 
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let start = diagnostic.span.start.min(text.len());
-        let end = diagnostic.span.end.clamp(start, text.len());
+        // Whoever made the span, the renderer wants it on characters of the text.
+        let start = text.floor_char_boundary(diagnostic.span.start);
+        let end = text.ceil_char_boundary(diagnostic.span.end).max(start);
         let snippet = Snippet::source(text).path(path).annotation(
-            AnnotationKind::Primary.span(start..end).label(diagnostic.expected.as_str()),
+            AnnotationKind::Primary
+                .span(start..end)
+                .label(diagnostic.expected.as_str()),
         );
-        let mut group = level.primary_title(diagnostic.message.as_str()).element(snippet);
+        let mut group = level
+            .primary_title(diagnostic.message.as_str())
+            .element(snippet);
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }

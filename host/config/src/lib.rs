@@ -8,6 +8,9 @@ mod diagnostic;
 mod model;
 mod read;
 mod sections;
+mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use model::{

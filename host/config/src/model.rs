@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use sipbox_sip::{Method, Transport};
 
+use crate::diagnostic::Diagnostic;
+
 /// A place in the file: bytes of its text.
 pub type Span = std::ops::Range<usize>;
 
@@ -38,6 +40,8 @@ pub struct Config {
     pub log: Log,
     /// `[auth]`
     pub auth: Auth,
+    /// What somebody should look at, although the file is taken.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// A host with an optional port.

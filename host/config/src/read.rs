@@ -7,18 +7,24 @@ use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::Diagnostic;
 use crate::model::Span;
+use crate::syntax::duration;
 
 /// Collects what is wrong.
 #[derive(Debug, Default)]
-pub(crate) struct Diagnostics(pub(crate) Vec<Diagnostic>);
+pub(crate) struct Diagnostics {
+    pub(crate) found: Vec<Diagnostic>,
+    /// Every setting that was asked for, with its table's name.
+    #[cfg(test)]
+    pub(crate) known: std::collections::BTreeSet<(String, &'static str)>,
+}
 
 impl Diagnostics {
     pub(crate) fn error(&mut self, message: impl Into<String>, span: Span, expected: &str) {
-        self.0.push(Diagnostic::error(message, span, expected));
+        self.found.push(Diagnostic::error(message, span, expected));
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        self.0.push(diagnostic);
+        self.found.push(diagnostic);
     }
 }
 
@@ -41,7 +47,12 @@ pub(crate) struct Table<'t, 'i> {
 
 impl<'t, 'i> Table<'t, 'i> {
     pub(crate) fn new(table: &'t DeTable<'i>, name: &'t str, span: Span) -> Self {
-        Self { table, name, span, known: Vec::new() }
+        Self {
+            table,
+            name,
+            span,
+            known: Vec::new(),
+        }
     }
 
     pub(crate) fn span(&self) -> Span {
@@ -49,8 +60,17 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     pub(crate) fn get(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'i>>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table.get(key)
+    }
+
+    /// Where the value of a key stands; the table's place without it.
+    pub(crate) fn place(&self, key: &str) -> Span {
+        self.table
+            .get(key)
+            .map_or_else(|| self.span(), Spanned::span)
     }
 
     fn wrong_type(
@@ -60,14 +80,21 @@ impl<'t, 'i> Table<'t, 'i> {
         expected: &str,
         out: &mut Diagnostics,
     ) {
-        let found = value.get_ref().type_str();
-        let message = format!("`{key}` of {} is a {found}", self.name);
+        let found = match value.get_ref().type_str() {
+            found @ ("array" | "integer") => format!("an {found}"),
+            found => format!("a {found}"),
+        };
+        let message = format!("`{key}` of {} is {found}", self.name);
         out.error(message, value.span(), &format!("expected {expected}"));
     }
 
     fn missing(&self, key: &str, expected: &str, out: &mut Diagnostics) {
         let message = format!("{} has no `{key}`", self.name);
-        out.error(message, self.span.clone(), &format!("expected `{key} = …`: {expected}"));
+        out.error(
+            message,
+            self.span.clone(),
+            &format!("expected `{key} = …`: {expected}"),
+        );
     }
 
     /// A text.
@@ -79,7 +106,10 @@ impl<'t, 'i> Table<'t, 'i> {
     ) -> Option<At<&'t str>> {
         let value = self.get(key)?;
         match value.get_ref().as_str() {
-            Some(text) => Some(At { value: text, span: value.span() }),
+            Some(text) => Some(At {
+                value: text,
+                span: value.span(),
+            }),
             None => {
                 self.wrong_type(key, value, &format!("a text: {expected}"), out);
                 None
@@ -111,7 +141,10 @@ impl<'t, 'i> Table<'t, 'i> {
     ) -> Option<At<T>> {
         let text = self.text(key, expected, out)?;
         match parse(text.value) {
-            Some(value) => Some(At { value, span: text.span }),
+            Some(value) => Some(At {
+                value,
+                span: text.span,
+            }),
             None => {
                 let message = format!("`{key}` of {}: `{}` will not do", self.name, text.value);
                 out.error(message, text.span, &format!("expected {expected}"));
@@ -131,7 +164,10 @@ impl<'t, 'i> Table<'t, 'i> {
         let expected = one_of(&names);
         let text = self.text(key, &expected, out)?;
         match choices.iter().find(|(name, _)| *name == text.value) {
-            Some((_, value)) => Some(At { value: *value, span: text.span }),
+            Some((_, value)) => Some(At {
+                value: *value,
+                span: text.span,
+            }),
             None => {
                 let message = format!("`{key}` of {}: there is no `{}`", self.name, text.value);
                 let diagnostic =
@@ -192,7 +228,9 @@ impl<'t, 'i> Table<'t, 'i> {
         expected: &str,
         out: &mut Diagnostics,
     ) -> Vec<At<&'t str>> {
-        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, value, &format!("a list: {expected}"), out);
             return Vec::new();
@@ -200,7 +238,10 @@ impl<'t, 'i> Table<'t, 'i> {
         let mut texts = Vec::new();
         for element in array.iter() {
             match element.get_ref().as_str() {
-                Some(text) => texts.push(At { value: text, span: element.span() }),
+                Some(text) => texts.push(At {
+                    value: text,
+                    span: element.span(),
+                }),
                 None => self.wrong_type(key, element, &format!("a text: {expected}"), out),
             }
         }
@@ -237,7 +278,9 @@ impl<'t, 'i> Table<'t, 'i> {
     where
         't: 'n,
     {
-        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, value, &format!("tables: `[[{key}]]`"), out);
             return Vec::new();
@@ -254,6 +297,9 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// Reports keys that nobody asked for.
     pub(crate) fn finish(self, out: &mut Diagnostics) {
+        #[cfg(test)]
+        out.known
+            .extend(self.known.iter().map(|key| (self.name.to_owned(), *key)));
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
             if !self.known.contains(&name) {
@@ -271,7 +317,11 @@ pub(crate) fn one_of(names: &[&str]) -> String {
     let mut text = String::new();
     for (position, name) in names.iter().enumerate() {
         if position > 0 {
-            text.push_str(if position + 1 == names.len() { " or " } else { ", " });
+            text.push_str(if position + 1 == names.len() {
+                " or "
+            } else {
+                ", "
+            });
         }
         text.push('`');
         text.push_str(name);
@@ -284,26 +334,16 @@ pub(crate) fn one_of(names: &[&str]) -> String {
 pub(crate) fn suggest(diagnostic: Diagnostic, found: &str, names: &[&str]) -> Diagnostic {
     let best = names
         .iter()
-        .map(|name| (strsim::jaro_winkler(found, name), name))
+        .map(|name| (likeness(found, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
-        Some((likeness, name)) if likeness > 0.8 => diagnostic.help(format!("did you mean `{name}`?")),
+        Some((likeness, name)) if likeness > 0.8 => {
+            diagnostic.help(format!("did you mean `{name}`?"))
+        }
         _ => diagnostic,
     }
 }
 
-/// `500ms`, `1.5s`, `3m`, `1h`
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: f64 = number.trim().parse().ok()?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" | "min" => number * 60.0,
-        "h" => number * 3600.0,
-        "d" => number * 86_400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok()
+fn likeness(found: &str, name: &str) -> f64 {
+    strsim::jaro_winkler(&found.to_lowercase(), &name.to_lowercase())
 }

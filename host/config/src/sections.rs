@@ -1,25 +1,25 @@
 //! The sections of the file: what each may hold, and what must fit together.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sipbox_sip::{Method, Transport};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::model::{
-    Auth, Component, Config, Control, Durability, Hop, HostPort, Limits, Listener, Log, LogFormat,
+    Auth, Component, Config, Control, Durability, HostPort, Limits, Listener, Log, LogFormat,
     Policy, PolicyLimits, Route, Span, Store, Tenant, Timers,
 };
 use crate::read::{At, Diagnostics, Table, one_of, suggest};
+use crate::syntax::{TRANSPORTS, hop, host, host_port, json};
 
 /// Capabilities that can be granted.
 const GRANTS: &[&str] = &["auth", "location"];
 const BUILTINS: &[(&str, ())] = &[("residential", ())];
-const TRANSPORTS: &[(&str, Transport)] = &[("udp", Transport::Udp), ("tcp", Transport::Tcp)];
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,23 +32,31 @@ impl Config {
     /// # Errors
     /// Everything that is wrong.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Diagnostic>> {
-        let (root, errors) = DeTable::parse_recoverable(text);
         let mut out = Diagnostics::default();
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            out.error(error.message().trim_end().to_owned(), span, "this is no TOML");
-        }
-        if !out.0.is_empty() {
-            return Err(out.0);
-        }
-        let config = read(&root, folder, &mut out);
-        if out.0.is_empty() {
-            Ok(config)
-        } else {
-            out.0.sort_by_key(|diagnostic| diagnostic.span.start);
-            Err(out.0)
+        let config = parse_into(text, folder, &mut out);
+        out.found.sort_by_key(|diagnostic| diagnostic.span.start);
+        match config {
+            Some(config) if out.found.iter().all(|d| d.severity == Severity::Warning) => Ok(Self {
+                warnings: out.found,
+                ..config
+            }),
+            _ => Err(out.found),
         }
     }
+}
+
+/// Reads what can be read; nothing comes of a text that is no TOML.
+pub(crate) fn parse_into(text: &str, folder: &Path, out: &mut Diagnostics) -> Option<Config> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        out.error(
+            error.message().trim_end().to_owned(),
+            span,
+            "this is no TOML",
+        );
+    }
+    errors.is_empty().then(|| read(&root, folder, out))
 }
 
 fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Config {
@@ -57,7 +65,9 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
     let server = table.text("server", "the Server header", out);
     let server = server.map_or_else(|| "Sipbox".to_owned(), |at| at.value.to_owned());
     let aliases = aliases(&mut table, out);
-    let outbound_proxy = table.parsed("outbound_proxy", HOP, out, hop).map(|at| at.value);
+    let outbound_proxy = table
+        .parsed("outbound_proxy", HOP, out, hop)
+        .map(|at| at.value);
     let tenants = tenants(&mut table, folder, out);
     let listeners = listeners(&mut table, &tenants, out);
     let routes = routes(&mut table, out);
@@ -75,6 +85,7 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
         control: control(&mut table, folder, out),
         log: log(&mut table, out),
         auth: auth(&mut table, out),
+        warnings: Vec::new(),
     };
     table.finish(out);
     config
@@ -107,10 +118,15 @@ fn listeners(
     let mut listeners: Vec<Listener> = Vec::new();
     let tables = table.tables("listener", "a listener", out);
     if tables.is_empty() {
-        let help = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\naddress = \"0.0.0.0:5060\"";
+        let help =
+            "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\naddress = \"192.0.2.1:5060\"";
         out.push(
-            Diagnostic::error("there is no listener", table.span(), "expected at least one `[[listener]]`")
-                .help(help),
+            Diagnostic::error(
+                "there is no listener",
+                table.span(),
+                "expected at least one `[[listener]]`",
+            )
+            .help(help),
         );
     }
     for mut table in tables {
@@ -118,7 +134,9 @@ fn listeners(
         let name = table.required_text("name", "its name in logs and commands", out);
         let transport = table.choice("transport", TRANSPORTS, out);
         let address = match table.required_text("address", ADDRESS, out) {
-            Some(_) => table.parsed("address", ADDRESS, out, |text| text.parse::<SocketAddr>().ok()),
+            Some(_) => table.parsed("address", ADDRESS, out, |text| {
+                text.parse::<SocketAddr>().ok()
+            }),
             None => None,
         };
         let advertised = table.parsed("advertised", HOST_PORT, out, host_port);
@@ -132,27 +150,41 @@ fn listeners(
             if found.is_none() {
                 let message = format!("there is no tenant `{}`", text.value);
                 let expected = format!("expected {}", one_of(&names));
-                out.push(suggest(Diagnostic::error(message, text.span, expected), text.value, &names));
+                out.push(suggest(
+                    Diagnostic::error(message, text.span, expected),
+                    text.value,
+                    &names,
+                ));
             }
             found
         });
-        let (Some(name), Some(address)) = (name, address) else { continue };
+        let (Some(name), Some(address)) = (name, address) else {
+            continue;
+        };
         if listeners.iter().any(|other| other.name == name.value) {
             let message = format!("two listeners are called `{}`", name.value);
             out.error(message, name.span, "expected another name");
             continue;
         }
         let transport = transport.map_or(Transport::Udp, |at| at.value);
-        let taken = |other: &Listener| other.transport == transport && other.address == address.value;
+        let taken =
+            |other: &Listener| other.transport == transport && other.address == address.value;
         if address.value.port() != 0 && listeners.iter().any(taken) {
             let message = format!("two listeners have the address {}", address.value);
-            out.error(message, address.span, "expected another address or transport");
+            out.error(
+                message,
+                address.span,
+                "expected another address or transport",
+            );
             continue;
         }
         if address.value.ip().is_unspecified() && advertised.is_none() {
             out.push(
                 Diagnostic::error(
-                    format!("listener `{}` is bound to every address and advertises none", name.value),
+                    format!(
+                        "listener `{}` is bound to every address and advertises none",
+                        name.value
+                    ),
                     span,
                     "expected `advertised = \"host\"`: what Via and Record-Route say",
                 )
@@ -173,14 +205,25 @@ fn listeners(
 }
 
 fn methods(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<Method> {
-    const EXPECTED: &str = "a method that can be forwarded without a transaction, such as `MESSAGE`";
+    const EXPECTED: &str =
+        "a method that can be forwarded without a transaction, such as `MESSAGE`";
     let mut methods = Vec::new();
     for text in table.texts("stateless", EXPECTED, out) {
         match Method::from_token(text.value.as_bytes()) {
             // RFC 3261 16.11: a CANCEL or ACK follows its INVITE, and a call without
             // transactions cannot be cancelled, billed or failed over.
             Method::Invite | Method::Ack | Method::Cancel | Method::Register | Method::Other => {
-                will_not_do(&text, EXPECTED, out);
+                let message = format!("`{}` will not do", text.value);
+                let diagnostic =
+                    Diagnostic::error(message, text.span, format!("expected {EXPECTED}"));
+                // Methods are case-sensitive (RFC 3261 section 7.1).
+                let known: Vec<_> = Method::ALL.iter().map(|method| method.token()).collect();
+                let mistyped = !known.contains(&text.value);
+                out.push(if mistyped {
+                    suggest(diagnostic, text.value, &known)
+                } else {
+                    diagnostic
+                });
             }
             method => methods.push(method),
         }
@@ -188,11 +231,7 @@ fn methods(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<Method> {
     methods
 }
 
-fn tenants(
-    table: &mut Table<'_, '_>,
-    folder: &Path,
-    out: &mut Diagnostics,
-) -> Vec<(Tenant, Span)> {
+fn tenants(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Vec<(Tenant, Span)> {
     let mut tenants: Vec<(Tenant, Span)> = Vec::new();
     let mut owners: HashMap<String, String> = HashMap::new();
     for mut table in table.tables("tenant", "a tenant", out) {
@@ -204,15 +243,31 @@ fn tenants(
             Some(limits) => policy_limits(limits, out),
             None => PolicyLimits::default(),
         };
-        let policies = table
-            .tables("policy", "a policy", out)
-            .into_iter()
-            .filter_map(|table| policy(table, folder, out))
-            .collect();
+        let mut policies: Vec<Policy> = Vec::new();
+        for table in table.tables("policy", "a policy", out) {
+            let Some((policy, span)) = policy(table, folder, out) else {
+                continue;
+            };
+            if policies.iter().any(|other| other.name == policy.name) {
+                let message = format!("two policies of the tenant are called `{}`", policy.name);
+                out.error(
+                    message,
+                    span,
+                    "expected another `name`, for logs and statistics",
+                );
+                continue;
+            }
+            policies.push(policy);
+        }
         let span = table.span();
         table.finish(out);
         let Some(name) = name else { continue };
-        if name.value.is_empty() || !name.value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        if name.value.is_empty()
+            || !name
+                .value
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
             // It stands in Record-Route parameters, log fields and metrics.
             will_not_do(&name, "letters, digits, `-`, `_` and `.`", out);
             continue;
@@ -224,15 +279,25 @@ fn tenants(
         }
         let mut own = Vec::new();
         for domain in domains {
-            let lower = domain.value.to_ascii_lowercase();
-            if host(&lower).is_none() {
-                will_not_do(&domain, "a host name or address", out);
-            } else if let Some(owner) = owners.insert(lower.clone(), name.value.to_owned()) {
-                let message = format!("`{lower}` is already a domain of tenant `{owner}`");
-                out.error(message, domain.span, "expected a domain that no tenant has");
-            } else {
-                own.push(lower);
+            let Some(lower) = host(domain.value) else {
+                will_not_do(&domain, "a host name or address, without a port", out);
+                continue;
+            };
+            match owners.insert(lower.clone(), name.value.to_owned()) {
+                Some(owner) => {
+                    let message = format!("`{lower}` is already a domain of tenant `{owner}`");
+                    out.error(message, domain.span, "expected a domain that no tenant has");
+                }
+                None => own.push(lower),
             }
+        }
+        if policies.is_empty() {
+            let message = format!("tenant `{}` has no policy", name.value);
+            let expected = "every initial request will be answered 404";
+            out.push(
+                Diagnostic::warning(message, span.clone(), expected)
+                    .help("[[tenant.policy]]\nbuiltin = \"residential\""),
+            );
         }
         let tenant = Tenant {
             name: name.value.to_owned(),
@@ -255,13 +320,22 @@ fn grants(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<String> {
         } else {
             let message = format!("there is no capability `{}`", text.value);
             let expected = format!("expected {}", one_of(GRANTS));
-            out.push(suggest(Diagnostic::error(message, text.span, expected), text.value, GRANTS));
+            out.push(suggest(
+                Diagnostic::error(message, text.span, expected),
+                text.value,
+                GRANTS,
+            ));
         }
     }
     grants
 }
 
-fn policy(mut table: Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Option<Policy> {
+/// A policy, and where its name stands or comes from.
+fn policy(
+    mut table: Table<'_, '_>,
+    folder: &Path,
+    out: &mut Diagnostics,
+) -> Option<(Policy, Span)> {
     let name = table.text("name", "its name in logs", out);
     let builtin = table.choice("builtin", BUILTINS, out);
     let component = table.text("component", "the path of a .wasm component", out);
@@ -270,14 +344,22 @@ fn policy(mut table: Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Opt
     let span = table.span();
     table.finish(out);
     let (component, component_span, default_name) = match (builtin, component) {
-        (Some(builtin), None) => (Component::Residential, builtin.span, "residential".to_owned()),
+        (Some(builtin), None) => (
+            Component::Residential,
+            builtin.span,
+            "residential".to_owned(),
+        ),
         (None, Some(path)) => {
             let stem = Path::new(path.value).file_stem().unwrap_or_default();
             let stem = stem.to_string_lossy().into_owned();
             (Component::File(folder.join(path.value)), path.span, stem)
         }
         (Some(_), Some(path)) => {
-            out.error("a policy is `builtin` or a `component`", path.span, "expected only one of both");
+            out.error(
+                "a policy is `builtin` or a `component`",
+                path.span,
+                "expected only one of both",
+            );
             return None;
         }
         // What is wrong with `builtin` was said.
@@ -291,39 +373,53 @@ fn policy(mut table: Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Opt
     let settings_span = settings.map_or_else(|| component_span.clone(), Spanned::span);
     let settings = match settings {
         None => serde_json::json!({}),
-        Some(value) if value.get_ref().is_table() => json(value.get_ref()),
+        Some(value) if value.get_ref().is_table() => match json(value) {
+            Ok(json) => json,
+            Err(diagnostic) => {
+                out.push(diagnostic);
+                return None;
+            }
+        },
         Some(value) => {
-            out.error("`settings` is no table", value.span(), "expected `settings = { … }`");
+            out.error(
+                "`settings` is no table",
+                value.span(),
+                "expected `settings = { … }`",
+            );
             return None;
         }
     };
-    let name = name.map_or(default_name, |at| at.value.to_owned());
-    Some(Policy { name, component, settings, component_span, settings_span })
-}
-
-/// TOML as JSON; dates become their text.
-fn json(value: &DeValue<'_>) -> serde_json::Value {
-    match value {
-        DeValue::String(text) => text.as_ref().into(),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map_or(serde_json::Value::Null, Into::into),
-        DeValue::Float(number) => number.as_str().parse::<f64>().map_or(serde_json::Value::Null, Into::into),
-        DeValue::Boolean(value) => (*value).into(),
-        DeValue::Datetime(value) => value.to_string().into(),
-        DeValue::Array(values) => values.iter().map(|value| json(value.get_ref())).collect(),
-        DeValue::Table(table) => table
-            .iter()
-            .map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+    let (name, name_span) = match name {
+        Some(name) => (name.value.to_owned(), name.span),
+        None => (default_name, component_span.clone()),
+    };
+    if name.is_empty() || component == Component::File(folder.to_path_buf()) {
+        out.error(
+            "an empty name will not do",
+            name_span,
+            "expected at least one character",
+        );
+        return None;
     }
+    Some((
+        Policy {
+            name,
+            component,
+            settings,
+            component_span,
+            settings_span,
+        },
+        name_span,
+    ))
 }
 
 fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimits {
     let default = PolicyLimits::default();
     let mut small = |key, max: u32, default: u32, out: &mut Diagnostics| {
         let found = table.number(key, 1..=u64::from(max), out);
-        found.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+        found
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(default)
     };
     let memory_mib = small("memory_mib", 1024, default.memory_mib, out);
     let host_calls = small("host_calls", 1_000_000, default.host_calls, out);
@@ -333,8 +429,12 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
     let log_bytes = small("log_bytes", 1 << 20, default.log_bytes, out);
     let limits = PolicyLimits {
         // Calls below two ticks of a millisecond are not measured.
-        cpu: table.duration("cpu", 2 * MS..=SECOND, out).unwrap_or(default.cpu),
-        wall: table.duration("wall", MS..=30 * SECOND, out).unwrap_or(default.wall),
+        cpu: table
+            .duration("cpu", 2 * MS..=SECOND, out)
+            .unwrap_or(default.cpu),
+        wall: table
+            .duration("wall", MS..=30 * SECOND, out)
+            .unwrap_or(default.wall),
         cpu_budget: table.duration("cpu_budget", 10 * MS..=64 * SECOND, out),
         memory_mib,
         host_calls,
@@ -348,7 +448,7 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
 }
 
 fn routes(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<Route> {
-    let mut routes = Vec::new();
+    let mut routes: Vec<Route> = Vec::new();
     for mut table in table.tables("route", "a route", out) {
         let domain = table.required_text("domain", "the domain whose next hop is settled", out);
         let next_hop = match table.required_text("next_hop", HOP, out) {
@@ -358,8 +458,15 @@ fn routes(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<Route> {
         table.finish(out);
         if let (Some(domain), Some(next_hop)) = (domain, next_hop) {
             match host(domain.value) {
-                Some(domain) => routes.push(Route { domain, next_hop: next_hop.value }),
-                None => will_not_do(&domain, "a host name or address", out),
+                None => will_not_do(&domain, "a host name or address, without a port", out),
+                Some(name) if routes.iter().any(|other| other.domain == name) => {
+                    let message = format!("two routes for `{name}`");
+                    out.error(message, domain.span, "expected a domain without a route");
+                }
+                Some(domain) => routes.push(Route {
+                    domain,
+                    next_hop: next_hop.value,
+                }),
             }
         }
     }
@@ -367,8 +474,12 @@ fn routes(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<Route> {
 }
 
 fn timers(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Timers {
-    let Some(mut table) = table.table("timers", "`[timers]`", out) else { return Timers::of(500 * MS) };
-    let t1 = table.duration("t1", 10 * MS..=10 * SECOND, out).unwrap_or(500 * MS);
+    let Some(mut table) = table.table("timers", "`[timers]`", out) else {
+        return Timers::of(500 * MS);
+    };
+    let t1 = table
+        .duration("t1", 10 * MS..=10 * SECOND, out)
+        .unwrap_or(500 * MS);
     let default = Timers::of(t1);
     let mut timer = |key, default| table.duration(key, 10 * MS..=HOUR, out).unwrap_or(default);
     let timers = Timers {
@@ -379,6 +490,19 @@ fn timers(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Timers {
         f: timer("f", default.f),
         c: timer("c", default.c),
     };
+    if timers.t2 < timers.t1 {
+        let expected = "expected at least T1: T2 is the longest interval between retransmissions";
+        out.error(
+            "`t2` of `[timers]` is shorter than `t1`",
+            table.place("t2"),
+            expected,
+        );
+    }
+    if timers.c <= 180 * SECOND {
+        let expected = "RFC 3261 section 16.6 asks for more; a phone that rings longer is cut off";
+        let message = "timer C is not longer than three minutes";
+        out.push(Diagnostic::warning(message, table.place("c"), expected));
+    }
     table.finish(out);
     timers
 }
@@ -388,7 +512,14 @@ impl Timers {
     #[must_use]
     pub fn of(t1: Duration) -> Self {
         let long = 64 * t1;
-        Self { t1, t2: 4 * SECOND, t4: 5 * SECOND, b: long, f: long, c: 185 * SECOND }
+        Self {
+            t1,
+            t2: 4 * SECOND,
+            t4: 5 * SECOND,
+            b: long,
+            f: long,
+            c: 185 * SECOND,
+        }
     }
 }
 
@@ -398,7 +529,9 @@ fn limits(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Limits {
         .table("limits", "`[limits]`", out)
         .unwrap_or_else(|| Table::new(&empty, "`[limits]`", 0..0));
     let size = |value: Option<u64>, default: usize| {
-        value.and_then(|value| usize::try_from(value).ok()).unwrap_or(default)
+        value
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(default)
     };
     let limits = Limits {
         udp_max: size(table.number("udp_max", 0..=65_535, out), 1300),
@@ -412,23 +545,35 @@ fn limits(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Limits {
             .number("connections_per_source", 1..=1_000_000, out)
             .and_then(|value| u32::try_from(value).ok())
             .unwrap_or(1024),
-        idle_timeout: table.duration("idle_timeout", SECOND..=DAY, out).unwrap_or(900 * SECOND),
-        message_timeout: table.duration("message_timeout", SECOND..=HOUR, out).unwrap_or(10 * SECOND),
+        idle_timeout: table
+            .duration("idle_timeout", SECOND..=DAY, out)
+            .unwrap_or(900 * SECOND),
+        message_timeout: table
+            .duration("message_timeout", SECOND..=HOUR, out)
+            .unwrap_or(10 * SECOND),
         connect_timeout: table
             .duration("connect_timeout", 10 * MS..=60 * SECOND, out)
             .unwrap_or(2 * SECOND),
-        drain: table.duration("drain", Duration::ZERO..=HOUR, out).unwrap_or(30 * SECOND),
+        drain: table
+            .duration("drain", Duration::ZERO..=HOUR, out)
+            .unwrap_or(30 * SECOND),
     };
     table.finish(out);
     limits
 }
 
 fn store(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Store {
-    const DURABILITY: &[(&str, Durability)] =
-        &[("commit", Durability::Commit), ("behind", Durability::Behind)];
-    let mut store =
-        Store { path: folder.join("sipbox.sqlite"), durability: Durability::Commit };
-    let Some(mut table) = table.table("store", "`[store]`", out) else { return store };
+    const DURABILITY: &[(&str, Durability)] = &[
+        ("commit", Durability::Commit),
+        ("behind", Durability::Behind),
+    ];
+    let mut store = Store {
+        path: folder.join("sipbox.sqlite"),
+        durability: Durability::Commit,
+    };
+    let Some(mut table) = table.table("store", "`[store]`", out) else {
+        return store;
+    };
     if let Some(path) = path(&mut table, "path", folder, out) {
         store.path = path;
     }
@@ -440,8 +585,12 @@ fn store(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Sto
 }
 
 fn control(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Control {
-    let mut control = Control { socket: folder.join("sipbox.sock") };
-    let Some(mut table) = table.table("control", "`[control]`", out) else { return control };
+    let mut control = Control {
+        socket: folder.join("sipbox.sock"),
+    };
+    let Some(mut table) = table.table("control", "`[control]`", out) else {
+        return control;
+    };
     if let Some(path) = path(&mut table, "socket", folder, out) {
         control.socket = path;
     }
@@ -460,10 +609,14 @@ fn path(
 }
 
 fn log(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Log {
-    const FORMATS: &[(&str, LogFormat)] =
-        &[("human", LogFormat::Human), ("json", LogFormat::Json)];
-    let mut log = Log { format: LogFormat::Human, filter: "info".to_owned() };
-    let Some(mut table) = table.table("log", "`[log]`", out) else { return log };
+    const FORMATS: &[(&str, LogFormat)] = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
+    let mut log = Log {
+        format: LogFormat::Human,
+        filter: "info".to_owned(),
+    };
+    let Some(mut table) = table.table("log", "`[log]`", out) else {
+        return log;
+    };
     if let Some(format) = table.choice("format", FORMATS, out) {
         log.format = format.value;
     }
@@ -480,7 +633,9 @@ fn auth(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Auth {
         .table("auth", "`[auth]`", out)
         .unwrap_or_else(|| Table::new(&empty, "`[auth]`", 0..0));
     let auth = Auth {
-        nonce_lifetime: table.duration("nonce_lifetime", SECOND..=DAY, out).unwrap_or(300 * SECOND),
+        nonce_lifetime: table
+            .duration("nonce_lifetime", SECOND..=DAY, out)
+            .unwrap_or(300 * SECOND),
         nonce_table: table
             .number("nonce_table", 16..=16 << 20, out)
             .and_then(|value| usize::try_from(value).ok())
@@ -489,46 +644,10 @@ fn auth(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Auth {
             .number("failures", 1..=1000, out)
             .and_then(|value| u32::try_from(value).ok())
             .unwrap_or(5),
-        failure_window: table.duration("failure_window", SECOND..=DAY, out).unwrap_or(60 * SECOND),
+        failure_window: table
+            .duration("failure_window", SECOND..=DAY, out)
+            .unwrap_or(60 * SECOND),
     };
     table.finish(out);
     auth
-}
-
-/// A host name or address; brackets of IPv6 are taken off.
-fn host(text: &str) -> Option<String> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if bare.parse::<IpAddr>().is_ok() {
-        return Some(bare.to_ascii_lowercase());
-    }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    let name = text.strip_suffix('.').unwrap_or(text);
-    (name.len() <= 253 && name.split('.').all(label)).then(|| name.to_ascii_lowercase())
-}
-
-fn host_port(text: &str) -> Option<HostPort> {
-    if let Some(host) = host(text) {
-        return Some(HostPort { host, port: None });
-    }
-    let (name, port) = text.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    Some(HostPort { host: host(name)?, port: (port != 0).then_some(port) })
-}
-
-fn hop(text: &str) -> Option<Hop> {
-    let text = text.strip_prefix("sip:").unwrap_or(text);
-    let (place, transport) = match text.split_once(';') {
-        None => (text, None),
-        Some((place, parameter)) => {
-            let name = parameter.strip_prefix("transport=")?;
-            let (_, transport) = TRANSPORTS.iter().find(|(known, _)| *known == name)?;
-            (place, Some(*transport))
-        }
-    };
-    let HostPort { host, port } = host_port(place)?;
-    Some(Hop { host, port, transport })
 }

@@ -1,6 +1,11 @@
 //! Receiving and sending over UDP, and a worker's queue, allocate nothing
 //! (architecture, invariant 17). The counter is the allocator of this binary.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
 
 use std::net::UdpSocket;
 use std::time::Duration;

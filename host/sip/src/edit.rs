@@ -326,7 +326,8 @@ impl EditList {
     }
 
     /// Removes one element of a comma-separated header with its comma, or the
-    /// whole field when it has no other element left.
+    /// whole field when it has no other element left. One that is gone already
+    /// stays so.
     ///
     /// # Errors
     /// When the element is not one of the message's, or is being changed otherwise.
@@ -343,7 +344,8 @@ impl EditList {
         {
             return Err(EditError::Element);
         }
-        if self.removed.contains(&(at, element.span)) {
+        let gone = |edit: &Edit| edit.text.is_empty() && edit.span.covers(element.span);
+        if self.removed.contains(&(at, element.span)) || self.edits.iter().any(gone) {
             return Ok(());
         }
         self.atomically(|list| {

@@ -55,7 +55,8 @@ pub struct Fault {
     pub answerable: bool,
 }
 
-/// Judges a received message. A response with a fault is to be dropped.
+/// Judges a received message. A response with a fault is to be dropped; what a
+/// proxy does not read of it is not judged (16.7), for its sender cannot be told.
 ///
 /// # Errors
 /// The first rule that the message breaks.
@@ -131,7 +132,6 @@ fn response(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
         .cseq()
         .map_err(|error| field(HeaderId::CSeq, error))?;
     vias(message)?;
-    contacts(message)?;
     next_via(message)
 }
 

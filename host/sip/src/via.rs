@@ -148,9 +148,11 @@ pub fn write_received(value: &[u8], via: &Via<'_>, source: SocketAddr, out: &mut
         out.extend_from_slice(value);
         return false;
     }
-    let head = value.len().saturating_sub(via.params.raw().len());
-    let head =
-        crate::span::span_within(value, via.params.raw()).map_or(head, |span| span.start as usize);
+    let params = via.params.raw();
+    let head = match crate::span::span_within(value, params) {
+        Some(span) if !params.is_empty() => span.start as usize,
+        _ => value.len(),
+    };
     out.extend_from_slice(lex::trim(value.get(..head).unwrap_or(value)));
     for param in via.params {
         if param.name.eq_ignore_ascii_case(b"received") {

@@ -169,6 +169,14 @@ fn list_elements_go_one_by_one() {
         }
     }
     let out = edited(|edits| {
+        edits.remove_value(message, &route[0]).unwrap();
+        edits
+            .remove_field(message.field(HeaderId::Route).unwrap())
+            .unwrap();
+        edits.remove_value(message, &route[1]).unwrap();
+    });
+    assert!(!out.contains("Route"), "{out}");
+    let out = edited(|edits| {
         edits.replace_element(&route[1], b"<sip:x>").unwrap();
         edits.remove_value(message, &route[0]).unwrap();
     });

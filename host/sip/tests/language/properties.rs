@@ -10,7 +10,7 @@ use super::invariants;
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![20 => 0x21u8..=0x7e, 2 => Just(b' '), 1 => 0x80u8..=0xff];
-    vec(byte, 1..40).prop_map(|mut bytes| {
+    vec(byte, 1..20).prop_map(|mut bytes| {
         // White space at the ends is not part of a value.
         bytes.insert(0, b'x');
         bytes.push(b'x');
@@ -39,7 +39,7 @@ struct Parts {
 
 fn parts() -> impl Strategy<Value = Parts> {
     let field = (name(), value(), any::<bool>());
-    ("[A-Z]{1,12}", vec(field, 1..60), vec(any::<u8>(), 0..80)).prop_map(
+    ("[A-Z]{1,12}", vec(field, 1..40), vec(any::<u8>(), 0..80)).prop_map(
         |(method, fields, body)| Parts {
             method,
             fields,

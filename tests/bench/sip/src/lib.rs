@@ -27,7 +27,11 @@ pub fn forward(
     edits.clear();
     let via = b"SIP/2.0/UDP proxy.example.org:5060;branch=z9hG4bK4b43c2ff8.1";
     edits.prepend_header(message, HeaderId::Via, via)?;
-    edits.prepend_header(message, HeaderId::RecordRoute, b"<sip:proxy.example.org;lr>")?;
+    edits.prepend_header(
+        message,
+        HeaderId::RecordRoute,
+        b"<sip:proxy.example.org;lr>",
+    )?;
     if let Some(field) = message.field(HeaderId::MaxForwards) {
         edits.replace_value(field, b"69")?;
     }

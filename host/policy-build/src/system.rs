@@ -58,7 +58,10 @@ impl Apt {
             packages.join(", "),
             Self::command_line(packages)
         );
-        let no_autostart = KeepServicesStopped::begin();
+        let no_autostart = packages
+            .iter()
+            .any(|package| SERVICES.contains(package))
+            .then(KeepServicesStopped::begin);
         let result = run_with_limit(
             apt_get()
                 .args(["install", "-y", "-qq", "--no-install-recommends"])
@@ -75,9 +78,14 @@ fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // Someone else may be installing: wait for the lock.
+        .args(["-o", "DPkg::Lock::Timeout=120"])
         .stdin(Stdio::null());
     command
 }
+
+/// Packages that would start a server at once. As test peers they are started by the tests.
+const SERVICES: &[&str] = &["kamailio", "opensips", "redis-server", "valkey-server"];
 
 /// Debian asks `/usr/sbin/policy-rc.d` whether a freshly installed service may start. While this
 /// lives, the answer is no; a script that was there before is left alone.

@@ -16,83 +16,120 @@ pub(crate) fn test(
     arguments: &[String],
 ) -> anyhow::Result<()> {
     let machine = setup::everything(workspace, install)?;
-    policies::build_all(workspace, install)?;
-
-    // The program under test is a binary of another package than the tests, so cargo would not
-    // build it for them. With the tests in the same call, features are the same for both, and no
-    // dependency is compiled twice.
-    step::run(
-        "building the program and the tests",
-        workspace.cargo().args([
-            "build",
-            "--workspace",
-            "--bins",
-            "--tests",
-            "--profile",
-            PROFILE,
-        ]),
-    )?;
-    let environment = |command: &mut Command| {
+    let chosen = Chosen::from(arguments);
+    if chosen.end_to_end {
+        policies::build_all(workspace, install)?;
+        // The program under test is a binary of another package than the tests, so cargo would not
+        // build it for them. With all tests in the same call, features are the same for both, and
+        // no dependency is compiled twice.
+        let mut build = workspace.cargo();
+        build.args(["build", "--profile", PROFILE]);
+        if chosen.everything {
+            build.args(["--workspace", "--bins", "--tests"]);
+        } else {
+            build.args(["--package", "sipbox"]);
+        }
+        step::run("building the program and the tests", &mut build)?;
+    }
+    let run = |what: &str, command: &mut Command| {
         command
             .env("SIPBOX_BIN", workspace.target.join(PROFILE).join("sipbox"))
             .env("SIPBOX_POLICIES", workspace.target.join("policies"));
         if !machine.debian_rustc {
             command.env("SIPBOX_TEST_WITHOUT_DEBIAN_RUSTC", "1");
         }
+        step::run(what, command)
     };
 
     if arguments.is_empty() {
-        step::run(
-            "documentation tests",
-            workspace
-                .cargo()
-                .args(["test", "--doc", "--workspace", "--profile", PROFILE]),
-        )?;
+        let mut doc = workspace.cargo();
+        doc.args(["test", "--doc", "--workspace", "--profile", PROFILE]);
+        step::run("documentation tests", &mut doc)?;
     }
+    // Cargo ignores `--package` beside `--workspace`.
+    let packages: &[&str] = if chosen.packages {
+        &[]
+    } else {
+        &["--workspace"]
+    };
     if has_nextest(workspace) {
         let mut nextest = workspace.cargo();
         nextest
             .args([
                 "nextest",
                 "run",
-                "--workspace",
                 "--cargo-profile",
                 PROFILE,
                 "--profile",
                 "ci",
             ])
+            .args(packages)
             .args(arguments);
-        environment(&mut nextest);
-        return step::run("tests", &mut nextest);
+        return run("tests", &mut nextest);
     }
 
-    // The summaries of all binaries are printed one by one, which is what nextest is for.
     step::say(
-        "cargo-nextest is not here, `cargo test` stands in (better: cargo install --locked cargo-nextest)",
+        "cargo-nextest is not here, `cargo test` stands in \
+         (better: cargo install --locked cargo-nextest)",
     );
-    let mut unit = workspace.cargo();
-    unit.args([
-        "test",
-        "--workspace",
-        "--exclude",
-        "sipbox-tests",
-        "--profile",
-        PROFILE,
-    ])
-    .args(["--no-fail-fast", "--lib", "--bins", "--tests"])
-    .args(arguments);
-    environment(&mut unit);
-    let unit = step::run("tests of the crates", &mut unit);
+    let cargo_test = || {
+        let mut test = workspace.cargo();
+        test.args([
+            "test",
+            "--profile",
+            PROFILE,
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+        ]);
+        test
+    };
+    if chosen.packages {
+        return run("tests", cargo_test().args(arguments));
+    }
+    let crates = run(
+        "tests of the crates",
+        cargo_test()
+            .args(["--workspace", "--exclude", "sipbox-tests"])
+            .args(arguments),
+    );
     // Tests with real time in them do not share the machine with each other.
-    let mut end_to_end = workspace.cargo();
-    end_to_end
-        .args(["test", "--package", "sipbox-tests", "--profile", PROFILE])
-        .args(["--no-fail-fast", "--lib", "--tests"])
-        .args(arguments)
-        .args(["--", "--test-threads=1"]);
-    environment(&mut end_to_end);
-    let end_to_end = step::run("tests of the program", &mut end_to_end);
-    unit.and(end_to_end)
+    let program = run(
+        "tests of the program",
+        cargo_test()
+            .args(["--package", "sipbox-tests"])
+            .args(arguments)
+            .args(["--", "--test-threads=1"]),
+    );
+    crates.and(program)
+}
+
+/// What the arguments for the test runner select.
+#[derive(Debug, PartialEq, Eq)]
+struct Chosen {
+    /// Nothing was selected.
+    everything: bool,
+    /// Packages were named.
+    packages: bool,
+    /// Tests of the running program may be among them.
+    end_to_end: bool,
+}
+
+impl Chosen {
+    fn from(arguments: &[String]) -> Self {
+        let packages = arguments
+            .iter()
+            .any(|argument| argument.starts_with("--package") || argument.starts_with("-p"));
+        Self {
+            everything: arguments.is_empty(),
+            packages,
+            end_to_end: !packages
+                || arguments
+                    .iter()
+                    .any(|argument| argument.ends_with("sipbox-tests")),
+        }
+    }
 }
 
 fn has_nextest(workspace: &Workspace) -> bool {
@@ -101,4 +138,31 @@ fn has_nextest(workspace: &Workspace) -> bool {
         .args(["nextest", "--version"])
         .output()
         .is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_built_when_its_tests_may_run() {
+        let chosen = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+            let Chosen {
+                everything,
+                packages,
+                end_to_end,
+            } = Chosen::from(&arguments);
+            (everything, packages, end_to_end)
+        };
+        assert_eq!(chosen(&[]), (true, false, true));
+        assert_eq!(chosen(&["phones"]), (false, false, true));
+        assert_eq!(chosen(&["-p", "sipbox-core"]), (false, true, false));
+        assert_eq!(chosen(&["-psipbox-core", "timers"]), (false, true, false));
+        assert_eq!(chosen(&["--package=sipbox-tests"]), (false, true, true));
+        assert_eq!(
+            chosen(&["-p", "sipbox-tests", "calls"]),
+            (false, true, true)
+        );
+    }
 }

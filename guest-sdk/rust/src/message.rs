@@ -73,7 +73,14 @@ impl Request {
     #[doc(hidden)]
     #[must_use]
     pub fn current() -> Self {
-        Self(Message::new(crate::sys::view()))
+        Self::from_view(crate::sys::view())
+    }
+
+    /// Reads a request from a view.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn from_view(view: MessageView) -> Self {
+        Self(Message::new(view))
     }
 
     /// The method: `INVITE`.
@@ -85,14 +92,7 @@ impl Request {
     /// The Request-URI.
     #[must_use]
     pub fn request_uri(&self) -> Uri<'_> {
-        Uri {
-            text: self.text(ids::REQUEST_URI).unwrap_or_default(),
-            scheme: self.text(ids::URI_SCHEME).unwrap_or_default(),
-            user: self.text(ids::URI_USER),
-            host: self.text(ids::URI_HOST).unwrap_or_default(),
-            port: self.text(ids::URI_PORT).and_then(|port| port.parse().ok()),
-            params: self.text(ids::URI_PARAMS).unwrap_or_default(),
-        }
+        Uri(self)
     }
 
     /// What processing the Route header fields found.
@@ -125,7 +125,14 @@ impl Response {
     #[doc(hidden)]
     #[must_use]
     pub fn current() -> Self {
-        Self(Message::new(crate::sys::view()))
+        Self::from_view(crate::sys::view())
+    }
+
+    /// Reads a response from a view.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn from_view(view: MessageView) -> Self {
+        Self(Message::new(view))
     }
 
     /// The status code, or 0 if it is unreadable.
@@ -155,28 +162,32 @@ impl Message {
     /// From: who sends.
     #[must_use]
     pub fn from(&self) -> Party<'_> {
-        self.party(ids::FROM)
+        Party {
+            message: self,
+            block: ids::FROM,
+            port: ids::FROM + ids::party::PORT,
+        }
     }
 
     /// To: whom it is meant for.
     #[must_use]
     pub fn to(&self) -> Party<'_> {
-        self.party(ids::TO)
+        Party {
+            message: self,
+            block: ids::TO,
+            port: ids::TO + ids::party::PORT,
+        }
     }
 
     /// The URI of the first Contact, with its parts.
     #[must_use]
     pub fn contact(&self) -> Option<Party<'_>> {
-        use ids::contact;
+        let port = ids::CONTACT + ids::contact::PORT;
+        self.words(ids::CONTACT + ids::contact::URI)?;
         Some(Party {
-            uri: self.text(ids::CONTACT + contact::URI)?,
-            user: self.text(ids::CONTACT + contact::USER),
-            host: self.text(ids::CONTACT + contact::HOST).unwrap_or_default(),
-            port: self
-                .text(ids::CONTACT + contact::PORT)
-                .and_then(|port| port.parse().ok()),
-            tag: None,
-            display_name: None,
+            message: self,
+            block: ids::CONTACT,
+            port,
         })
     }
 
@@ -316,11 +327,20 @@ impl Message {
         self.slice(offset, length)
     }
 
-    /// The two words of the first triple with this id.
+    /// The two words of the first triple with this id. The view is ordered
+    /// (parts, facts, fields), so that what is not there is not looked for in
+    /// the header fields.
+    #[inline]
     fn words(&self, id: u32) -> Option<(u32, u32)> {
+        let end = match id {
+            ..ids::TENANT => ids::TENANT,
+            ids::TENANT..ids::OTHER_NAME => ids::OTHER_NAME,
+            _ => u32::MAX,
+        };
         let (triples, _) = self.index.as_chunks::<3>();
         triples
             .iter()
+            .take_while(|triple| triple[0] < end)
             .find(|triple| triple[0] == id)
             .map(|&[_, first, second]| (first, second))
     }
@@ -340,20 +360,6 @@ impl Message {
         let clean = self.clean.get_or_init(|| clean(&self.bytes));
         let offset = offset as usize;
         std::str::from_utf8(clean.get(offset..offset.checked_add(length as usize)?)?).ok()
-    }
-
-    fn party(&self, block: u32) -> Party<'_> {
-        use ids::party;
-        Party {
-            uri: self.text(block + party::URI).unwrap_or_default(),
-            user: self.text(block + party::USER),
-            host: self.text(block + party::HOST).unwrap_or_default(),
-            port: self
-                .text(block + party::PORT)
-                .and_then(|port| port.parse().ok()),
-            tag: self.text(block + party::TAG),
-            display_name: self.text(block + party::DISPLAY),
-        }
     }
 
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {

@@ -5,59 +5,123 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// A Request-URI and its parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uri<'a> {
-    /// The whole URI.
-    pub text: &'a str,
-    /// The scheme as written: `sip`, `sips`, `tel`, ...
-    pub scheme: &'a str,
-    /// The user part, escapes as written; of a `tel` URI the number.
-    pub user: Option<&'a str>,
-    /// The host, an IPv6 address with its brackets; empty in a `tel` URI.
-    pub host: &'a str,
-    /// The port.
-    pub port: Option<u16>,
-    /// The parameters without the first `;`.
-    pub params: &'a str,
-}
+use crate::ids::{self, party};
+use crate::message::Message;
+
+/// The Request-URI and its parts.
+#[derive(Clone, Copy, Debug)]
+pub struct Uri<'a>(pub(crate) &'a Message);
 
 impl<'a> Uri<'a> {
+    /// The whole URI.
+    #[must_use]
+    pub fn text(self) -> &'a str {
+        self.0.text(ids::REQUEST_URI).unwrap_or_default()
+    }
+
+    /// The scheme as written: `sip`, `sips`, `tel`, ...
+    #[must_use]
+    pub fn scheme(self) -> &'a str {
+        self.0.text(ids::URI_SCHEME).unwrap_or_default()
+    }
+
+    /// The user part, escapes as written; of a `tel` URI the number.
+    #[must_use]
+    pub fn user(self) -> Option<&'a str> {
+        self.0.text(ids::URI_USER)
+    }
+
+    /// The host, an IPv6 address with its brackets; empty in a `tel` URI.
+    #[must_use]
+    pub fn host(self) -> &'a str {
+        self.0.text(ids::URI_HOST).unwrap_or_default()
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(self) -> Option<u16> {
+        self.0.text(ids::URI_PORT)?.parse().ok()
+    }
+
+    /// The parameters without the first `;`.
+    #[must_use]
+    pub fn params(self) -> &'a str {
+        self.0.text(ids::URI_PARAMS).unwrap_or_default()
+    }
+
     /// A parameter; `Some("")`: it has no value.
     #[must_use]
-    pub fn param(&self, name: &str) -> Option<&'a str> {
-        param(self.params, name)
+    pub fn param(self, name: &str) -> Option<&'a str> {
+        param(self.params(), name)
     }
 
     /// `user@host` in the canonical spelling, if there is a user.
     #[must_use]
-    pub fn aor(&self) -> Option<String> {
-        Some(aor(self.user?, self.host))
+    pub fn aor(self) -> Option<String> {
+        Some(aor(self.user()?, self.host()))
     }
 }
 
 /// From, To, or the first Contact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Party<'a> {
-    /// The whole URI.
-    pub uri: &'a str,
-    /// The user part, escapes as written.
-    pub user: Option<&'a str>,
-    /// The host.
-    pub host: &'a str,
-    /// The port.
-    pub port: Option<u16>,
-    /// The tag.
-    pub tag: Option<&'a str>,
-    /// The display name, quotes as written.
-    pub display_name: Option<&'a str>,
+    pub(crate) message: &'a Message,
+    /// The id of its URI; user and host follow.
+    pub(crate) block: u32,
+    pub(crate) port: u32,
 }
 
-impl Party<'_> {
+impl<'a> Party<'a> {
+    /// The whole URI.
+    #[must_use]
+    pub fn uri(self) -> &'a str {
+        self.message
+            .text(self.block + party::URI)
+            .unwrap_or_default()
+    }
+
+    /// The user part, escapes as written.
+    #[must_use]
+    pub fn user(self) -> Option<&'a str> {
+        self.message.text(self.block + party::USER)
+    }
+
+    /// The host, an IPv6 address with its brackets.
+    #[must_use]
+    pub fn host(self) -> &'a str {
+        self.message
+            .text(self.block + party::HOST)
+            .unwrap_or_default()
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(self) -> Option<u16> {
+        self.message.text(self.port)?.parse().ok()
+    }
+
+    /// The tag, of From and To.
+    #[must_use]
+    pub fn tag(self) -> Option<&'a str> {
+        if self.block == ids::CONTACT {
+            return None;
+        }
+        self.message.text(self.block + party::TAG)
+    }
+
+    /// The display name of From and To, quotes as written.
+    #[must_use]
+    pub fn display_name(self) -> Option<&'a str> {
+        if self.block == ids::CONTACT {
+            return None;
+        }
+        self.message.text(self.block + party::DISPLAY)
+    }
+
     /// `user@host` in the canonical spelling, if there is a user.
     #[must_use]
-    pub fn aor(&self) -> Option<String> {
-        Some(aor(self.user?, self.host))
+    pub fn aor(self) -> Option<String> {
+        Some(aor(self.user()?, self.host()))
     }
 }
 
@@ -86,6 +150,7 @@ pub fn canonical_user(user: &str) -> Cow<'_, str> {
         text.push_str(before);
         let escaped = after
             .get(..2)
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (escaped, after.get(2..)) {
             (Some(byte), Some(remainder)) => {

@@ -190,14 +190,16 @@ impl Relay {
     /// Groups in the order of q, targets of equal q in parallel.
     #[must_use]
     pub fn by_preference(mut self, targets: impl IntoIterator<Item = Target>) -> Self {
-        let mut targets: Vec<Target> = targets.into_iter().collect();
-        targets.sort_by_key(|target| std::cmp::Reverse(target.q));
+        let q_of = |group: &Vec<Target>| group.first().map_or(0, |first| first.q);
+        let groups = &mut self.0.groups;
+        let before = groups.len();
         for target in targets {
-            match self.0.groups.last_mut() {
-                Some(group) if group.first().is_some_and(|first| first.q == target.q) => {
-                    group.push(target);
-                }
-                _ => self.0.groups.push(vec![target]),
+            // The groups of this call are few and in order already.
+            let better = |group: &&Vec<Target>| q_of(group) > target.q;
+            let place = before + groups.iter().skip(before).take_while(better).count();
+            match groups.get_mut(place) {
+                Some(group) if q_of(group) == target.q => group.push(target),
+                _ => groups.insert(place, vec![target]),
             }
         }
         self

@@ -139,7 +139,7 @@ impl Call {
     #[must_use]
     pub fn in_dialog(mut self, outcome: RouteOutcome) -> Self {
         for (name, value) in &mut self.headers {
-            if name.eq_ignore_ascii_case("To") {
+            if same_field(name, "To") {
                 value.push_str(";tag=a6c85cf");
             }
         }
@@ -298,9 +298,13 @@ impl Call {
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers
             .iter()
-            .filter(move |(other, _)| {
-                sipbox_guest::ids::long_form(other).eq_ignore_ascii_case(name)
-            })
+            .filter(move |(other, _)| same_field(other, name))
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// Whether two names, long or compact, mean the same header field.
+fn same_field(one: &str, other: &str) -> bool {
+    use sipbox_guest::ids::long_form;
+    long_form(one).eq_ignore_ascii_case(long_form(other))
 }

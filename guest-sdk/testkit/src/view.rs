@@ -75,10 +75,11 @@ pub(crate) fn view(call: &Call) -> MessageView {
         writer.span(ids::CALL_ID, value);
     }
     if let Some((offset, length)) = first("CSeq")
-        && let Some(blank) = text(&head, (offset, length)).find(' ')
+        && let Some((number, method)) = text(&head, (offset, length)).split_once(' ')
     {
-        writer.span(ids::CSEQ_NUMBER, (offset, blank));
-        writer.span(ids::CSEQ_METHOD, (offset + blank + 1, length - blank - 1));
+        let method = method.trim_start().len();
+        writer.span(ids::CSEQ_NUMBER, (offset, number.len()));
+        writer.span(ids::CSEQ_METHOD, (offset + length - method, method));
     }
     if let Some(value) = first("Contact")
         && text(&head, value) != "*"

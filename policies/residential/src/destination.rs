@@ -25,14 +25,14 @@ impl<'a> Destination<'a> {
         caller: Option<&'a Domain>,
     ) -> Self {
         let target = request.request_uri();
-        if target.scheme.eq_ignore_ascii_case("tel") {
+        if target.scheme().eq_ignore_ascii_case("tel") {
             // A number has no domain (RFC 3966): it is one of the caller's.
-            return match (caller, target.user) {
+            return match (caller, target.user()) {
                 (Some(domain), Some(number)) => Self::User(domain, digits(number)),
                 _ => Self::Foreign,
             };
         }
-        match (domains.by_host(target.host), target.user) {
+        match (domains.by_host(target.host()), target.user()) {
             (None, _) => Self::Foreign,
             (Some(_), None | Some("")) => Self::Ourselves,
             (Some(domain), Some(user)) => Self::User(domain, Cow::Borrowed(user)),

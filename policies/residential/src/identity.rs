@@ -44,7 +44,7 @@ pub(crate) fn confirm(request: &Request, domain: &Domain, foreign: bool) -> Resu
     let user = authenticate(&domain.proxy)?;
     if request
         .from()
-        .user
+        .user()
         .is_some_and(|from| is_user(domain, from, &user))
     {
         Ok(())

@@ -53,7 +53,7 @@ impl Policy for Residential {
             return registrar::register(&self.settings.domains, request);
         }
 
-        let caller = self.settings.domains.by_host(request.from().host);
+        let caller = self.settings.domains.by_host(request.from().host());
         let destination = if preloaded {
             Destination::Foreign
         } else {

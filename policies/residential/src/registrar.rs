@@ -11,7 +11,7 @@ use crate::settings::{Auth, Domains};
 pub(crate) const SUPPORTED: &str = "path";
 
 pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
-    let Some(domain) = domains.by_host(request.request_uri().host) else {
+    let Some(domain) = domains.by_host(request.request_uri().host()) else {
         return Verdict::reply(404).into();
     };
     if let Some(unsupported) = unsupported(request) {
@@ -29,7 +29,7 @@ pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
     };
     // Step 4, before step 5 tells whether the address exists.
     let to = request.to();
-    let Some(name) = to.user else {
+    let Some(name) = to.user() else {
         return Verdict::reply(404).into();
     };
     if user.is_some_and(|user| canonical_user(&user) != canonical_user(name)) {
@@ -37,7 +37,7 @@ pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
     }
     // Step 5: the address of record belongs to the domain of the Request-URI.
     if domains
-        .by_host(to.host)
+        .by_host(to.host())
         .is_none_or(|of_to| of_to.name != domain.name)
     {
         return Verdict::reply(404).into();

@@ -282,13 +282,11 @@ impl Settings {
         let mut hosts: Vec<(String, usize)> = Vec::new();
         for (position, (name, settings)) in self.domains.iter().enumerate() {
             for host in std::iter::once(name).chain(&settings.names) {
-                hosts.push((host_name(host)?, position));
-            }
-        }
-        hosts.sort();
-        for (one, next) in hosts.iter().zip(hosts.iter().skip(1)) {
-            if one.0 == next.0 {
-                return Err(format!("`{}` is named twice", one.0));
+                let host = host_name(host)?;
+                match hosts.binary_search_by(|(other, _)| other.cmp(&host)) {
+                    Ok(_) => return Err(format!("`{host}` is named twice")),
+                    Err(place) => hosts.insert(place, (host, position)),
+                }
             }
         }
         let served: Vec<&str> = hosts.iter().map(|(host, _)| host.as_str()).collect();

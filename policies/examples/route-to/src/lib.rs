@@ -21,7 +21,7 @@ impl Policy for RouteTo {
         if request.in_dialog() {
             return Verdict::Next;
         }
-        let target = uri_via(request.request_uri().text, &self.next_hop);
+        let target = uri_via(request.request_uri().text(), &self.next_hop);
         Verdict::relay().to(target).record_route().into()
     }
 }

@@ -7,8 +7,6 @@ mod forks;
 mod hooks;
 mod routes;
 mod rules;
-#[cfg(any())]
-mod steady;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use sipbox_sip::stream::FrameErrorKind;
 use sipbox_sip::{Message, Method, OwnedMessage, Via, validate};
 
 use crate::cx::Cx;
@@ -159,6 +160,32 @@ impl Stack {
     /// Bytes arrived that are no message.
     pub fn unparsable(&self, out: &mut Outbox) {
         out.dropped(Dropped::Garbage);
+    }
+
+    /// The head of a message arrived on a stream, but where its body ends cannot be
+    /// told: a request is answered (RFC 3261 18.3: 400; 513 if it is too long), and
+    /// goes nowhere.
+    pub fn unframed(
+        &self,
+        env: &mut Env<'_>,
+        head: Message<'_>,
+        kind: FrameErrorKind,
+        flow: Flow,
+        out: &mut Outbox,
+    ) {
+        if !head.is_request() || head.method() == Method::Ack {
+            out.dropped(Dropped::Unanswerable);
+            return;
+        }
+        let status = match kind {
+            FrameErrorKind::HeadTooLong | FrameErrorKind::BodyTooLong => 513,
+            _ => 400,
+        };
+        let reply = Reply {
+            status,
+            ..Reply::default()
+        };
+        self.refuse(env, head, flow, &reply, out);
     }
 
     fn request(

@@ -1,2 +1,23 @@
-//! Filled in step by step.
-fn main() {}
+//! Sipbox: a SIP proxy whose routing is a sandboxed WebAssembly component.
+//!
+//! This crate is the wiring: workers, reload, drain and the command line. It
+//! decides nothing about SIP.
+
+mod capabilities;
+mod cli;
+mod clock;
+mod commands;
+mod configuration;
+mod decide;
+mod demo;
+mod describe;
+mod node;
+mod parts;
+mod snapshot;
+mod start;
+mod targets;
+mod worker;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

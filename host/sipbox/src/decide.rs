@@ -1,0 +1,219 @@
+//! From a question of the core to its answer: fetch what the policies may ask
+//! for, run the chain, commit what it staged, look its targets up.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use sipbox_core::auth::{NamedCredentials, named_credentials};
+use sipbox_core::chain::Outcome;
+use sipbox_core::decision::{Decision, Ruling};
+use sipbox_core::flow::TenantId;
+use sipbox_core::ids::AskId;
+use sipbox_core::location::{Change, Commit, Refused, contact_header_values};
+use sipbox_core::policy::{Effect, Facts, Realm, Reply, Verdict};
+use sipbox_core::time::WallTime;
+use sipbox_sip::{Method, OwnedMessage};
+
+use crate::capabilities::{Fetched, Registration, RequestCapabilities, Unavailable};
+use crate::node::Node;
+use crate::snapshot::Tenant;
+use crate::targets::Lookup;
+
+/// Which question is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// `on-request` of a transaction.
+    Request(AskId),
+    /// `on-request` without a transaction.
+    Stateless,
+    /// `on-failure`.
+    Failure(AskId),
+}
+
+/// A request on its way to its policies.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// Which question.
+    pub(crate) question: Question,
+    /// Whose chain, in the version that the request began with.
+    pub(crate) tenant: Arc<Tenant>,
+    /// The request.
+    pub(crate) request: OwnedMessage,
+    /// What is not in its bytes.
+    pub(crate) facts: Arc<Facts>,
+    /// The accounts that it names, as far as they are known.
+    pub(crate) credentials: Vec<Fetched>,
+}
+
+/// A verdict that is ready to be carried out.
+#[derive(Clone, Debug)]
+pub(crate) struct Ruled {
+    /// Which question it answers.
+    pub(crate) question: Question,
+    /// What is not in the request's bytes.
+    pub(crate) facts: Arc<Facts>,
+    /// The answer.
+    pub(crate) decision: Decision,
+}
+
+/// A verdict, and what must be stored before it counts.
+pub(crate) struct Committed {
+    /// The verdict.
+    pub(crate) ruled: Ruled,
+    /// What was changed in memory.
+    pub(crate) commits: Vec<Commit>,
+}
+
+impl Committed {
+    /// All changes, for the sink.
+    pub(crate) fn changes(&self) -> SmallVec<[Change; 1]> {
+        self.commits.iter().flat_map(|commit| commit.changes.iter().cloned()).collect()
+    }
+}
+
+/// Splits the accounts that a request names into those that are known and those
+/// that must be fetched. Only realms of the tenant's own domains count: what a
+/// stranger names costs no look-up.
+pub(crate) fn accounts(
+    node: &Node,
+    tenant: &Tenant,
+    request: &OwnedMessage,
+) -> (Vec<Fetched>, Vec<NamedCredentials>) {
+    let mut known = Vec::new();
+    let mut missing = Vec::new();
+    for named in named_credentials(&request.as_ref()) {
+        if !tenant.has_realm(&named.realm) {
+            continue;
+        }
+        match node.credentials.cached(&named.user, &named.realm.to_ascii_lowercase()) {
+            Some(account) => known.push((named, Ok(account))),
+            None => missing.push(named),
+        }
+    }
+    (known, missing)
+}
+
+/// Fetches accounts from the database.
+pub(crate) async fn fetch(node: &Node, missing: Vec<NamedCredentials>) -> Vec<Fetched> {
+    let mut fetched = Vec::with_capacity(missing.len());
+    for named in missing {
+        let domain = named.realm.to_ascii_lowercase();
+        let account = node.credentials.fetch(&named.user, &domain).await.map_err(|error| {
+            tracing::error!(%error, user = named.user, domain, "an account cannot be read");
+            Unavailable
+        });
+        fetched.push((named, account));
+    }
+    fetched
+}
+
+/// Commits what a chain staged and makes its verdict concrete.
+pub(crate) fn commit(
+    node: &Node,
+    tenant: &Tenant,
+    question: Question,
+    facts: Arc<Facts>,
+    capabilities: &RequestCapabilities,
+    outcome: Outcome,
+    wall: WallTime,
+) -> Committed {
+    let Outcome { mut verdict, request, state, armed, effects, .. } = outcome;
+    let mut commits = Vec::new();
+    let mut registration = capabilities.take_registration();
+    for effect in effects {
+        match effect {
+            Effect::SaveLocation { aor, .. } => {
+                let Some(Registration::Save { aor: planned, plan }) = &registration else {
+                    continue;
+                };
+                if *planned != aor {
+                    continue;
+                }
+                match node.location.commit(plan, wall) {
+                    Ok(commit) => commits.push(commit),
+                    Err(refused) => {
+                        // Another REGISTER came between the hook and here.
+                        verdict = Verdict::Reply(Reply {
+                            status: refused.status,
+                            ..Reply::default()
+                        });
+                        registration = Some(Registration::Refused(refused));
+                    }
+                }
+            }
+            Effect::RemoveLocation { aor } => {
+                if let Ok(aor) = sipbox_core::location::Aor::parse(&aor) {
+                    commits.extend(node.location.remove(tenant.id, &aor, wall));
+                }
+            }
+            Effect::Challenge(realm) => {
+                if let Verdict::Reply(reply) = &mut verdict {
+                    challenge(node, tenant.id, capabilities, &realm, reply, wall);
+                }
+            }
+        }
+    }
+    if let (Verdict::Reply(reply), Some(registration)) = (&mut verdict, &registration)
+        && request.as_ref().method() == Method::Register
+    {
+        describe(registration, &commits, reply, wall);
+    }
+    let ruling = Lookup { node, tenant, wall }.ruling(verdict);
+    let decision = Decision { ruling, request, state, armed };
+    Committed { ruled: Ruled { question, facts, decision }, commits }
+}
+
+/// The reply to a request whose changes could not be stored.
+pub(crate) fn not_stored(ruled: &mut Ruled) {
+    ruled.decision.ruling = Ruling::reply(500);
+}
+
+/// RFC 3261 section 22: the challenges of a realm, one field each (RFC 8760).
+fn challenge(
+    node: &Node,
+    tenant: TenantId,
+    capabilities: &RequestCapabilities,
+    realm: &Realm,
+    reply: &mut Reply,
+    wall: WallTime,
+) {
+    let name = if realm.proxy { "Proxy-Authenticate" } else { "WWW-Authenticate" };
+    let stale = capabilities.is_stale(realm);
+    let values = node.authenticator.challenge_values(tenant, realm, wall, stale);
+    reply.headers.extend(values.into_iter().map(|value| (name.to_owned(), value)));
+}
+
+/// RFC 3261 section 10.3, step 8, and RFC 3327 section 5.3: what the answer to a REGISTER
+/// says about bindings.
+fn describe(
+    registration: &Registration,
+    commits: &[Commit],
+    reply: &mut Reply,
+    wall: WallTime,
+) {
+    let success = (200..300).contains(&reply.status);
+    let mut add = |name: &str, value: String| reply.headers.push((name.to_owned(), value));
+    match registration {
+        Registration::Save { plan, .. } if success => {
+            if let Some(commit) = commits.iter().find(|commit| **commit.aor() == *plan.aor()) {
+                for value in contact_header_values(&commit.bindings, wall) {
+                    add("Contact", value);
+                }
+                for value in plan.path() {
+                    add("Path", value.to_string());
+                }
+            }
+        }
+        Registration::Query(bindings) if success => {
+            for value in contact_header_values(bindings, wall) {
+                add("Contact", value);
+            }
+        }
+        Registration::Refused(Refused { status, min_expires: Some(min), .. })
+            if reply.status == *status =>
+        {
+            add("Min-Expires", min.to_string());
+        }
+        _ => {}
+    }
+}

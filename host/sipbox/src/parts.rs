@@ -1,0 +1,82 @@
+//! What a node is made of, worked out from a configuration: plain values that
+//! the other crates take.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sipbox_core::auth::AuthSettings;
+use sipbox_core::settings::SettingsSpec;
+use sipbox_net::NetConfig;
+use sipbox_store::Durability;
+use sipbox_wasm::{Capability, Limits};
+
+/// Everything that a node is started with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Fixed until the next start.
+    pub(crate) fixed: Fixed,
+    /// Replaced by a reload.
+    pub(crate) live: Live,
+}
+
+/// What only a start can change.
+#[derive(Clone, Debug)]
+pub(crate) struct Fixed {
+    /// Sockets.
+    pub(crate) net: NetConfig,
+    /// The database file.
+    pub(crate) database: PathBuf,
+    /// When a 200 to REGISTER is sent.
+    pub(crate) durability: Durability,
+    /// Where compiled components are kept.
+    pub(crate) cache: Option<PathBuf>,
+    /// The control socket.
+    pub(crate) control: PathBuf,
+    /// Nonces and failures.
+    pub(crate) auth: AuthSettings,
+    /// How long a stop waits for the transactions in flight.
+    pub(crate) drain: Duration,
+}
+
+/// What a reload replaces.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// For the core; listeners carry the addresses that they are bound to.
+    pub(crate) settings: SettingsSpec,
+    /// One for each tenant of `settings`, in the same order.
+    pub(crate) tenants: Vec<TenantParts>,
+}
+
+/// The policies of a tenant.
+#[derive(Debug)]
+pub(crate) struct TenantParts {
+    /// What its policies may import.
+    pub(crate) grants: Vec<Capability>,
+    /// The limits of each of their calls.
+    pub(crate) limits: Limits,
+    /// CPU time for each second; `None`: no limit.
+    pub(crate) cpu_budget: Option<Duration>,
+    /// The chain.
+    pub(crate) policies: Vec<PolicyParts>,
+}
+
+/// One policy of a chain.
+#[derive(Debug)]
+pub(crate) struct PolicyParts {
+    /// Its name, for logs.
+    pub(crate) name: Arc<str>,
+    /// Where the component comes from.
+    pub(crate) component: ComponentSource,
+    /// Its settings, as JSON.
+    pub(crate) settings: String,
+}
+
+/// Where a component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ComponentSource {
+    /// The residential policy that is compiled in.
+    Residential,
+    /// A file.
+    File(PathBuf),
+}

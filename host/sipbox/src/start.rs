@@ -1,0 +1,398 @@
+//! From parts to a running node, and from a running node to the end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use arc_swap::ArcSwap;
+use rand_core::SeedableRng as _;
+use sipbox_core::auth::Authenticator;
+use sipbox_core::flow::{ListenerId, TenantId};
+use sipbox_core::location::{FlowTokens, LocationService, LocationSink, Origin};
+use sipbox_core::settings::Settings;
+use sipbox_core::stack::{Rng, Stack, StackOptions};
+use sipbox_net::Network;
+use sipbox_store::{CredentialCache, Durability, LocationWriter, Store, WriterSettings};
+use sipbox_telemetry::Stats;
+use sipbox_wasm::{
+    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, LoadError, Policy, PolicySpec,
+    WasmStats,
+};
+
+use crate::clock::Clock;
+use crate::configuration::Configuration;
+use crate::node::{MAX_WORKERS, Node, WorkerEvent};
+use crate::parts::{ComponentSource, Fixed, Live, Parts};
+use crate::snapshot::{Snapshot, Tenant};
+use crate::worker::Worker;
+
+/// The residential policy, compiled by the build script.
+static RESIDENTIAL: &[u8] = include_bytes!(env!("SIPBOX_RESIDENTIAL"));
+
+/// Shards of calls and of bindings. More than workers, so that two of them seldom
+/// want the same one; a multiple of any likely number of workers.
+const SHARDS: usize = 96;
+/// Accounts that are remembered.
+const ACCOUNTS: u64 = 100_000;
+/// Bindings that one look at the location service may take away.
+const EXPIRE_BATCH: usize = 1000;
+
+/// A node with its threads.
+pub(crate) struct Running {
+    /// What they share.
+    pub(crate) node: Arc<Node>,
+    /// Loads components, for reloads.
+    pub(crate) sandbox: Sandbox,
+    threads: Mutex<Vec<JoinHandle<std::io::Result<()>>>>,
+    writer: LocationWriter,
+    store: Store,
+    drain: Duration,
+}
+
+/// What turns policies into chains.
+pub(crate) struct Sandbox {
+    components: ComponentStore,
+    /// Counters by tenant and policy.
+    pub(crate) stats: WasmStats,
+}
+
+impl Sandbox {
+    /// A sandbox; `cache` keeps compiled components.
+    pub(crate) fn new(cache: Option<&std::path::Path>) -> anyhow::Result<Self> {
+        let settings =
+            EngineSettings { cache: cache.map(Into::into), ..EngineSettings::default() };
+        let engine = Engine::new(&settings)?;
+        Ok(Self { components: ComponentStore::new(&engine), stats: WasmStats::default() })
+    }
+
+    fn load(&self, source: &ComponentSource) -> Result<Arc<Policy>, LoadError> {
+        match source {
+            ComponentSource::Residential => self.components.load(RESIDENTIAL),
+            ComponentSource::File(path) => self.components.load_file(path),
+        }
+    }
+
+    /// The chains of a configuration, tenant by tenant.
+    ///
+    /// # Errors
+    /// Every policy that is refused: tenant, position in its chain, reason.
+    pub(crate) fn chains(&self, live: &Live) -> Result<Vec<Chain>, Vec<Refused>> {
+        let mut chains = Vec::with_capacity(live.tenants.len());
+        let mut refused = Vec::new();
+        for (position, (tenant, parts)) in
+            live.settings.tenants.iter().zip(&live.tenants).enumerate()
+        {
+            let name: Arc<str> = tenant.name.as_str().into();
+            let mut specs = Vec::with_capacity(parts.policies.len());
+            let mut positions = Vec::with_capacity(parts.policies.len());
+            for (at, policy) in parts.policies.iter().enumerate() {
+                match self.load(&policy.component) {
+                    Ok(component) => {
+                        positions.push(at);
+                        specs.push(PolicySpec {
+                            name: Arc::clone(&policy.name),
+                            component,
+                            settings: policy.settings.as_str().into(),
+                            grants: parts.grants.clone(),
+                            limits: parts.limits,
+                        });
+                    }
+                    Err(error) => refused.push(Refused { tenant: position, policy: at, error }),
+                }
+            }
+            let budget = parts.cpu_budget.map(|budget| Arc::new(CpuBudget::new(budget)));
+            match Chain::new(&name, specs, budget, &self.stats) {
+                Ok(chain) => chains.push(chain),
+                Err(errors) => refused.extend(errors.into_iter().map(|(at, error)| Refused {
+                    tenant: position,
+                    policy: positions.get(at).copied().unwrap_or(at),
+                    error,
+                })),
+            }
+        }
+        if refused.is_empty() { Ok(chains) } else { Err(refused) }
+    }
+}
+
+/// A policy that cannot be used.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The tenant's position.
+    pub(crate) tenant: usize,
+    /// The position in its chain.
+    pub(crate) policy: usize,
+    /// Why.
+    pub(crate) error: LoadError,
+}
+
+/// A snapshot of a configuration whose policies are loaded.
+pub(crate) fn snapshot(
+    live: &Live,
+    chains: Vec<Chain>,
+    version: u64,
+) -> anyhow::Result<Snapshot> {
+    let settings = Arc::new(Settings::new(live.settings.clone())?);
+    let tenants = live.settings.tenants.iter().zip(chains).map(|(tenant, chain)| Tenant {
+        id: tenant.id,
+        name: tenant.name.as_str().into(),
+        domains: tenant.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+        chain,
+    });
+    Ok(Snapshot::new(settings, tenants, version))
+}
+
+impl Running {
+    /// Starts everything: database, bindings, sockets, policies, workers.
+    pub(crate) async fn start(
+        parts: Parts,
+        configuration: &Configuration,
+    ) -> anyhow::Result<Self> {
+        let Parts { fixed, mut live } = parts;
+        let runtime = tokio::runtime::Handle::current();
+        let store = Store::open(&fixed.database).await?;
+        let sandbox = Sandbox::new(fixed.cache.as_deref())?;
+        let chains = sandbox.chains(&live).map_err(|refused| {
+            anyhow!("policies were refused\n{}", configuration.refused(&refused).trim_end())
+        })?;
+        let net = sipbox_net::NetConfig {
+            workers: fixed.net.workers.clamp(1, MAX_WORKERS),
+            ..fixed.net.clone()
+        };
+        let (network, inputs) = Network::start(&net, &runtime)?;
+        for (listener, id) in live.settings.listeners.iter_mut().zip(0..) {
+            if let Some(address) = network.local_addr(ListenerId(id)) {
+                listener.address = address;
+            }
+        }
+        let snapshot = snapshot(&live, chains, 1)?;
+        let origin = Origin { node: 0, boot: u32::from_ne_bytes(random()?) };
+        let writer = LocationWriter::start(&store, WriterSettings::new(fixed.durability));
+        let stack = Stack::new(StackOptions {
+            shards: SHARDS,
+            node: origin.node,
+            boot: origin.boot,
+            key: random()?,
+        });
+        let node = Arc::new(Node {
+            stack,
+            location: LocationService::new(SHARDS, &random()?),
+            tokens: FlowTokens::new(&random()?, origin),
+            authenticator: Authenticator::new(&random()?, origin, fixed.auth),
+            sink: Arc::new(writer.clone()) as Arc<dyn LocationSink>,
+            commit: fixed.durability == Durability::Commit,
+            credentials: CredentialCache::new(store.subscribers(), ACCOUNTS),
+            stats: Arc::new(Stats::new(net.workers)),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            clock: Clock::start(),
+            runtime,
+            ticking: 0.into(),
+            network,
+        });
+        load_bindings(&node, &store).await?;
+        let threads = spawn_workers(&node, inputs)?;
+        tokio::spawn(keep_house(Arc::downgrade(&node)));
+        Ok(Self { node, sandbox, threads: threads.into(), writer, store, drain: fixed.drain })
+    }
+
+    /// Puts a configuration in force, whole or not at all.
+    pub(crate) async fn reload(&self, configuration: &Configuration) -> anyhow::Result<u64> {
+        let mut live = configuration.parts().live;
+        let before = self.node.snapshot.load_full();
+        self.node.keep_listeners(&mut live)?;
+        keep_ids(&before, &mut live);
+        // Compiling takes its time, and this thread serves others as well.
+        let chains = tokio::task::block_in_place(|| self.sandbox.chains(&live));
+        let chains = chains.map_err(|refused| {
+            anyhow!("policies were refused\n{}", configuration.refused(&refused).trim_end())
+        })?;
+        let version = before.version.saturating_add(1);
+        let after = snapshot(&live, chains, version)?;
+        self.node.snapshot.store(Arc::new(after));
+        self.node.tell_all(|| WorkerEvent::Reloaded).await;
+        Ok(version)
+    }
+
+    /// The database.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Stops: no new requests, the transactions in flight end within the limit,
+    /// what is to be stored is stored.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        let Self { node, writer, store, drain, .. } = self;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        node.stack.drain();
+        let limit = Instant::now() + *drain;
+        tracing::info!(transactions = node.stack.counts().servers, "draining");
+        while node.in_flight() > 0 && Instant::now() < limit {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if node.in_flight() > 0 {
+            tracing::warn!(transactions = node.in_flight(), "ending what is still in flight");
+            node.tell(0, WorkerEvent::Shutdown).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        node.tell_all(|| WorkerEvent::Stop).await;
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
+        });
+        for result in joined.await? {
+            result.map_err(|_panic| anyhow!("a worker panicked"))??;
+        }
+        if !node.network.close_streams(Duration::from_secs(5)).await {
+            tracing::warn!("connections were cut off");
+        }
+        writer.close().await;
+        store.close().await;
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Transactions that still wait for somebody.
+    fn in_flight(&self) -> usize {
+        self.stack.counts().unfinished
+    }
+
+    /// Gives the listeners of a new configuration the addresses that they are bound
+    /// to, and refuses others: sockets change with a start.
+    fn keep_listeners(&self, live: &mut Live) -> anyhow::Result<()> {
+        let snapshot = self.snapshot.load();
+        let bound = snapshot.settings.listeners();
+        if bound.len() != live.settings.listeners.len() {
+            bail!("listeners cannot be added or removed by a reload: restart for it");
+        }
+        for (listener, bound) in live.settings.listeners.iter_mut().zip(bound) {
+            let same_port =
+                listener.address.port() == 0 || listener.address.port() == bound.address.port();
+            if listener.transport != bound.transport
+                || listener.address.ip() != bound.address.ip()
+                || !same_port
+            {
+                bail!(
+                    "listener `{}` cannot move by a reload: restart for it",
+                    listener.name
+                );
+            }
+            listener.address = bound.address;
+        }
+        Ok(())
+    }
+}
+
+/// A tenant keeps its id over reloads as long as it keeps its name: ids are in
+/// the keys of bindings. New tenants get ids that nobody had in this snapshot.
+fn keep_ids(before: &Snapshot, live: &mut Live) {
+    let known = |name: &str| {
+        before.tenants().find(|tenant| *tenant.name == *name).map(|tenant| tenant.id)
+    };
+    let mut next = before.tenants().map(|tenant| tenant.id.0).max().map_or(0, |id| id + 1);
+    let mut renamed = Vec::new();
+    for tenant in &mut live.settings.tenants {
+        let id = known(&tenant.name).unwrap_or_else(|| {
+            next += 1;
+            TenantId(next - 1)
+        });
+        renamed.push((tenant.id, id));
+        tenant.id = id;
+    }
+    for listener in &mut live.settings.listeners {
+        listener.tenant = listener.tenant.map(|old| {
+            renamed.iter().find(|(from, _)| *from == old).map_or(old, |(_, to)| *to)
+        });
+    }
+}
+
+async fn load_bindings(node: &Node, store: &Store) -> anyhow::Result<()> {
+    let (_, wall) = node.clock.now();
+    let rows = store.load_locations(wall).await?;
+    let snapshot = node.snapshot.load();
+    let loaded = node.location.load(
+        rows,
+        wall,
+        |domain| snapshot.tenant_of(domain),
+        |socket| snapshot.listener_of(socket),
+    );
+    tracing::info!(
+        bindings = loaded.bindings,
+        ended = loaded.ended,
+        foreign = loaded.foreign,
+        "location table loaded"
+    );
+    Ok(())
+}
+
+fn spawn_workers(
+    node: &Arc<Node>,
+    inputs: Vec<sipbox_net::Worker<WorkerEvent>>,
+) -> anyhow::Result<Vec<JoinHandle<std::io::Result<()>>>> {
+    let count = inputs.len();
+    let spawn = |(number, inputs): (usize, sipbox_net::Worker<WorkerEvent>)| {
+        let rng = Rng::from_seed(random()?);
+        let worker = Worker::new(Arc::clone(node), number, count, rng);
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || worker.run(inputs))
+            .context("a worker cannot be started")
+    };
+    inputs.into_iter().enumerate().map(spawn).collect()
+}
+
+/// What nobody waits for: bindings that ended, the system's clock.
+async fn keep_house(node: std::sync::Weak<Node>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        node.clock.resync();
+        let (_, wall) = node.clock.now();
+        loop {
+            let changes = node.location.expire(wall, EXPIRE_BATCH);
+            let count = changes.len();
+            if count > 0 {
+                let done = Box::new(|result: Result<(), _>| {
+                    if let Err(error) = result {
+                        // The rows stay; the next start leaves them out.
+                        tracing::warn!(%error, "ended bindings were not removed from the table");
+                    }
+                });
+                if let Err(error) = node.sink.submit(changes.into(), done) {
+                    tracing::warn!(%error, "ended bindings were not removed from the table");
+                }
+            }
+            if count < EXPIRE_BATCH {
+                break;
+            }
+        }
+    }
+}
+
+pub(crate) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random numbers: {error}"))?;
+    Ok(bytes)
+}
+
+/// The number of workers for `0`: one for each processor.
+pub(crate) fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_WORKERS)
+}
+
+impl Fixed {
+    /// The folder of the control socket, made for its owner only.
+    pub(crate) fn make_folders(&self) -> anyhow::Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let folders = [self.database.parent(), self.control.parent(), self.cache.as_deref()];
+        for folder in folders.into_iter().flatten().filter(|f| !f.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .with_context(|| format!("folder {}", folder.display()))?;
+        }
+        Ok(())
+    }
+}

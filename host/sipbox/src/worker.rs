@@ -1,0 +1,537 @@
+//! One worker: takes messages and events, asks the core, runs the policies,
+//! sends. The loop that everything passes through.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sipbox_core::chain::{ChainRun, Failed, Outcome};
+use sipbox_core::flow::TenantId;
+use sipbox_core::ids::{ResolveToken, SendToken};
+use sipbox_core::outbox::{Ask, Candidates, Outbox, Resolve, ResolveError};
+use sipbox_core::policy::{BranchCall, CallState, Facts, PolicyVersions};
+use sipbox_core::stack::{BranchVerdict, Env, ReplyVerdict, Rng};
+use sipbox_core::time::{Time, WallTime};
+use sipbox_net::{Input, Query, Worker as Inputs};
+use sipbox_sip::{Index, Message, OwnedMessage};
+use sipbox_wasm::{ChainHost, Pools};
+
+use crate::capabilities::RequestCapabilities;
+use crate::decide::{self, Committed, Pending, Question, Ruled};
+use crate::node::{Node, Stored, WorkerEvent};
+use crate::snapshot::{Snapshot, Tenant};
+
+/// How often timers are looked at while any is armed.
+const TICK: Duration = Duration::from_millis(10);
+/// How often idle policy instances are looked at.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// One of the equal workers.
+pub(crate) struct Worker {
+    node: Arc<Node>,
+    number: usize,
+    workers: usize,
+    rng: Rng,
+    index: Index,
+    out: Outbox,
+    asks: Vec<Ask>,
+    failed: Vec<SendToken>,
+    names: Vec<Resolve>,
+    pools: Pools,
+    ticked: Time,
+    swept: WallTime,
+    stop: bool,
+}
+
+impl Worker {
+    /// Worker `number` of `workers`.
+    pub(crate) fn new(node: Arc<Node>, number: usize, workers: usize, rng: Rng) -> Self {
+        Self {
+            node,
+            number,
+            workers: workers.max(1),
+            rng,
+            index: Index::new(),
+            out: Outbox::default(),
+            asks: Vec::new(),
+            failed: Vec::new(),
+            names: Vec::new(),
+            pools: Pools::new(),
+            ticked: Time::default(),
+            swept: WallTime::default(),
+            stop: false,
+        }
+    }
+
+    /// Works until told to stop.
+    ///
+    /// # Errors
+    /// When the system refuses to wait, which no peer can bring about.
+    pub(crate) fn run(mut self, mut inputs: Inputs<WorkerEvent>) -> io::Result<()> {
+        self.warm();
+        while !self.stop {
+            let timeout = self.tick();
+            inputs.wait(timeout, &mut |input| self.guarded(input))?;
+        }
+        Ok(())
+    }
+
+    /// A panic ends the message that it met, and nothing else.
+    fn guarded(&mut self, input: Input<'_, WorkerEvent>) {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            self.input(input);
+            self.flush();
+        }));
+        if caught.is_err() {
+            self.give_up();
+        }
+    }
+
+    fn input(&mut self, input: Input<'_, WorkerEvent>) {
+        match input {
+            Input::Message { message: received, flow } => {
+                if self.index.parse(&received).is_err() {
+                    self.node.stack.unparsable(&mut self.out);
+                    return;
+                }
+                let bytes = received.into_bytes();
+                let node = Arc::clone(&self.node);
+                let snapshot = node.snapshot.load();
+                // The index moves out, so that the message can borrow it.
+                let index = std::mem::take(&mut self.index);
+                let message = Message::new(&bytes, &index);
+                self.step(&snapshot, |env, out| {
+                    node.stack.receive(env, message, &bytes, flow, out);
+                });
+                self.index = index;
+            }
+            Input::Unframed { head, kind, flow } => {
+                let mut index = std::mem::take(&mut self.index);
+                if index.parse(&head).is_ok() {
+                    let node = Arc::clone(&self.node);
+                    let snapshot = node.snapshot.load();
+                    self.step(&snapshot, |env, out| {
+                        node.stack.unframed(env, Message::new(&head, &index), kind, flow, out);
+                    });
+                }
+                self.index = index;
+            }
+            Input::ConnectionClosed { flow } => {
+                tracing::debug!(peer = %flow.peer, "connection closed");
+            }
+            Input::SendFailed { token, error } => {
+                tracing::debug!(%error, "send failed");
+                self.transport_error(token);
+            }
+            Input::Resolved { token, result } => self.resolved(token, result),
+            Input::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: WorkerEvent) {
+        let node = Arc::clone(&self.node);
+        let snapshot = node.snapshot.load();
+        match event {
+            WorkerEvent::Credentials(pending) => self.run_chain(*pending),
+            WorkerEvent::Stored(stored) => {
+                let Stored { mut ruled, commits, stored } = *stored;
+                if !stored {
+                    for commit in &commits {
+                        node.location.rollback(commit);
+                    }
+                    decide::not_stored(&mut ruled);
+                }
+                self.carry_out(ruled);
+            }
+            WorkerEvent::Reloaded => self.warm(),
+            WorkerEvent::Shutdown => {
+                self.step(&snapshot, |env, out| node.stack.shutdown(env, out));
+            }
+            WorkerEvent::Tick => {}
+            WorkerEvent::Stop => self.stop = true,
+        }
+    }
+
+    /// One call of the core.
+    fn step(&mut self, snapshot: &Snapshot, call: impl FnOnce(&mut Env<'_>, &mut Outbox)) {
+        let (now, wall) = self.node.clock.now();
+        let mut env = Env { now, wall, settings: &snapshot.settings, rng: &mut self.rng };
+        call(&mut env, &mut self.out);
+    }
+
+    /// Asks for a name; an answer that is known comes at once.
+    fn resolve(&mut self, resolve: &Resolve) {
+        let Resolve { token, host, port, transport, secure } = resolve;
+        let known = match Query::new(host, *port, *transport, *secure) {
+            Some(query) => self.node.network.resolve(self.number, query, *token),
+            None => Some(Err(ResolveError::NoSuchName)),
+        };
+        if let Some(result) = known {
+            self.resolved(*token, result);
+        }
+    }
+
+    fn resolved(&mut self, token: ResolveToken, result: Result<Candidates, ResolveError>) {
+        let node = Arc::clone(&self.node);
+        let snapshot = node.snapshot.load();
+        self.step(&snapshot, |env, out| node.stack.resolved(env, token, result, out));
+    }
+
+    fn transport_error(&mut self, token: SendToken) {
+        let node = Arc::clone(&self.node);
+        let snapshot = node.snapshot.load();
+        self.step(&snapshot, |env, out| node.stack.transport_error(env, token, out));
+    }
+
+    /// Sends, resolves and asks until nothing is left to do.
+    fn flush(&mut self) {
+        while !self.out.is_empty() {
+            let out = &mut self.out;
+            for transmit in &out.transmits {
+                let bytes = out.bytes(transmit);
+                let sent = self.node.network.send(&transmit.next_hop, bytes, transmit.token);
+                if let Err(error) = sent {
+                    tracing::debug!(%error, next_hop = ?transmit.next_hop, "send failed");
+                    self.failed.extend(transmit.token);
+                }
+            }
+            self.names.append(&mut out.resolves);
+            for event in &out.events {
+                self.node.stats.count(self.number, event);
+            }
+            std::mem::swap(&mut self.asks, &mut out.asks);
+            out.clear();
+            while let Some(token) = self.failed.pop() {
+                self.transport_error(token);
+            }
+            while let Some(resolve) = self.names.pop() {
+                self.resolve(&resolve);
+            }
+            let mut asks = std::mem::take(&mut self.asks);
+            for ask in asks.drain(..) {
+                self.ask(ask);
+            }
+            self.asks = asks;
+        }
+        self.node.ticking_begins(self.number);
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Request { id, tenant, request, facts } => {
+                self.begin(Question::Request(id), tenant, request, facts);
+            }
+            Ask::Stateless { tenant, request, facts } => {
+                self.begin(Question::Stateless, tenant, request, facts);
+            }
+            Ask::Failure { id, tenant, request, response, facts, failure, state, armed } => {
+                let Some(tenant) = self.tenant_of(tenant, &state) else { return };
+                let capabilities = self.capabilities(&tenant, Vec::new());
+                let outcome = self.chain(&tenant, &facts, &capabilities, |chain| {
+                    chain.on_failure(request, response, &failure, state, armed)
+                });
+                self.log_failed(&tenant, &facts, "on-failure", outcome.failed.as_ref());
+                self.rule(Question::Failure(id), &tenant, facts, &capabilities, outcome);
+            }
+            Ask::Branch { id, tenant, request, facts, target, state, armed } => {
+                let Some(tenant) = self.tenant_of(tenant, &state) else { return };
+                let branch = BranchCall { target: target.describe() };
+                let original = request.clone();
+                let capabilities = self.capabilities(&tenant, Vec::new());
+                let result = self.chain(&tenant, &facts, &capabilities, |chain| {
+                    chain.on_branch(request, &branch, state, &armed)
+                });
+                self.log_failed(&tenant, &facts, "on-branch", result.failed.as_ref());
+                let verdict = BranchVerdict {
+                    keep: result.keep,
+                    request: result.message.unwrap_or(original),
+                    state: result.state,
+                };
+                let node = Arc::clone(&self.node);
+                let snapshot = node.snapshot.load();
+                self.step(&snapshot, |env, out| {
+                    node.stack.branch_verdict(env, id, verdict, out);
+                });
+            }
+            Ask::Reply { id, tenant, response, request, facts, state, armed } => {
+                let Some(tenant) = self.tenant_of(tenant, &state) else { return };
+                let original = response.clone();
+                let capabilities = self.capabilities(&tenant, Vec::new());
+                let result = self.chain(&tenant, &facts, &capabilities, |chain| {
+                    chain.on_reply(request, response, state, &armed)
+                });
+                self.log_failed(&tenant, &facts, "on-reply", result.failed.as_ref());
+                let verdict = ReplyVerdict {
+                    forward: result.keep,
+                    response: result.message.unwrap_or(original),
+                    state: result.state,
+                };
+                let node = Arc::clone(&self.node);
+                let snapshot = node.snapshot.load();
+                self.step(&snapshot, |env, out| {
+                    node.stack.reply_verdict(env, id, verdict, out);
+                });
+            }
+        }
+    }
+
+    /// The versions that the transaction began with, or those of today.
+    fn tenant_of(
+        &self,
+        id: TenantId,
+        state: &CallState,
+    ) -> Option<Arc<Tenant>> {
+        let kept = state.versions.as_ref().and_then(|versions| {
+            Arc::clone(&versions.0).downcast::<Tenant>().ok()
+        });
+        kept.or_else(|| self.node.snapshot.load().tenant(id).cloned())
+    }
+
+    fn capabilities(
+        &self,
+        tenant: &Arc<Tenant>,
+        credentials: Vec<crate::capabilities::Fetched>,
+    ) -> Arc<RequestCapabilities> {
+        let node = Arc::clone(&self.node);
+        Arc::new(RequestCapabilities::new(node, Arc::clone(tenant), credentials))
+    }
+
+    /// Runs the chain now, or once the accounts that the request names are here.
+    fn begin(
+        &mut self,
+        question: Question,
+        tenant: TenantId,
+        request: OwnedMessage,
+        facts: Arc<Facts>,
+    ) {
+        let Some(tenant) = self.node.snapshot.load().tenant(tenant).cloned() else {
+            tracing::debug!(tenant = &*facts.tenant_name, "the tenant left while its request came");
+            return;
+        };
+        let (credentials, missing) = decide::accounts(&self.node, &tenant, &request);
+        let mut pending = Pending { question, tenant, request, facts, credentials };
+        if missing.is_empty() {
+            self.run_chain(pending);
+            return;
+        }
+        let node = Arc::clone(&self.node);
+        if let Question::Request(id) = question {
+            let snapshot = node.snapshot.load();
+            self.step(&snapshot, |env, out| node.stack.trying(env, id, out));
+        }
+        let number = self.number;
+        self.node.runtime.spawn(async move {
+            pending.credentials.extend(decide::fetch(&node, missing).await);
+            node.tell(number, WorkerEvent::Credentials(Box::new(pending))).await;
+        });
+    }
+
+    fn run_chain(&mut self, pending: Pending) {
+        let Pending { question, tenant, request, facts, credentials } = pending;
+        let versions = PolicyVersions(Arc::clone(&tenant) as _);
+        let state = CallState { versions: Some(versions), ..CallState::default() };
+        let capabilities = self.capabilities(&tenant, credentials);
+        let mut outcome =
+            self.chain(&tenant, &facts, &capabilities, |chain| chain.on_request(request, state));
+        // The fallback starts from the state as it was; the versions stay.
+        outcome.state.versions = Some(PolicyVersions(Arc::clone(&tenant) as _));
+        self.log_failed(&tenant, &facts, "on-request", outcome.failed.as_ref());
+        self.rule(question, &tenant, facts, &capabilities, outcome);
+    }
+
+    fn chain<T>(
+        &mut self,
+        tenant: &Tenant,
+        facts: &Arc<Facts>,
+        capabilities: &Arc<RequestCapabilities>,
+        run: impl FnOnce(&mut ChainRun<'_>) -> T,
+    ) -> T {
+        let mut host = ChainHost::new(&mut self.pools, &tenant.chain);
+        run(&mut ChainRun {
+            host: &mut host,
+            policies: tenant.chain.len(),
+            facts: Arc::clone(facts),
+            capabilities: Arc::clone(capabilities) as _,
+        })
+    }
+
+    /// Commits what was staged; carries the verdict out now, or once it is stored.
+    fn rule(
+        &mut self,
+        question: Question,
+        tenant: &Tenant,
+        facts: Arc<Facts>,
+        capabilities: &RequestCapabilities,
+        outcome: Outcome,
+    ) {
+        log_decision(tenant, &facts, &outcome);
+        let node = Arc::clone(&self.node);
+        let (_, wall) = node.clock.now();
+        let committed =
+            decide::commit(&node, tenant, question, facts, capabilities, outcome, wall);
+        let changes = committed.changes();
+        let Committed { mut ruled, commits } = committed;
+        if changes.is_empty() {
+            self.carry_out(ruled);
+            return;
+        }
+        if !node.commit {
+            let done = Box::new(|stored: Result<(), _>| {
+                if let Err(error) = stored {
+                    tracing::error!(%error, "a binding is in memory only");
+                }
+            });
+            if let Err(error) = node.sink.submit(changes, done) {
+                tracing::error!(%error, "a binding is in memory only");
+            }
+            self.carry_out(ruled);
+            return;
+        }
+        let number = self.number;
+        let (decision_of, later) = (ruled.clone(), Arc::clone(&node));
+        let kept = commits.clone();
+        let done = Box::new(move |result: Result<(), _>| {
+            if let Err(error) = &result {
+                tracing::error!(%error, "a registration was not stored");
+            }
+            let stored = Stored { ruled: decision_of, commits: kept, stored: result.is_ok() };
+            later.tell_later(number, WorkerEvent::Stored(Box::new(stored)));
+        });
+        if let Err(error) = node.sink.submit(changes, done) {
+            tracing::error!(%error, "a registration was not stored");
+            for commit in &commits {
+                node.location.rollback(commit);
+            }
+            decide::not_stored(&mut ruled);
+            self.carry_out(ruled);
+        }
+    }
+
+    fn carry_out(&mut self, ruled: Ruled) {
+        let Ruled { question, facts, decision } = ruled;
+        let node = Arc::clone(&self.node);
+        let snapshot = node.snapshot.load();
+        self.step(&snapshot, |env, out| match question {
+            Question::Request(id) => {
+                node.stack.request_verdict(env, id, decision, out);
+            }
+            Question::Failure(id) => {
+                node.stack.failure_verdict(env, id, decision, out);
+            }
+            Question::Stateless => node.stack.forward_stateless(env, &facts, decision, out),
+        });
+    }
+
+    fn log_failed(&self, tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed>) {
+        let Some(failed) = failed else { return };
+        let policy = tenant.chain.names().nth(failed.policy).map_or("", |name| &**name);
+        tracing::warn!(
+            tenant = &*tenant.name,
+            policy,
+            hook,
+            reason = failed.reason.name(),
+            detail = %failed.reason,
+            peer = %facts.flow.peer,
+            "policy failed"
+        );
+    }
+
+    /// Fires the timers of this worker's shards; how long it may then sleep.
+    fn tick(&mut self) -> Option<Duration> {
+        let node = Arc::clone(&self.node);
+        let (now, wall) = node.clock.now();
+        if wall.0.saturating_sub(self.swept.0) > u64::try_from(SWEEP.as_millis()).unwrap_or(0) {
+            self.swept = wall;
+            self.pools.sweep(wall);
+        }
+        if !node.ticking(self.number) {
+            return None;
+        }
+        let due = self.ticked + TICK;
+        if now < due {
+            return Some(due - now);
+        }
+        self.ticked = now;
+        let snapshot = node.snapshot.load();
+        let mut armed = false;
+        for shard in self.shards() {
+            let Some(deadline) = node.stack.next_deadline(shard) else { continue };
+            armed = true;
+            if deadline <= now {
+                self.tick_shard(&snapshot, shard);
+            }
+        }
+        if !armed {
+            node.ticking_ends(self.number);
+            if !self.shards().any(|shard| node.stack.armed(shard)) {
+                return None;
+            }
+            node.ticking_goes_on(self.number);
+        }
+        Some(TICK)
+    }
+
+    /// The shards whose timers this worker fires.
+    fn shards(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.number..self.node.stack.shards()).step_by(self.workers)
+    }
+
+    fn tick_shard(&mut self, snapshot: &Snapshot, shard: usize) {
+        let node = Arc::clone(&self.node);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            self.step(snapshot, |env, out| node.stack.tick(env, shard, out));
+            self.flush();
+        }));
+        if caught.is_err() {
+            self.give_up();
+        }
+    }
+
+    /// Forgets what a panic left half done.
+    fn give_up(&mut self) {
+        self.node.stats.panics.add(self.number, 1);
+        tracing::error!(worker = self.number, "a step was given up after a panic");
+        self.out.clear();
+        self.asks.clear();
+        self.failed.clear();
+        self.names.clear();
+        self.index = Index::new();
+    }
+
+    fn warm(&mut self) {
+        let (_, wall) = self.node.clock.now();
+        let snapshot = self.node.snapshot.load_full();
+        for tenant in snapshot.tenants() {
+            if let Err(errors) = self.pools.warm(&tenant.chain, wall) {
+                for (position, error) in errors {
+                    tracing::error!(tenant = &*tenant.name, position, %error, "policy not ready");
+                }
+            }
+        }
+        self.pools.sweep(wall);
+    }
+}
+
+/// One line for each decision.
+fn log_decision(tenant: &Tenant, facts: &Facts, outcome: &Outcome) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let message = outcome.request.as_ref();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let policy = outcome.by.and_then(|by| tenant.chain.names().nth(by)).map_or("", |name| &**name);
+    tracing::debug!(
+        tenant = &*tenant.name,
+        policy,
+        method = text(message.method_token()),
+        request_uri = text(message.request_uri()),
+        call_id = text(message.call_id().unwrap_or_default()),
+        peer = %facts.flow.peer,
+        in_dialog = facts.in_dialog,
+        route = ?facts.route_outcome,
+        verdict = %crate::describe::Verdict(&outcome.verdict),
+        failed = outcome.failed.as_ref().map(|failed| failed.reason.name()),
+        "decision"
+    );
+}

@@ -125,6 +125,10 @@ async fn accept(listener: UnixListener, commands: Arc<dyn Commands>, limits: Ser
             return;
         };
         match listener.accept().await {
+            Ok((stream, _)) if !may_command(&stream) => {
+                tracing::warn!("control client of another user turned away");
+                drop(place);
+            }
             Ok((stream, _)) => {
                 let commands = Arc::clone(&commands);
                 tokio::spawn(async move {
@@ -140,6 +144,16 @@ async fn accept(listener: UnixListener, commands: Arc<dyn Commands>, limits: Ser
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// Whether the peer is the user that we run as, or root. The socket's mode says
+/// the same, but only from a moment after it is bound.
+fn may_command(stream: &UnixStream) -> bool {
+    let own = std::fs::metadata("/proc/self").map(|us| std::os::unix::fs::MetadataExt::uid(&us));
+    match (stream.peer_cred(), own) {
+        (Ok(peer), Ok(own)) => peer.uid() == own || peer.uid() == 0,
+        _ => false,
     }
 }
 

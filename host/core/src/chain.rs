@@ -8,13 +8,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sipbox_sip::{EditList, EditError, HeaderId, Method, OwnedMessage, ParseError};
+use sipbox_sip::{EditError, EditList, HeaderId, Method, OwnedMessage, ParseError};
 use smallvec::SmallVec;
 
 use crate::decision::ArmedSet;
 use crate::policy::{
-    Armed, BranchCall, CallState, Capabilities, Edit, Effect, Facts, Failure, HookCall, HookFailure,
-    HookInput, HookOutput, PolicyHost, RelayPlan, Reply, Verdict,
+    Armed, BranchCall, CallState, Capabilities, Edit, Effect, Facts, Failure, HookCall,
+    HookFailure, HookInput, HookOutput, PolicyHost, RelayPlan, Reply, Verdict,
 };
 
 /// A hook of the chain that ended without an answer.
@@ -79,13 +79,21 @@ impl ChainRun<'_> {
                 *slot = std::mem::take(&mut call.armed);
             }
             if verdict != Verdict::Next {
-                return outcome(call, armed, never_answer_ack(&received, verdict), Some(policy));
+                return outcome(
+                    call,
+                    armed,
+                    never_answer_ack(&received, verdict),
+                    Some(policy),
+                );
             }
         }
         let verdict = if self.facts.in_dialog {
             Verdict::Relay(RelayPlan::default())
         } else {
-            Verdict::Reply(Reply { status: 404, ..Reply::default() })
+            Verdict::Reply(Reply {
+                status: 404,
+                ..Reply::default()
+            })
         };
         outcome(call, armed, never_answer_ack(&received, verdict), None)
     }
@@ -103,7 +111,9 @@ impl ChainRun<'_> {
     ) -> Outcome {
         let mut call = self.call(request, response, state);
         for policy in (0..self.policies).rev() {
-            let Some(slot) = armed.get_mut(policy) else { continue };
+            let Some(slot) = armed.get_mut(policy) else {
+                continue;
+            };
             if !std::mem::take(&mut slot.failure) {
                 continue;
             }
@@ -115,7 +125,10 @@ impl ChainRun<'_> {
                     call.request = before;
                     call.effects.clear();
                     let failed = Some(Failed { policy, reason });
-                    return Outcome { failed, ..outcome(call, armed, Verdict::Next, None) };
+                    return Outcome {
+                        failed,
+                        ..outcome(call, armed, Verdict::Next, None)
+                    };
                 }
             };
             let again = std::mem::take(&mut call.armed);
@@ -146,7 +159,10 @@ impl ChainRun<'_> {
                 Ok(_kept) => {}
                 Err(reason) => {
                     let failed = Some(Failed { policy, reason });
-                    return HookResult { failed, ..HookResult::new(call, false) };
+                    return HookResult {
+                        failed,
+                        ..HookResult::new(call, false)
+                    };
                 }
             }
         }
@@ -185,7 +201,11 @@ impl ChainRun<'_> {
             Err(failed) => (true, Some(failed)),
         };
         let response = call.response.take();
-        HookResult { failed, message: response, ..HookResult::new(call, keep) }
+        HookResult {
+            failed,
+            message: response,
+            ..HookResult::new(call, keep)
+        }
     }
 
     fn call(
@@ -268,7 +288,12 @@ pub struct HookResult {
 
 impl HookResult {
     fn new(call: HookCall, keep: bool) -> Self {
-        Self { keep, message: Some(call.request), state: call.state, failed: None }
+        Self {
+            keep,
+            message: Some(call.request),
+            state: call.state,
+            failed: None,
+        }
     }
 }
 

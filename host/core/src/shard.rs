@@ -84,8 +84,8 @@ impl Shard {
         };
         self.in_step = Some(server);
         self.tx.server_event(server, Event::Request, cx);
-        // An INVITE that comes again while its policies think hears a 100.
-        self.trying(server, cx);
+        // What comes again while nobody has answered hears a 100, if it may.
+        self.with_user(server, cx, |user, io| user.trying(io));
         if let Some(server) = self.tx.servers.get(server) {
             cx.out.event(outbox::Event::Absorbed {
                 method: server.method,
@@ -159,23 +159,9 @@ impl Shard {
         Ok(())
     }
 
-    /// 17.2.1: a 100 for an INVITE that has heard nothing yet.
+    /// 17.2.1: a 100 for a request whose chain has to wait.
     pub(crate) fn trying(&mut self, server: Key, cx: &mut Cx<'_, '_>) {
-        let Some(User::Deciding(deciding)) = self
-            .tx
-            .servers
-            .get(server)
-            .and_then(|server| server.user.as_ref())
-        else {
-            return;
-        };
-        let request = deciding.request.clone();
-        Io {
-            tx: &mut self.tx,
-            cx,
-            server,
-        }
-        .trying(request.as_ref());
+        self.with_user(server, cx, |user, io| user.trying(io));
     }
 
     /// 17.2.1, RFC 6026 7.1: an ACK for a final response of ours ends here, one for

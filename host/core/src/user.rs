@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipbox_sip::{Message, Method, OwnedMessage};
+use sipbox_sip::{Message, OwnedMessage};
 
 use crate::agent::LocalAgent;
 use crate::context::ResponseContext;
@@ -14,6 +14,7 @@ use crate::ids::AskId;
 use crate::policy::{Facts, Reply};
 use crate::reply;
 use crate::table::Key;
+use crate::transaction::server::Server;
 use crate::transaction::{Due, Timer, Transactions, UserTimer, keep};
 use crate::wheel::{TimerHandle, Wheel};
 
@@ -83,6 +84,15 @@ impl User {
         };
         for timer in timers.into_iter().flatten() {
             wheel.cancel(timer);
+        }
+    }
+
+    /// Says 100 on behalf of the user, if the request may hear it.
+    pub(crate) fn trying(&self, io: &mut Io<'_, '_, '_>) {
+        match self {
+            Self::Deciding(user) => io.trying(user.request.as_ref()),
+            Self::Proxy(user) => io.trying(user.request()),
+            Self::Agent(_) => {}
         }
     }
 
@@ -162,12 +172,14 @@ impl Io<'_, '_, '_> {
         );
     }
 
-    /// 17.2.1: an INVITE that will take a while gets a 100, once.
+    /// 17.2.1: an INVITE that will take a while gets a 100, once; other requests
+    /// not before RFC 4320 lets them.
     pub(crate) fn trying(&mut self, request: Message<'_>) {
-        let Some(server) = self.tx.servers.get(self.server) else {
-            return;
+        let now = self.cx.now();
+        let may = |server: &Server| {
+            server.last.is_none() && !server.answered() && server.may_hear_100(now)
         };
-        if server.method == Method::Invite && server.last.is_none() && !server.answered() {
+        if self.tx.servers.get(self.server).is_some_and(may) {
             self.reply_status(request, 100);
         }
     }

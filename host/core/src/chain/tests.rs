@@ -93,13 +93,19 @@ fn with_chain<T>(
 }
 
 fn subject(message: &OwnedMessage) -> Option<String> {
-    message.as_ref().header(HeaderId::Subject).map(|v| String::from_utf8_lossy(v).into_owned())
+    message
+        .as_ref()
+        .header(HeaderId::Subject)
+        .map(|v| String::from_utf8_lossy(v).into_owned())
 }
 
 const NEXT: Result<HookOutput, HookFailure> = Ok(HookOutput::Verdict(Verdict::Next));
 
 fn reply(status: u16) -> Result<HookOutput, HookFailure> {
-    Ok(HookOutput::Verdict(Verdict::Reply(Reply { status, ..Reply::default() })))
+    Ok(HookOutput::Verdict(Verdict::Reply(Reply {
+        status,
+        ..Reply::default()
+    })))
 }
 
 #[test]
@@ -110,7 +116,8 @@ fn policies_are_asked_in_order_until_one_decides_and_see_the_edits_of_those_befo
         false,
         &mut |policy, _, call| {
             seen.push((policy, subject(&call.request)));
-            call.edits.push(Edit::SetHeader("Subject".into(), format!("{policy}")));
+            call.edits
+                .push(Edit::SetHeader("Subject".into(), format!("{policy}")));
             if policy == 1 { reply(403) } else { NEXT }
         },
         |chain| chain.on_request(invite(), CallState::default()),
@@ -118,7 +125,10 @@ fn policies_are_asked_in_order_until_one_decides_and_see_the_edits_of_those_befo
     assert_eq!(seen, [(0, None), (1, Some("0".to_owned()))]);
     assert_eq!(outcome.by, Some(1));
     assert_eq!(subject(&outcome.request).as_deref(), Some("1"));
-    assert!(matches!(outcome.verdict, Verdict::Reply(Reply { status: 403, .. })));
+    assert!(matches!(
+        outcome.verdict,
+        Verdict::Reply(Reply { status: 403, .. })
+    ));
 }
 
 #[test]
@@ -128,7 +138,10 @@ fn an_empty_chain_answers_404_and_relays_within_dialogs() {
             chain.on_request(invite(), CallState::default()).verdict
         })
     };
-    assert!(matches!(run(false), Verdict::Reply(Reply { status: 404, .. })));
+    assert!(matches!(
+        run(false),
+        Verdict::Reply(Reply { status: 404, .. })
+    ));
     assert_eq!(run(true), Verdict::Relay(RelayPlan::default()));
 }
 
@@ -149,17 +162,34 @@ fn a_trap_discards_all_that_was_staged_and_answers_503_with_its_reason() {
         if policy == 1 {
             return Err(HookFailure::Cpu);
         }
-        call.edits.push(Edit::AddHeader("Subject".into(), "x".into()));
-        call.effects.push(Effect::RemoveLocation { aor: "a@b".into() });
+        call.edits
+            .push(Edit::AddHeader("Subject".into(), "x".into()));
+        call.effects
+            .push(Effect::RemoveLocation { aor: "a@b".into() });
         call.state.vars.push(("k".into(), "v".into()));
         NEXT
     };
-    let outcome =
-        with_chain(2, false, script, |chain| chain.on_request(invite(), CallState::default()));
-    let Verdict::Reply(reply) = &outcome.verdict else { panic!("{:?}", outcome.verdict) };
+    let outcome = with_chain(2, false, script, |chain| {
+        chain.on_request(invite(), CallState::default())
+    });
+    let Verdict::Reply(reply) = &outcome.verdict else {
+        panic!("{:?}", outcome.verdict)
+    };
     assert_eq!(reply.status, 503);
-    assert_eq!(reply.headers, [("Warning".to_owned(), "399 sipbox \"policy failed: cpu\"".into())]);
-    assert_eq!(outcome.failed, Some(Failed { policy: 1, reason: HookFailure::Cpu }));
+    assert_eq!(
+        reply.headers,
+        [(
+            "Warning".to_owned(),
+            "399 sipbox \"policy failed: cpu\"".into()
+        )]
+    );
+    assert_eq!(
+        outcome.failed,
+        Some(Failed {
+            policy: 1,
+            reason: HookFailure::Cpu
+        })
+    );
     assert_eq!(outcome.state, CallState::default());
     assert!(outcome.effects.is_empty());
     assert_eq!(outcome.request.buffer(), invite().buffer());
@@ -167,10 +197,12 @@ fn a_trap_discards_all_that_was_staged_and_answers_503_with_its_reason() {
 
 #[test]
 fn a_trap_within_a_dialog_relays_the_request_as_it_came() {
-    let outcome =
-        with_chain(1, true, &mut |_, _, _| Err(HookFailure::Trap("x".into())), |chain| {
-            chain.on_request(invite(), CallState::default())
-        });
+    let outcome = with_chain(
+        1,
+        true,
+        &mut |_, _, _| Err(HookFailure::Trap("x".into())),
+        |chain| chain.on_request(invite(), CallState::default()),
+    );
     assert_eq!(outcome.verdict, Verdict::Relay(RelayPlan::default()));
 }
 
@@ -180,7 +212,10 @@ fn hooks_are_armed_by_policy_and_replies_pass_in_reverse() {
         3,
         false,
         &mut |policy, _, call| {
-            call.armed = Armed { reply: policy != 1, ..Armed::default() };
+            call.armed = Armed {
+                reply: policy != 1,
+                ..Armed::default()
+            };
             if policy == 2 { reply(200) } else { NEXT }
         },
         |chain| chain.on_request(invite(), CallState::default()).armed,
@@ -192,11 +227,17 @@ fn hooks_are_armed_by_policy_and_replies_pass_in_reverse() {
         &mut |policy, _, call| {
             let response = call.response.as_ref().unwrap();
             order.push((policy, subject(response)));
-            call.edits.push(Edit::SetHeader("Subject".into(), format!("{policy}")));
+            call.edits
+                .push(Edit::SetHeader("Subject".into(), format!("{policy}")));
             Ok(HookOutput::Reply(true))
         },
         |chain| {
-            chain.on_reply(invite(), message("SIP/2.0 180 Ringing"), CallState::default(), &armed)
+            chain.on_reply(
+                invite(),
+                message("SIP/2.0 180 Ringing"),
+                CallState::default(),
+                &armed,
+            )
         },
     );
     assert_eq!(order, [(2, None), (0, Some("2".to_owned()))]);
@@ -206,7 +247,13 @@ fn hooks_are_armed_by_policy_and_replies_pass_in_reverse() {
 
 #[test]
 fn a_failed_reply_hook_forwards_what_the_earlier_ones_made() {
-    let armed = ArmedSet::from_elem(Armed { reply: true, ..Armed::default() }, 2);
+    let armed = ArmedSet::from_elem(
+        Armed {
+            reply: true,
+            ..Armed::default()
+        },
+        2,
+    );
     let result = with_chain(
         2,
         false,
@@ -214,21 +261,39 @@ fn a_failed_reply_hook_forwards_what_the_earlier_ones_made() {
             if policy == 0 {
                 return Err(HookFailure::Memory);
             }
-            call.edits.push(Edit::SetHeader("Subject".into(), "1".into()));
+            call.edits
+                .push(Edit::SetHeader("Subject".into(), "1".into()));
             Ok(HookOutput::Reply(true))
         },
         |chain| {
-            chain.on_reply(invite(), message("SIP/2.0 200 OK"), CallState::default(), &armed)
+            chain.on_reply(
+                invite(),
+                message("SIP/2.0 200 OK"),
+                CallState::default(),
+                &armed,
+            )
         },
     );
     assert!(result.keep);
     assert_eq!(subject(&result.message.unwrap()).as_deref(), Some("1"));
-    assert_eq!(result.failed, Some(Failed { policy: 0, reason: HookFailure::Memory }));
+    assert_eq!(
+        result.failed,
+        Some(Failed {
+            policy: 0,
+            reason: HookFailure::Memory
+        })
+    );
 }
 
 #[test]
 fn the_failure_hook_must_be_armed_again_and_next_leaves_the_best_response() {
-    let armed = ArmedSet::from_elem(Armed { failure: true, ..Armed::default() }, 2);
+    let armed = ArmedSet::from_elem(
+        Armed {
+            failure: true,
+            ..Armed::default()
+        },
+        2,
+    );
     let mut order = Vec::new();
     let outcome = with_chain(
         2,
@@ -240,7 +305,10 @@ fn the_failure_hook_must_be_armed_again_and_next_leaves_the_best_response() {
             NEXT
         },
         |chain| {
-            let failure = Failure { status: 486, ..Failure::default() };
+            let failure = Failure {
+                status: 486,
+                ..Failure::default()
+            };
             chain.on_failure(invite(), None, &failure, CallState::default(), armed)
         },
     );
@@ -259,7 +327,13 @@ fn a_branch_is_tried_only_if_every_armed_policy_keeps_it() {
             options: Vec::new(),
         },
     };
-    let armed = ArmedSet::from_elem(Armed { branch: true, ..Armed::default() }, 3);
+    let armed = ArmedSet::from_elem(
+        Armed {
+            branch: true,
+            ..Armed::default()
+        },
+        3,
+    );
     for (answers, keep) in [
         ([Ok(true), Ok(true), Ok(true)], true),
         ([Ok(true), Ok(false), Ok(true)], false),

@@ -137,21 +137,27 @@ impl ResponseContext {
             branch.request = Some(verdict.request);
             self.locate_branch(at, io);
         }
-        let asking = |branch: &Branch| matches!(branch.stage, Stage::Asking(_));
-        if !self.branches.iter().any(asking) {
-            io.disarm(&mut self.decide_timer);
-        }
+        self.unwatch(io);
         self.proceed(io);
         true
     }
 
-    /// Questions about branches that were never answered.
-    pub(super) fn drop_unanswered(&mut self, io: &mut Io<'_, '_, '_>) {
-        let _ = io;
+    /// Stops the watch when no question and no look-up is open.
+    fn unwatch(&mut self, io: &mut Io<'_, '_, '_>) {
+        let open =
+            |branch: &Branch| matches!(branch.stage, Stage::Asking(_) | Stage::Resolving);
+        if !self.branches.iter().any(open) {
+            io.disarm(&mut self.decide_timer);
+        }
+    }
+
+    /// Questions and look-ups that were never answered.
+    pub(super) fn drop_unanswered(&mut self) {
         for at in 0..self.branches.len() {
-            let asking = |branch: &Branch| matches!(branch.stage, Stage::Asking(_));
-            if self.branches.get(at).is_some_and(asking) {
-                self.lose(at, Internal::Undecided);
+            match self.branches.get(at).map(|branch| branch.stage) {
+                Some(Stage::Asking(_)) => self.lose(at, Internal::Undecided),
+                Some(Stage::Resolving) => self.lose(at, Internal::Unavailable),
+                _ => {}
             }
         }
     }
@@ -211,6 +217,7 @@ impl ResponseContext {
                 let place = io.tx.place(io.server);
                 let serial = u32::try_from(at).unwrap_or(u32::MAX);
                 let token = ResolveToken { place, serial };
+                self.watch(io);
                 io.cx.out.resolves.push(Resolve {
                     token,
                     host,
@@ -243,6 +250,7 @@ impl ResponseContext {
         if !self.next_candidate(at, io) {
             self.lose(at, Internal::Unavailable);
         }
+        self.unwatch(io);
         self.proceed(io);
     }
 

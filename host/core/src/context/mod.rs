@@ -100,6 +100,10 @@ impl ResponseContext {
         }
     }
 
+    pub(crate) fn request(&self) -> Message<'_> {
+        self.request.as_ref()
+    }
+
     /// Carries out a relay.
     pub(crate) fn relay(&mut self, relay: Relay, io: &mut Io<'_, '_, '_>) {
         self.phase = Phase::Running;
@@ -481,8 +485,9 @@ impl TransactionUser for ResponseContext {
         let Some(status) = response.status() else {
             return;
         };
-        if status == 100 {
-            // 16.7 step 5: 100 goes no further than one hop.
+        if status == 100 || status < 200 && self.method != Method::Invite {
+            // 16.7 step 5: 100 goes no further than one hop. RFC 4320 4.1: a request
+            // that is no INVITE hears no other provisional response.
             return;
         }
         let Some(bytes) = without_via(response, io) else {
@@ -599,7 +604,7 @@ impl TransactionUser for ResponseContext {
                         let running = phase == Phase::Running;
                         self.phase = phase;
                         if running {
-                            self.drop_unanswered(io);
+                            self.drop_unanswered();
                             self.proceed(io);
                         }
                     }

@@ -14,6 +14,7 @@ mod aor;
 mod binding;
 mod flow_token;
 mod hash;
+mod plan;
 mod register;
 mod row;
 mod rules;
@@ -27,9 +28,10 @@ pub use aor::{Aor, AorError};
 pub use binding::{Binding, Bindings, contact_header_values};
 pub use flow_token::{FlowTokens, Origin, TokenError};
 pub(crate) use hash::KeyedState;
+pub use plan::{Commit, NewContact, Plan, Planned};
 pub use register::{ContactUpdate, Contacts, Register};
 pub use row::{
     Change, ChangeKind, LocationRow, LocationSink, SinkError, method_mask, received_uri,
 };
 pub use rules::{DEFAULT_EXPIRES, Refused};
-pub use service::{Commit, Counts, Loaded, LocationService, NewContact, Plan, Planned};
+pub use service::{Counts, Loaded, LocationService};

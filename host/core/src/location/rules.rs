@@ -195,7 +195,7 @@ fn granted(update: &ContactUpdate, limits: &SaveLimits) -> Result<u32, Refused> 
     })
 }
 
-fn end(wall: WallTime, seconds: u32) -> WallTime {
+pub(super) fn end(wall: WallTime, seconds: u32) -> WallTime {
     WallTime(
         wall.0
             .saturating_add(u64::from(seconds).saturating_mul(1000)),

@@ -10,9 +10,10 @@ use smallvec::SmallVec;
 use super::aor::Aor;
 use super::binding::{Binding, Bindings, sort};
 use super::hash::KeyedState;
+use super::plan::{Commit, NewContact, Plan, Planned};
 use super::register::{ContactUpdate, Contacts, Register};
-use super::row::{Change, ChangeKind, LocationRow, received_uri};
-use super::rules::{Refused, Step, Steps, judge, same_uri, standing};
+use super::row::{Change, ChangeKind, LocationRow};
+use super::rules::{Refused, Step, Steps, end, judge, same_uri, standing};
 use super::shard::{Record, Shard};
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::policy::SaveLimits;
@@ -27,83 +28,6 @@ pub struct LocationService {
     next_sequence: AtomicU64,
     /// The shard that [`LocationService::expire`] looks at next.
     turn: AtomicUsize,
-}
-
-/// A REGISTER that may be committed.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    tenant: TenantId,
-    aor: Aor,
-    register: Register,
-    flow: Option<Flow>,
-    socket: Arc<str>,
-    limits: SaveLimits,
-    standing: u32,
-}
-
-impl Plan {
-    /// How many bindings will stand.
-    #[must_use]
-    pub fn standing(&self) -> u32 {
-        self.standing
-    }
-
-    /// The address of record.
-    #[must_use]
-    pub fn aor(&self) -> &Aor {
-        &self.aor
-    }
-
-    /// The Path values, which the 200 repeats (RFC 3327 section 5.3).
-    #[must_use]
-    pub fn path(&self) -> &[Box<str>] {
-        &self.register.path
-    }
-}
-
-/// What a REGISTER comes to.
-#[derive(Clone, Debug)]
-pub enum Planned {
-    /// It changes bindings, once committed.
-    Save(Box<Plan>),
-    /// It only asks; these stand.
-    Query(Bindings),
-}
-
-/// What a commit did.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// The changes, for the sink; possibly none.
-    pub changes: SmallVec<[Change; 1]>,
-    /// The bindings that stand now, in order.
-    pub bindings: Bindings,
-    tenant: TenantId,
-    aor: Arc<Aor>,
-    previous: Option<Record>,
-    version: u64,
-}
-
-impl Commit {
-    /// The address of record.
-    #[must_use]
-    pub fn aor(&self) -> &Arc<Aor> {
-        &self.aor
-    }
-}
-
-/// A contact that an operator adds (OpenSIPS's `ul_add`).
-#[derive(Clone, Debug)]
-pub struct NewContact {
-    /// The URI.
-    pub uri: String,
-    /// Preference in thousandths.
-    pub q: u16,
-    /// Seconds; `None` is permanent.
-    pub expires: Option<u32>,
-    /// Path values, first hop first.
-    pub path: Vec<String>,
-    /// Allowed methods, see [`super::method_mask`].
-    pub methods: Option<u32>,
 }
 
 /// How much there is.
@@ -233,35 +157,7 @@ impl LocationService {
         if Uri::parse(contact.uri.as_bytes()).is_err() {
             return Err(Refused::new(400, "Malformed Contact"));
         }
-        let permanent = contact.expires.is_none();
-        let update = ContactUpdate {
-            uri: contact.uri.into(),
-            expires: Some(contact.expires.unwrap_or(u32::MAX)),
-            q: contact.q.min(1000),
-            instance: None,
-            reg_id: None,
-        };
-        let plan = Plan {
-            tenant,
-            aor: aor.clone(),
-            register: Register {
-                contacts: Contacts::Update(SmallVec::from_iter([update])),
-                // No phone's Call-ID is empty, so a later REGISTER may take over.
-                call_id: "".into(),
-                cseq: 0,
-                path: contact
-                    .path
-                    .into_iter()
-                    .map(String::into_boxed_str)
-                    .collect(),
-                user_agent: "".into(),
-                methods: contact.methods,
-            },
-            flow: None,
-            socket: "".into(),
-            limits: SaveLimits::default(),
-            standing: 0,
-        };
+        let (expires, plan) = (contact.expires, Plan::of_operator(tenant, aor, contact));
         let mut shard = self.shard(tenant, aor);
         // An operator's word counts whatever its order, so older ones by this way go first.
         let mut steps = Steps::new();
@@ -275,12 +171,7 @@ impl LocationService {
                 steps.push(Step::Keep(binding.clone()));
             }
         }
-        let seconds = contact.expires.map_or(0, u64::from);
-        let expires = if permanent {
-            Binding::PERMANENT
-        } else {
-            WallTime(wall.0.saturating_add(seconds.saturating_mul(1000)))
-        };
+        let expires = expires.map_or(Binding::PERMANENT, |seconds| end(wall, seconds));
         steps.push(Step::Write {
             old,
             update: 0,
@@ -552,59 +443,4 @@ impl Guard<'_> {
 /// A panic elsewhere leaves a shard usable: each change is one `replace`.
 fn lock(mutex: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Plan {
-    fn empty(tenant: TenantId, aor: &Aor) -> Self {
-        Self {
-            tenant,
-            aor: aor.clone(),
-            register: Register {
-                contacts: Contacts::RemoveAll,
-                call_id: "".into(),
-                cseq: 0,
-                path: SmallVec::new(),
-                user_agent: "".into(),
-                methods: None,
-            },
-            flow: None,
-            socket: "".into(),
-            limits: SaveLimits::default(),
-            standing: 0,
-        }
-    }
-
-    fn uri(&self) -> &str {
-        match &self.register.contacts {
-            Contacts::Update(updates) => updates.first().map(|u| &*u.uri).unwrap_or_default(),
-            Contacts::Query | Contacts::RemoveAll => "",
-        }
-    }
-
-    /// A binding of one contact; id, end and times are the caller's to set.
-    fn binding(&self, update: &ContactUpdate) -> Binding {
-        Binding {
-            id: 0,
-            contact: update.uri.clone(),
-            q: update.q,
-            expires: WallTime(0),
-            path: self.register.path.clone(),
-            received: self
-                .flow
-                .as_ref()
-                .map(received_uri)
-                .unwrap_or_default()
-                .into(),
-            flow: self.flow,
-            instance: update.instance.clone(),
-            reg_id: update.reg_id,
-            call_id: self.register.call_id.clone(),
-            cseq: self.register.cseq,
-            user_agent: self.register.user_agent.clone(),
-            methods: self.register.methods,
-            last_modified: WallTime(0),
-            socket: self.socket.clone(),
-            sequence: 0,
-        }
-    }
 }

@@ -176,6 +176,26 @@ fn a_request_that_is_no_invite_gets_no_100_and_times_out_silently() {
 }
 
 #[test]
+fn a_request_that_is_no_invite_is_told_to_be_patient_late_and_by_100_only() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    let message = request("MESSAGE", "1", "");
+    rig.receive(&message, udp(ALICE));
+    let [forwarded] = rig.take_n();
+    for (at, heard) in [(500, 0), (1000, 0), (1990, 0), (10, 1), (4000, 1)] {
+        rig.pass(at);
+        rig.take();
+        rig.receive(&message, udp(ALICE));
+        let lines = rig.first_lines();
+        assert_eq!(lines, vec!["SIP/2.0 100 Trying"; heard], "{at} ms later");
+    }
+    rig.receive(&response(&forwarded.text, 183, ""), udp(BOB));
+    assert_eq!(rig.take().len(), 0);
+    rig.receive(&response(&forwarded.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}
+
+#[test]
 fn a_response_to_another_request_is_sent_again_with_the_request() {
     let mut rig = Rig::new(|_, _| parallel(&[BOB]));
     let message = request("MESSAGE", "1", "");

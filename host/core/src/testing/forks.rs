@@ -330,3 +330,17 @@ fn an_ack_to_a_name_waits_without_a_transaction() {
     rig.receive(&ack.replace("z9hG4bK1", "z9hG4bK2"), udp(ALICE));
     rig.finish();
 }
+
+#[test]
+fn a_look_up_that_is_never_answered_fails_its_branch() {
+    let mut rig = Rig::new(|_, _| serial(&["far.example", BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    rig.pass(29_900);
+    assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
+    rig.pass(200);
+    let [invite] = rig.take_n();
+    assert_eq!(invite.to(), format!("udp/{BOB}"));
+    rig.receive(&response(&invite.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}

@@ -16,6 +16,7 @@ use crate::ids::TagText;
 use crate::outbox;
 use crate::settings::Settings;
 use crate::table::Key;
+use crate::time::Time;
 use crate::user::User;
 use crate::wheel::TimerHandle;
 
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     pub(crate) ack_tag: Option<u64>,
     pub(crate) rfc2543: bool,
     pub(crate) user: Option<User>,
+    began: Time,
     interval: Duration,
     retransmit: Option<TimerHandle>,
     life: Option<TimerHandle>,
@@ -58,6 +60,19 @@ pub(crate) struct NewServer {
 impl Server {
     fn reliable(&self) -> bool {
         self.flow.transport.reliable()
+    }
+
+    /// RFC 4320 4.2: a request that is no INVITE may be told to be patient when
+    /// Timer E of its client has grown to T2, which takes 1 + 2 + 4 times T1 by
+    /// default; before that a 100 would only slow the client down.
+    pub(crate) fn may_hear_100(&self, now: Time) -> bool {
+        let timers = &self.settings.timers;
+        let (mut interval, mut grown) = (timers.t1, Duration::ZERO);
+        while interval < timers.t2 {
+            grown += interval;
+            interval *= 2;
+        }
+        self.method == Method::Invite || now.since(self.began) >= grown
     }
 
     /// Whether a final response has been sent.
@@ -112,6 +127,7 @@ impl Transactions {
             ack_tag: None,
             rfc2543: new.rfc2543,
             user: new.user,
+            began: cx.now(),
             interval: Duration::ZERO,
             retransmit: None,
             life: None,

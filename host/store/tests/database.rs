@@ -1,5 +1,7 @@
 //! The tables, on real SQLite files.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{NOW, add, aor, held, service};

@@ -1,6 +1,8 @@
 //! Group commit: what an answer means, what happens when the database is busy or
 //! bad, and that a killed process loses nothing that was answered.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,6 @@
 //! What the tests of the store share: bindings made the way the program makes them.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
 

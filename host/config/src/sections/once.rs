@@ -1,0 +1,194 @@
+//! The tables that a file has once.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use crate::diagnostic::Diagnostic;
+use crate::model::{Auth, Control, Durability, Limits, Log, LogFormat, Store, Timers};
+use crate::read::{Diagnostics, Table};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn timers(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Timers {
+    let Some(mut table) = table.table("timers", "`[timers]`", out) else {
+        return Timers::of(500 * MS);
+    };
+    let t1 = table
+        .duration("t1", 10 * MS..=10 * SECOND, out)
+        .unwrap_or(500 * MS);
+    let default = Timers::of(t1);
+    let mut timer = |key, default| table.duration(key, 10 * MS..=HOUR, out).unwrap_or(default);
+    let timers = Timers {
+        t1,
+        t2: timer("t2", default.t2),
+        t4: timer("t4", default.t4),
+        b: timer("b", default.b),
+        f: timer("f", default.f),
+        c: timer("c", default.c),
+    };
+    if timers.t2 < timers.t1 {
+        let expected = "expected at least T1: T2 is the longest interval between retransmissions";
+        out.error(
+            "`t2` of `[timers]` is shorter than `t1`",
+            table.place("t2"),
+            expected,
+        );
+    }
+    if timers.c <= 180 * SECOND {
+        let expected = "RFC 3261 section 16.6 asks for more; a phone that rings longer is cut off";
+        let message = "timer C is not longer than three minutes";
+        out.push(Diagnostic::warning(message, table.place("c"), expected));
+    }
+    table.finish(out);
+    timers
+}
+
+impl Timers {
+    /// The defaults of RFC 3261 that follow from T1.
+    #[must_use]
+    pub fn of(t1: Duration) -> Self {
+        let long = 64 * t1;
+        Self {
+            t1,
+            t2: 4 * SECOND,
+            t4: 5 * SECOND,
+            b: long,
+            f: long,
+            c: 185 * SECOND,
+        }
+    }
+}
+
+pub(super) fn limits(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Limits {
+    let empty = DeTable::new();
+    let mut table = table
+        .table("limits", "`[limits]`", out)
+        .unwrap_or_else(|| Table::new(&empty, "`[limits]`", 0..0));
+    let size = |value: Option<u64>, default: usize| {
+        value
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(default)
+    };
+    let limits = Limits {
+        udp_max: size(table.number("udp_max", 0..=65_535, out), 1300),
+        max_breadth: table
+            .number("max_breadth", 1..=255, out)
+            .and_then(|value| u8::try_from(value).ok())
+            .unwrap_or(60),
+        message_max: size(table.number("message_max", 1024..=16 << 20, out), 65_536),
+        connections: size(table.number("connections", 1..=1_000_000, out), 16_384),
+        connections_per_source: table
+            .number("connections_per_source", 1..=1_000_000, out)
+            .and_then(|value| u32::try_from(value).ok())
+            .unwrap_or(1024),
+        idle_timeout: table
+            .duration("idle_timeout", SECOND..=DAY, out)
+            .unwrap_or(900 * SECOND),
+        message_timeout: table
+            .duration("message_timeout", SECOND..=HOUR, out)
+            .unwrap_or(10 * SECOND),
+        connect_timeout: table
+            .duration("connect_timeout", 10 * MS..=60 * SECOND, out)
+            .unwrap_or(2 * SECOND),
+        drain: table
+            .duration("drain", Duration::ZERO..=HOUR, out)
+            .unwrap_or(30 * SECOND),
+    };
+    table.finish(out);
+    limits
+}
+
+pub(super) fn store(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Store {
+    const DURABILITY: &[(&str, Durability)] = &[
+        ("commit", Durability::Commit),
+        ("behind", Durability::Behind),
+    ];
+    let mut store = Store {
+        path: folder.join("sipbox.sqlite"),
+        durability: Durability::Commit,
+    };
+    let Some(mut table) = table.table("store", "`[store]`", out) else {
+        return store;
+    };
+    if let Some(path) = path(&mut table, "path", folder, out) {
+        store.path = path;
+    }
+    if let Some(durability) = table.choice("durability", DURABILITY, out) {
+        store.durability = durability.value;
+    }
+    table.finish(out);
+    store
+}
+
+pub(super) fn control(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Control {
+    let mut control = Control {
+        socket: folder.join("sipbox.sock"),
+    };
+    let Some(mut table) = table.table("control", "`[control]`", out) else {
+        return control;
+    };
+    if let Some(path) = path(&mut table, "socket", folder, out) {
+        control.socket = path;
+    }
+    table.finish(out);
+    control
+}
+
+fn path(
+    table: &mut Table<'_, '_>,
+    key: &'static str,
+    folder: &Path,
+    out: &mut Diagnostics,
+) -> Option<PathBuf> {
+    let given = |text: &str| (!text.is_empty()).then(|| folder.join(text));
+    table.parsed(key, "a path", out, given).map(|at| at.value)
+}
+
+pub(super) fn log(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Log {
+    const FORMATS: &[(&str, LogFormat)] = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
+    let mut log = Log {
+        format: LogFormat::Human,
+        filter: "info".to_owned(),
+    };
+    let Some(mut table) = table.table("log", "`[log]`", out) else {
+        return log;
+    };
+    if let Some(format) = table.choice("format", FORMATS, out) {
+        log.format = format.value;
+    }
+    if let Some(filter) = table.text("filter", "a level, or `info,policy=debug`", out) {
+        log.filter = filter.value.to_owned();
+    }
+    table.finish(out);
+    log
+}
+
+pub(super) fn auth(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Auth {
+    let empty = DeTable::new();
+    let mut table = table
+        .table("auth", "`[auth]`", out)
+        .unwrap_or_else(|| Table::new(&empty, "`[auth]`", 0..0));
+    let auth = Auth {
+        nonce_lifetime: table
+            .duration("nonce_lifetime", SECOND..=DAY, out)
+            .unwrap_or(300 * SECOND),
+        nonce_table: table
+            .number("nonce_table", 16..=16 << 20, out)
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(65_536),
+        failures: table
+            .number("failures", 1..=1000, out)
+            .and_then(|value| u32::try_from(value).ok())
+            .unwrap_or(5),
+        failure_window: table
+            .duration("failure_window", SECOND..=DAY, out)
+            .unwrap_or(60 * SECOND),
+    };
+    table.finish(out);
+    auth
+}

@@ -2,25 +2,38 @@
 
 /// Exports a policy from its crate.
 ///
-/// ```ignore
-/// sipbox_guest::export!(MyPolicy);                          // all hooks
-/// sipbox_guest::export!(MyPolicy, hooks = [request, reply]); // these only
+/// ```
+/// # use sipbox_guest::{NoSettings, Policy};
+/// struct MyPolicy;
+/// # impl Policy for MyPolicy {
+/// #     type Settings = NoSettings;
+/// #     fn configure(_: NoSettings) -> Result<Self, String> { Ok(Self) }
+/// # }
+///
+/// sipbox_guest::export!(MyPolicy, hooks = [request, reply]);
+/// # fn main() {}
 /// ```
 ///
 /// A hook that a policy left at its default costs nothing at run time, since
-/// later hooks are called only where they were asked for. A list makes the
-/// component smaller and lets an operator see what it can do; a hook that is
-/// implemented but not listed is never called. Name, version and summary of the
-/// policy are those of its package.
+/// later hooks are called only where they were asked for, so the list may be left
+/// out: `export!(MyPolicy)` exports all. A list makes the component smaller and
+/// lets an operator see what it can do; a hook that is implemented but not listed
+/// is never called. Name, version and summary of the policy are those of its
+/// package.
 ///
 /// The expansion has the `unsafe` that a WebAssembly export needs, in components
-/// only: compiled natively it is empty.
+/// only: natively it checks its arguments and exports nothing.
 #[macro_export]
 macro_rules! export {
     ($policy:ident) => {
         $crate::export!($policy, hooks = [request, branch, reply, failure]);
     };
     ($policy:ident, hooks = [$($hook:ident),* $(,)?]) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn(&str) -> ::std::result::Result<$policy, ::std::string::String> =
+            $crate::configure::<$policy>;
+        $($crate::__export_hook!(named $hook);)*
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             ::std::thread_local! {
@@ -60,6 +73,10 @@ macro_rules! export {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_hook {
+    (named request) => {};
+    (named branch) => {};
+    (named reply) => {};
+    (named failure) => {};
     (request, $component:ident, $instance:ident) => {
         impl $crate::bindings::request::exports::sipbox::policy::request_hook::Guest for $component {
             fn on_request() -> $crate::Verdict {

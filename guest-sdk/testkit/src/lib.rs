@@ -44,3 +44,8 @@ pub use kit::Kit;
 pub use record::{Exchange, Recording};
 pub use run::{Effect, Run};
 pub use world::{World, binding};
+
+/// The examples of the README compile and hold.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

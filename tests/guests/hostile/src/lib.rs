@@ -57,7 +57,7 @@ impl Policy for Hostile {
     }
 
     fn on_request(&self, request: &Request) -> Verdict {
-        let user = request.request_uri().user.unwrap_or_default();
+        let user = request.request_uri().user().unwrap_or_default();
         if self.0.when_user.as_deref().is_some_and(|evil| evil != user) {
             return Verdict::reply(self.0.otherwise).into();
         }

@@ -59,7 +59,7 @@ impl Policy for Probe {
                     .header("X-Uri", word(&uri))
                     .header("X-Set", word(&set))
                     .header("X-Read", request.header("X-Probe").unwrap_or("none"))
-                    .header("X-Read-Uri", request.request_uri().text)
+                    .header("X-Read-Uri", request.request_uri().text())
                     .header("X-Var", request.var("probe").unwrap_or_default())
                     .into()
             }
@@ -71,7 +71,7 @@ impl Policy for Probe {
             }
             Act::ShowHeader => Verdict::reply(200)
                 .header("X-Saw", request.header("X-Probe").unwrap_or("none"))
-                .header("X-Saw-Uri", request.request_uri().text)
+                .header("X-Saw-Uri", request.request_uri().text())
                 .header(
                     "X-Saw-Var",
                     request.var("probe").unwrap_or_else(|| "none".into()),
@@ -173,16 +173,16 @@ fn facts(request: &Request) -> Verdict {
             "X-Uri",
             format!(
                 "{}|{}|{}",
-                uri.user.unwrap_or_default(),
-                uri.host,
-                uri.port.map_or(0, u32::from)
+                uri.user().unwrap_or_default(),
+                uri.host(),
+                uri.port().map_or(0, u32::from)
             ),
         )
         .header(
             "X-From",
-            format!("{}|{}", from.uri, from.tag.unwrap_or_default()),
+            format!("{}|{}", from.uri(), from.tag().unwrap_or_default()),
         )
-        .header("X-To", format!("{}|{}", to.uri, to.tag.unwrap_or_default()))
+        .header("X-To", format!("{}|{}", to.uri(), to.tag().unwrap_or_default()))
         .header("X-Call-Id", request.call_id())
         .header(
             "X-Cseq",

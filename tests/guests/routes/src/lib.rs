@@ -33,7 +33,7 @@ impl Policy for Routes {
     fn on_request(&self, request: &Request) -> Verdict {
         let target = request
             .request_uri()
-            .user
+            .user()
             .and_then(|user| self.0.table.get(user));
         match (target, self.0.otherwise) {
             (Some(target), _) => Verdict::relay().to(uri(target)).into(),

@@ -3,7 +3,9 @@
 //!
 //! Nothing here decides anything: who may register or call is a policy's
 //! business, and what bindings are is `sipbox_core::location`'s. All of it runs on
-//! the tokio runtime; workers reach it by [`LocationWriter::submit`], which never waits.
+//! the tokio runtime; workers reach it by [`LocationSink::submit`], which never waits.
+//!
+//! [`LocationSink::submit`]: sipbox_core::location::LocationSink::submit
 
 mod credentials;
 mod error;

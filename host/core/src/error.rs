@@ -19,6 +19,10 @@ pub enum Internal {
     /// The next hop cannot be reached, named, or sent to from any listener.
     #[error("next hop unavailable")]
     Unavailable,
+    /// The connection that a binding came by is gone (RFC 5626 5.3): the user cannot
+    /// be reached until it registers again.
+    #[error("flow gone")]
+    FlowGone,
     /// A next hop did not answer.
     #[error("next hop timed out")]
     TimedOut,
@@ -44,7 +48,7 @@ impl Internal {
             Self::Undecided | Self::Unbuildable => 500,
             Self::PolicyFailed | Self::Full | Self::ShuttingDown | Self::Unavailable => 503,
             Self::NoVerdict => 404,
-            Self::NoTarget => 480,
+            Self::NoTarget | Self::FlowGone => 480,
             Self::TimedOut => 408,
             Self::Breadth => 440,
         }

@@ -3,11 +3,14 @@
 //! their domains, static routes, timers. One immutable snapshot; a transaction
 //! keeps the one that it began with.
 
+mod spec;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use sipbox_sip::{Host, Method, Transport, Uri};
@@ -15,160 +18,7 @@ use smallvec::SmallVec;
 
 use crate::flow::{ListenerId, TenantId};
 
-/// The timers of RFC 3261 section 17 and 16.6 that can be set; the others follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timers {
-    /// Estimate of the round trip; the first retransmission interval.
-    pub t1: Duration,
-    /// The longest interval of non-INVITE requests and of INVITE responses.
-    pub t2: Duration,
-    /// How long the network may keep a message.
-    pub t4: Duration,
-    /// Timer B: an INVITE without any response.
-    pub b: Duration,
-    /// Timer F: another request without a final response.
-    pub f: Duration,
-    /// Timer C: an INVITE that got a provisional response and nothing since.
-    pub c: Duration,
-    /// How long a policy chain may take before its request is answered 500.
-    pub decide: Duration,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        let t1 = Duration::from_millis(500);
-        Self {
-            t1,
-            t2: Duration::from_secs(4),
-            t4: Duration::from_secs(5),
-            b: t1 * 64,
-            f: t1 * 64,
-            c: Duration::from_secs(185),
-            decide: Duration::from_secs(30),
-        }
-    }
-}
-
-impl Timers {
-    /// 64 T1: timers H, J, L and M, and the wait behind a CANCEL (9.1).
-    #[must_use]
-    pub fn t1_64(&self) -> Duration {
-        self.t1 * 64
-    }
-
-    /// Timer D: how long responses to an INVITE are absorbed; at least 32 s over
-    /// UDP (17.1.1.2), scaled down with T1 in tests.
-    #[must_use]
-    pub fn d(&self) -> Duration {
-        self.t1 * 64
-    }
-}
-
-/// A host with an optional port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// `None`: any port.
-    pub port: Option<u16>,
-}
-
-/// Where a static route or the outbound proxy points.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticHop {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// `None`: as RFC 3263 finds it.
-    pub port: Option<u16>,
-    /// `None`: as RFC 3263 finds it.
-    pub transport: Option<Transport>,
-}
-
-/// One `[[route]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticRoute {
-    /// The domain of the next hop, whatever its case.
-    pub domain: String,
-    /// Where requests to it go.
-    pub next_hop: StaticHop,
-}
-
-/// A listener, as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerSpec {
-    /// Its name.
-    pub name: String,
-    /// Its transport.
-    pub transport: Transport,
-    /// The address that it is bound to, with the actual port.
-    pub address: SocketAddr,
-    /// Host and port for Via and Record-Route, where `address` will not do.
-    pub advertised: Option<HostPort>,
-    /// Who serves requests that no domain claims.
-    pub tenant: Option<TenantId>,
-    /// Methods that are handled without a transaction (RFC 3261 16.11).
-    pub stateless: Vec<Method>,
-}
-
-/// A tenant, as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantSpec {
-    /// Its id.
-    pub id: TenantId,
-    /// Its name.
-    pub name: String,
-    /// Its domains; no two tenants share one.
-    pub domains: Vec<String>,
-    /// Methods that are handled without a transaction (RFC 3261 16.11).
-    pub stateless: Vec<Method>,
-}
-
-/// Everything that [`Settings::new`] checks.
-#[derive(Clone, Debug)]
-pub struct SettingsSpec {
-    /// Timers.
-    pub timers: Timers,
-    /// Listeners; a [`ListenerId`] is a position here.
-    pub listeners: Vec<ListenerSpec>,
-    /// Tenants.
-    pub tenants: Vec<TenantSpec>,
-    /// Hosts that mean us in a Route, besides the listeners' own addresses.
-    pub aliases: Vec<HostPort>,
-    /// Static routes.
-    pub routes: Vec<StaticRoute>,
-    /// Where requests go whose next hop no static route names.
-    pub outbound_proxy: Option<StaticHop>,
-    /// Larger requests go over TCP if their next hop names no transport
-    /// (RFC 3261 18.1.1); 0: never.
-    pub mtu: usize,
-    /// Max-Breadth of requests that name none (RFC 5393 5.3.3).
-    pub max_breadth: u8,
-    /// Option tags that Proxy-Require may name.
-    pub supported: Vec<String>,
-    /// Server header of our own responses; empty: none.
-    pub server: String,
-    /// 100 at once for every INVITE, instead of with the verdict to relay or the
-    /// first wait. A stateless reply after a 100 breaks RFC 3261 8.2.7, so off is better.
-    pub trying_at_once: bool,
-}
-
-impl Default for SettingsSpec {
-    fn default() -> Self {
-        Self {
-            timers: Timers::default(),
-            listeners: Vec::new(),
-            tenants: Vec::new(),
-            aliases: Vec::new(),
-            routes: Vec::new(),
-            outbound_proxy: None,
-            mtu: 1300,
-            max_breadth: 60,
-            supported: Vec::new(),
-            server: "Sipbox".into(),
-            trying_at_once: false,
-        }
-    }
-}
+pub use spec::{HostPort, ListenerSpec, SettingsSpec, StaticHop, StaticRoute, TenantSpec, Timers};
 
 /// A listener with its texts.
 #[derive(Clone, Debug)]
@@ -189,8 +39,31 @@ pub struct Listener {
     pub via: String,
     /// `<sip:host:port;transport=tcp;lr`: parameters and the bracket are to follow.
     pub record_route: String,
-    host: String,
+    host: OurHost,
     port: u16,
+}
+
+/// A host of ours: as a name in lower case, or as an address.
+#[derive(Clone, Debug)]
+enum OurHost {
+    Name(String),
+    Ip(IpAddr),
+}
+
+impl OurHost {
+    fn new(text: &str) -> Self {
+        let bare = text.trim_start_matches('[').trim_end_matches(']');
+        bare.parse()
+            .map_or_else(|_| Self::Name(bare.to_owned()), Self::Ip)
+    }
+
+    fn is(&self, host: &Host<'_>) -> bool {
+        match (self, host) {
+            (Self::Name(own), Host::Name(name)) => own.as_bytes().eq_ignore_ascii_case(name),
+            (Self::Ip(own), _) => host.ip() == Some(*own),
+            (Self::Name(_), _) => false,
+        }
+    }
 }
 
 /// A tenant.
@@ -248,7 +121,7 @@ pub struct Settings {
     tenants: Vec<Tenant>,
     domains: HashMap<Vec<u8>, TenantId, FixedState>,
     routes: HashMap<Vec<u8>, StaticHop, FixedState>,
-    aliases: Vec<HostPort>,
+    aliases: Vec<(OurHost, Option<u16>)>,
 }
 
 impl Settings {
@@ -324,7 +197,11 @@ impl Settings {
             tenants,
             domains,
             routes,
-            aliases: spec.aliases,
+            aliases: spec
+                .aliases
+                .iter()
+                .map(|alias| (OurHost::new(&alias.host), alias.port))
+                .collect(),
         })
     }
 
@@ -399,12 +276,12 @@ impl Settings {
     pub fn is_our_host(&self, host: &Host<'_>, port: u16) -> bool {
         let ip = host.ip();
         self.listeners.iter().any(|listener| {
-            port == listener.port && same_host(&listener.host, host)
+            port == listener.port && listener.host.is(host)
                 || port == listener.address.port() && ip == Some(listener.address.ip())
         }) || self
             .aliases
             .iter()
-            .any(|alias| alias.port.is_none_or(|own| own == port) && same_host(&alias.host, host))
+            .any(|(own, at)| at.is_none_or(|at| at == port) && own.is(host))
     }
 
     /// Whether the sent-by of a response's top Via is one that we write
@@ -413,7 +290,7 @@ impl Settings {
     pub fn is_our_sent_by(&self, host: &Host<'_>, port: u16) -> bool {
         self.listeners
             .iter()
-            .any(|listener| port == listener.port && same_host(&listener.host, host))
+            .any(|listener| port == listener.port && listener.host.is(host))
     }
 
     /// The listener that a request to `address` leaves from: the one that received
@@ -471,7 +348,7 @@ impl Listener {
         record_route.push_str(";lr");
         Ok(Self {
             via: format!("SIP/2.0/{} {sent_by};branch=", spec.transport.token()),
-            host: bare.to_owned(),
+            host: OurHost::new(bare),
             port,
             sent_by,
             record_route,
@@ -500,14 +377,6 @@ pub(crate) fn param_value(text: &str) -> String {
 
 fn lower(host: &[u8]) -> SmallVec<[u8; 64]> {
     host.iter().map(u8::to_ascii_lowercase).collect()
-}
-
-fn same_host(ours: &str, host: &Host<'_>) -> bool {
-    match host {
-        Host::Name(name) => ours.as_bytes().eq_ignore_ascii_case(name),
-        Host::V4(ip) => ours.parse() == Ok(IpAddr::V4(*ip)),
-        Host::V6(ip) => ours.parse() == Ok(IpAddr::V6(*ip)),
-    }
 }
 
 fn check_host(host: &str) -> Result<(), SettingsError> {

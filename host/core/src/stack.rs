@@ -7,12 +7,14 @@
 //! each call the driver sends, asks and resolves what stands there, in that order.
 //! Time never goes backwards.
 
+mod types;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sipbox_sip::stream::FrameErrorKind;
-use sipbox_sip::{Message, Method, OwnedMessage, Via, validate};
+use sipbox_sip::{Message, Method, Via, validate};
 
 use crate::cx::Cx;
 use crate::decision::Decision;
@@ -21,78 +23,14 @@ use crate::flow::Flow;
 use crate::ids::{AskId, Ids, ResolveToken, SendToken};
 use crate::intake::{self, Intake};
 use crate::outbox::{Ask, Candidates, Dropped, Event, Outbox, ResolveError};
-use crate::policy::{CallState, Facts, Reply};
+use crate::policy::{Facts, Reply};
 use crate::reply;
-use crate::settings::Settings;
 use crate::shard::{self, Carried, Matched, Shard};
 use crate::stateless::{self, Forward, Outcome};
-use crate::time::{Time, WallTime};
+use crate::time::Time;
 use crate::transaction::key::TransactionKey;
 
-/// The generator that callers hand in.
-pub type Rng = rand_chacha::ChaCha8Rng;
-
-/// What a step may know of the world.
-pub struct Env<'a> {
-    /// The monotonic clock.
-    pub now: Time,
-    /// The wall clock.
-    pub wall: WallTime,
-    /// The settings of today; transactions keep those that they began with.
-    pub settings: &'a Arc<Settings>,
-    /// Randomness.
-    pub rng: &'a mut Rng,
-}
-
-/// How a [`Stack`] is made.
-#[derive(Clone, Copy, Debug)]
-pub struct StackOptions {
-    /// How many shards; at most [`crate::ids::MAX_SHARDS`].
-    pub shards: usize,
-    /// The node's number in its cluster.
-    pub node: u16,
-    /// Differs each time the node starts.
-    pub boot: u32,
-    /// Secret: branches and tags stand under it, and transactions are spread by it.
-    pub key: [u8; 16],
-}
-
-/// Numbers of the moment, and totals since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Server transactions.
-    pub servers: usize,
-    /// Those of them that have no final response yet.
-    pub unfinished: usize,
-    /// Client transactions.
-    pub clients: usize,
-    /// Timers armed.
-    pub timers: usize,
-    /// Requests that are forwarded statelessly and wait for a name.
-    pub waiting: usize,
-}
-
-/// The chain's answer to `Ask::Branch`.
-#[derive(Clone, Debug)]
-pub struct BranchVerdict {
-    /// Whether the branch is tried.
-    pub keep: bool,
-    /// The request, as edited for this branch.
-    pub request: OwnedMessage,
-    /// What the transaction remembers for the policies.
-    pub state: CallState,
-}
-
-/// The chain's answer to `Ask::Reply`.
-#[derive(Clone, Debug)]
-pub struct ReplyVerdict {
-    /// Whether it goes upstream; a final response does in any case.
-    pub forward: bool,
-    /// The response, as edited.
-    pub response: OwnedMessage,
-    /// What the transaction remembers for the policies.
-    pub state: CallState,
-}
+pub use types::{BranchVerdict, Counts, Env, ReplyVerdict, Rng, StackOptions};
 
 /// The element.
 pub struct Stack {

@@ -1,6 +1,6 @@
 //! One branch of a response context: from a target to a client transaction.
 
-use sipbox_sip::{EditList, Message, OwnedMessage, Transport};
+use sipbox_sip::{EditList, Message, OwnedMessage, Transport, Uri};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) struct Branch {
     candidates: Candidates,
     implicit: bool,
     /// Sent over TCP for its size; this is where UDP would have gone (18.1.1).
-    fallback: Option<NextHopCandidate>,
+    fallback: Option<Departure>,
 }
 
 /// Where a branch leaves.
@@ -144,8 +144,7 @@ impl ResponseContext {
 
     /// Stops the watch when no question and no look-up is open.
     fn unwatch(&mut self, io: &mut Io<'_, '_, '_>) {
-        let open =
-            |branch: &Branch| matches!(branch.stage, Stage::Asking(_) | Stage::Resolving);
+        let open = |branch: &Branch| matches!(branch.stage, Stage::Asking(_) | Stage::Resolving);
         if !self.branches.iter().any(open) {
             io.disarm(&mut self.decide_timer);
         }
@@ -170,6 +169,9 @@ impl ResponseContext {
         if let Some(flow) = branch.target.flow {
             // RFC 5626 5.3: down the binding's flow or not at all. A datagram has no
             // flow that could be gone.
+            // 18.1.1: a Contact that asks for UDP gets datagrams, whatever their size.
+            branch.implicit = Uri::parse(&branch.target.uri)
+                .is_ok_and(|uri| uri.transport().is_none() && uri.is_sip());
             let hop = match flow.connection {
                 Some(_) => NextHop::Flow {
                     flow,
@@ -297,14 +299,14 @@ impl ResponseContext {
         }
         let mut departure = departure;
         let mut fallback = None;
-        if let Some((over_tcp, candidate)) = self.too_large(at, departure, io) {
+        if let Some(over_tcp) = self.too_large(at, departure, io) {
             // 18.1.1: the Via says TCP then.
             if !self.write_branch(at, place, over_tcp, io) {
                 io.tx.end_client(key);
                 return false;
             }
+            fallback = Some(departure);
             departure = over_tcp;
-            fallback = Some(candidate);
         }
         let Some(branch) = self.branches.get_mut(at) else {
             return false;
@@ -321,12 +323,7 @@ impl ResponseContext {
     }
 
     /// 18.1.1: whether the written request has to go over TCP, and to where.
-    fn too_large(
-        &self,
-        at: usize,
-        departure: Departure,
-        io: &Io<'_, '_, '_>,
-    ) -> Option<(Departure, NextHopCandidate)> {
+    fn too_large(&self, at: usize, departure: Departure, io: &Io<'_, '_, '_>) -> Option<Departure> {
         let settings = settings(io);
         let branch = self.branches.get(at)?;
         let NextHop::Address {
@@ -347,11 +344,7 @@ impl ResponseContext {
             transport: Transport::Tcp,
             address,
         };
-        let udp = NextHopCandidate {
-            transport: Transport::Udp,
-            address,
-        };
-        Some((Departure { listener, hop }, udp))
+        Some(Departure { listener, hop })
     }
 
     /// The send failed; `true` if UDP is tried instead (18.1.1).
@@ -363,24 +356,15 @@ impl ResponseContext {
         if branch.client != Some(key) || branch.stage != Stage::Sent {
             return false;
         }
-        let Some(NextHopCandidate { transport, address }) = branch.fallback.take() else {
+        let Some(departure) = branch.fallback.take() else {
             return false;
-        };
-        let arrived = self.facts.flow.listener;
-        let Some(listener) = settings(io).outbound(arrived, transport, address.ip()) else {
-            return false;
-        };
-        let hop = NextHop::Address {
-            listener,
-            transport,
-            address,
         };
         let place = io.tx.place(key);
-        if !self.write_branch(at, place, Departure { listener, hop }, io) {
+        if !self.write_branch(at, place, departure, io) {
             return false;
         }
         let bytes = keep(&io.tx.scratch.message);
-        io.tx.relaunch(key, bytes, hop, io.cx);
+        io.tx.relaunch(key, bytes, departure.hop, io.cx);
         true
     }
 

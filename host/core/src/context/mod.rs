@@ -4,6 +4,7 @@
 
 pub(crate) mod best;
 mod branch;
+mod hooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,10 @@ use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};
 use smallvec::SmallVec;
 
 use crate::cx::Mutation;
-use crate::decision::{ArmedSet, Decision, Relay, ResolvedTarget, Ruling};
+use crate::decision::{ArmedSet, Relay, ResolvedTarget};
 use crate::error::Internal;
-use crate::outbox::{Ask, Dropped};
-use crate::policy::{CallState, Facts, FailedTarget, Failure, Reply};
-use crate::stack::ReplyVerdict;
+use crate::outbox::Dropped;
+use crate::policy::{CallState, Facts, FailedTarget, Reply};
 use crate::transaction::{UserTimer, is_success, keep};
 use crate::user::{Deciding, Ended, Io, Stop, TransactionUser};
 use crate::wheel::TimerHandle;
@@ -130,68 +130,6 @@ impl ResponseContext {
         self.next_group(io);
     }
 
-    /// The chain's answer to `Ask::Failure`.
-    pub(crate) fn failure_verdict(
-        &mut self,
-        serial: u32,
-        decision: Decision,
-        io: &mut Io<'_, '_, '_>,
-    ) -> bool {
-        if self.phase != (Phase::Failing { serial }) {
-            return false;
-        }
-        io.disarm(&mut self.decide_timer);
-        self.state = decision.state;
-        self.armed = decision.armed;
-        if self.stopped.is_some() {
-            // 9.2: the caller wants none of it any more.
-            self.deliver(io);
-            return true;
-        }
-        match decision.ruling {
-            Ruling::Relay(relay) => {
-                self.request = decision.request;
-                self.relay(relay, io);
-            }
-            Ruling::Reply(reply) | Ruling::ReplyStateless(reply) => self.answer(&reply, io),
-            Ruling::Redirect(targets) => self.answer(&crate::agent::redirect(&targets), io),
-            Ruling::ForwardStateless(target) => {
-                self.request = decision.request;
-                self.relay(
-                    Relay {
-                        groups: vec![vec![target]],
-                        ..Relay::default()
-                    },
-                    io,
-                );
-            }
-            Ruling::Drop => self.finish_silently(io),
-            Ruling::Best => self.deliver(io),
-        }
-        true
-    }
-
-    /// The chain's answer to `Ask::Reply`.
-    pub(crate) fn reply_verdict(&mut self, verdict: ReplyVerdict, io: &mut Io<'_, '_, '_>) -> bool {
-        let response = verdict.response.as_ref();
-        let Some(status) = response.status() else {
-            return false;
-        };
-        self.state = verdict.state;
-        if status < 200 {
-            if !verdict.forward || self.phase == Phase::Answered {
-                return true;
-            }
-        } else if matches!(self.phase, Phase::Replying { .. }) {
-            self.answered(io);
-        } else if !(is_success(status) && self.method == Method::Invite) {
-            return false;
-        }
-        let bytes = keep(response.bytes());
-        io.tx.respond(io.server, status, bytes, io.cx);
-        true
-    }
-
     /// 16.6, for the next group that has a branch which can be tried.
     fn next_group(&mut self, io: &mut Io<'_, '_, '_>) {
         while self.phase == Phase::Running {
@@ -261,38 +199,6 @@ impl ResponseContext {
         }
     }
 
-    fn ask_failure(&mut self, io: &mut Io<'_, '_, '_>) {
-        let Some(best) = self.best.get() else { return };
-        let response = best
-            .bytes
-            .clone()
-            .and_then(|bytes| OwnedMessage::parse(bytes).ok());
-        let reason = match &response {
-            Some(response) => String::from_utf8_lossy(response.as_ref().reason()).into_owned(),
-            None => sipbox_sip::status::reason_phrase(best.status).to_owned(),
-        };
-        let failure = Failure {
-            status: best.status,
-            reason,
-            failed: self.failed.clone(),
-            cancelled: self.stopped.is_some(),
-        };
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        self.phase = Phase::Failing { serial };
-        self.watch(io);
-        io.cx.out.asks.push(Ask::Failure {
-            id: io.ask_id(serial),
-            tenant: self.facts.tenant,
-            request: self.request.clone(),
-            response,
-            facts: Arc::clone(&self.facts),
-            failure: Box::new(failure),
-            state: self.state.clone(),
-            armed: self.armed.clone(),
-        });
-    }
-
     /// 16.7 steps 6 to 9: the best response goes upstream.
     fn deliver(&mut self, io: &mut Io<'_, '_, '_>) {
         let scratch = &mut io.tx.scratch;
@@ -339,27 +245,6 @@ impl ResponseContext {
         io.tx.respond(io.server, status, bytes, io.cx);
     }
 
-    /// `false`: nobody wants to see it.
-    fn ask_reply(&mut self, bytes: &Bytes, io: &mut Io<'_, '_, '_>) -> bool {
-        if !self.armed.iter().any(|armed| armed.reply) {
-            return false;
-        }
-        let Ok(response) = OwnedMessage::parse(bytes.clone()) else {
-            return false;
-        };
-        self.serial = self.serial.wrapping_add(1);
-        io.cx.out.asks.push(Ask::Reply {
-            id: io.ask_id(self.serial),
-            tenant: self.facts.tenant,
-            response,
-            request: self.request.clone(),
-            facts: Arc::clone(&self.facts),
-            state: self.state.clone(),
-            armed: self.armed.clone(),
-        });
-        true
-    }
-
     fn answered(&mut self, io: &mut Io<'_, '_, '_>) {
         self.phase = Phase::Answered;
         io.disarm(&mut self.decide_timer);
@@ -372,13 +257,6 @@ impl ResponseContext {
     fn finish_silently(&mut self, io: &mut Io<'_, '_, '_>) {
         self.answered(io);
         io.tx.respond_nothing(io.server, io.cx);
-    }
-
-    /// A question that is never answered must not hold the transaction for ever.
-    fn watch(&mut self, io: &mut Io<'_, '_, '_>) {
-        io.disarm(&mut self.decide_timer);
-        let after = io.cx.env.settings.timers.decide;
-        self.decide_timer = Some(io.arm(UserTimer::Decide, after));
     }
 
     /// 16.7 step 10: every branch that rings.
@@ -490,8 +368,11 @@ impl TransactionUser for ResponseContext {
             // that is no INVITE hears no other provisional response.
             return;
         }
-        let Some(bytes) = without_via(response, io) else {
-            return;
+        let bytes = match without_via(response, io) {
+            Some(bytes) => bytes,
+            // 16.7 step 3: it names nobody to go to; but see below.
+            None if status >= 300 => Bytes::new(),
+            None => return,
         };
         if status < 200 {
             let wanted = self.phase == Phase::Running && !self.won;
@@ -529,9 +410,11 @@ impl TransactionUser for ResponseContext {
                 bytes: None,
             }
         } else {
+            // A phone that forgot the other Vias has refused all the same: it counts, in
+            // words of our own.
             Candidate {
                 status,
-                bytes: Some(bytes),
+                bytes: (!bytes.is_empty()).then_some(bytes),
             }
         };
         if io.cx.mutant(Mutation::LastResponse) {
@@ -559,9 +442,15 @@ impl TransactionUser for ResponseContext {
         if self.next_candidate(at, io) {
             return;
         }
+        let by_connection = self
+            .branches
+            .get(at)
+            .and_then(|branch| branch.target.flow)
+            .is_some_and(|flow| flow.connection.is_some());
         let status = match (self.stopped, why) {
             (Some(stop), _) => stop.status(),
             (None, Ended::TimedOut) => Internal::TimedOut.status(),
+            (None, Ended::Unsent) if by_connection => Internal::FlowGone.status(),
             // 16.9
             (None, Ended::Unsent) => Internal::Unavailable.status(),
         };

@@ -7,6 +7,7 @@
 //! A run depends on its seed alone; a failure prints it. The deliberate faults of
 //! [`Mutation`] prove that a run would notice.
 
+mod books;
 mod call;
 mod random;
 mod uac;
@@ -90,6 +91,24 @@ fn a_shutdown_ends_every_call_and_leaves_nothing() {
     };
     let report = check(3000..3040, setup);
     assert!(report.shut_down > 50, "{report:?}");
+}
+
+#[test]
+fn policies_that_take_their_time_in_later_hooks_change_no_outcome() {
+    let setup = Setup {
+        calls: CALLS,
+        loss: 50,
+        delay_ms: 100,
+        hooks: true,
+        ..Setup::default()
+    };
+    let report = check(4000..4080, setup);
+    assert!(report.asked > 2000, "{report:?}");
+    let setup = Setup {
+        shutdown: true,
+        ..setup
+    };
+    check(5000..5020, setup);
 }
 
 /// Each deliberate fault must be found within a few runs, and by the check that is

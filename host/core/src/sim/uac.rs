@@ -1,6 +1,8 @@
 //! A caller, written down from RFC 3261 without a look at the stack: its own timers,
 //! its ACKs, its CANCEL, its BYE.
 
+use std::time::Duration;
+
 use super::call::{Mood, Plan};
 use super::world::{Alarm, Desk, Phone, status_of};
 use crate::testing::{all, header};
@@ -40,6 +42,7 @@ pub(super) struct Uac {
     dialogs: Vec<Dialog>,
     gone: bool,
     timed_out: bool,
+    begun: Time,
     /// When the first final response came.
     pub(super) ended: Option<Time>,
 }
@@ -59,6 +62,7 @@ impl Uac {
             dialogs: Vec::new(),
             gone: false,
             timed_out: false,
+            begun: Time::default(),
             ended: None,
         }
     }
@@ -112,6 +116,7 @@ impl Uac {
         }
         match alarm {
             Alarm::Begin => {
+                self.begun = desk.now;
                 let method = if self.plan.invite {
                     "INVITE"
                 } else {
@@ -237,8 +242,10 @@ impl Uac {
                 cancel.over = true;
             }
         } else if cseq.ends_with("MESSAGE") {
-            if status == 100 {
-                desk.problem(format!("call {}: 100 for a MESSAGE", self.me.call));
+            // RFC 4320 4.2: not before Timer E has grown to T2.
+            let early = desk.now.since(self.begun) < Duration::from_millis(7 * T1);
+            if status == 100 && early || (101..200).contains(&status) {
+                desk.problem(format!("call {}: {status} for a MESSAGE", self.me.call));
             }
             if status >= 200 {
                 self.pending[0].over = true;

@@ -319,3 +319,65 @@ fn a_dropped_request_is_absorbed_for_a_while() {
     assert_eq!(rig.stack.counts().servers, 2);
     rig.finish();
 }
+
+/// A binding's target: down its flow.
+fn bound(contact: &str, flow: Flow) -> Ruling {
+    let target = ResolvedTarget {
+        flow: Some(flow),
+        ..ResolvedTarget::uri(contact.to_owned())
+    };
+    Ruling::Relay(Relay {
+        groups: vec![vec![target]],
+        ..Relay::default()
+    })
+}
+
+#[test]
+fn a_binding_whose_connection_is_gone_makes_its_user_unavailable() {
+    let mut rig = Rig::new(|_, _| bound("sip:bob@192.0.2.2;transport=tcp", tcp(BOB, 7)));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    let token = invite.token.unwrap();
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    let [up] = rig.take_n();
+    assert_eq!(up.first_line(), "SIP/2.0 480 Temporarily Unavailable");
+    rig.finish();
+}
+
+#[test]
+fn a_large_request_to_a_datagram_binding_tries_tcp_and_comes_back_to_the_flow() {
+    let contact = "sip:bob@10.0.0.2:5060";
+    let mut rig = Rig::new(move |_, _| bound(contact, udp(BOB)));
+    let padding = format!("Subject: {}\r\n", "x".repeat(1300));
+    rig.receive(&request("INVITE", "1", &padding), udp(ALICE));
+    let [_, over_tcp] = rig.take_n();
+    assert_eq!(over_tcp.to(), format!("tcp/{BOB}"));
+    let token = over_tcp.token.unwrap();
+    rig.call(|stack, env, out| stack.transport_error(env, token, out));
+    let [over_udp] = rig.take_n();
+    assert_eq!(over_udp.to(), format!("udp/{BOB}"));
+    rig.receive(&response(&over_udp.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+
+    // A Contact that asks for UDP gets it.
+    let contact = "sip:bob@10.0.0.2:5060;transport=udp";
+    let mut rig = Rig::new(move |_, _| bound(contact, udp(BOB)));
+    rig.receive(&request("INVITE", "1", &padding), udp(ALICE));
+    assert_eq!(rig.take()[1].to(), format!("udp/{BOB}"));
+}
+
+#[test]
+fn a_refusal_that_forgot_the_other_vias_counts_all_the_same() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    let refusal = response(&invite.text, 486, "");
+    let upstream = format!("Via: {}\r\n", invite.all("Via")[1]);
+    assert!(refusal.contains(&upstream), "{refusal}");
+    rig.receive(&refusal.replace(&upstream, ""), udp(BOB));
+    let [_ack, up] = rig.take_n();
+    assert_eq!(up.first_line(), "SIP/2.0 486 Busy Here");
+    rig.receive(&ack_of(&up, "1"), udp(ALICE));
+    rig.finish();
+}

@@ -2,6 +2,7 @@
 //! keep to send again, their timers. What is *said* comes from the transaction user
 //! ([`crate::user`]); here it is carried by RFC 3261 section 17.
 
+mod cancel;
 pub(crate) mod client;
 pub(crate) mod key;
 pub(crate) mod machine;

@@ -37,7 +37,7 @@ impl Kind {
 /// A stack and what drives it.
 pub(crate) struct Bench {
     /// The stack.
-    pub(crate) stack: Stack,
+    pub(crate) stack: Arc<Stack>,
     settings: Arc<Settings>,
     rng: Rng,
     now: Time,
@@ -60,6 +60,23 @@ fn flow(peer: &str) -> Flow {
 impl Bench {
     /// A stack without any state.
     pub(crate) fn new() -> Self {
+        let options = StackOptions {
+            shards: 4,
+            node: 1,
+            boot: 2,
+            key: [3; 16],
+        };
+        Self::over(Arc::new(Stack::new(options)))
+    }
+
+    /// The stack, for another bench.
+    #[allow(dead_code, reason = "not every user of this module has several")]
+    pub(crate) fn shared(&self) -> Arc<Stack> {
+        Arc::clone(&self.stack)
+    }
+
+    /// A bench over a stack that others use too.
+    pub(crate) fn over(stack: Arc<Stack>) -> Self {
         let spec = SettingsSpec {
             listeners: vec![ListenerSpec {
                 name: "udp".into(),
@@ -78,12 +95,7 @@ impl Bench {
             ..SettingsSpec::default()
         };
         Self {
-            stack: Stack::new(StackOptions {
-                shards: 4,
-                node: 1,
-                boot: 2,
-                key: [3; 16],
-            }),
+            stack,
             settings: Arc::new(Settings::new(spec).unwrap()),
             rng: Rng::seed_from_u64(1),
             now: Time::from_millis(1),
@@ -224,7 +236,11 @@ fn respond(request: &[u8], line: &str, out: &mut Vec<u8>) {
 }
 
 /// One call: INVITE, 180, 200, ACK, BYE, 200.
-pub(crate) fn call(bench: &mut Bench, script: &Script, mut measure: impl FnMut(Kind, &mut dyn FnMut())) {
+pub(crate) fn call(
+    bench: &mut Bench,
+    script: &Script,
+    mut measure: impl FnMut(Kind, &mut dyn FnMut()),
+) {
     let target = ResolvedTarget::uri("sip:bob@192.0.2.2:5060");
     let along = ResolvedTarget::default();
     let (alice, bob) = (flow("192.0.2.1:5060"), flow("192.0.2.2:5060"));

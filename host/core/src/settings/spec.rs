@@ -1,0 +1,163 @@
+//! Settings as configured, before they are checked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sipbox_sip::{Method, Transport};
+
+use crate::flow::TenantId;
+
+/// The timers of RFC 3261 section 17 and 16.6 that can be set; the others follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// Estimate of the round trip; the first retransmission interval.
+    pub t1: Duration,
+    /// The longest interval of non-INVITE requests and of INVITE responses.
+    pub t2: Duration,
+    /// How long the network may keep a message.
+    pub t4: Duration,
+    /// Timer B: an INVITE without any response.
+    pub b: Duration,
+    /// Timer F: another request without a final response.
+    pub f: Duration,
+    /// Timer C: an INVITE that got a provisional response and nothing since.
+    pub c: Duration,
+    /// How long a policy chain may take before its request is answered 500.
+    pub decide: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        let t1 = Duration::from_millis(500);
+        Self {
+            t1,
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            b: t1 * 64,
+            f: t1 * 64,
+            c: Duration::from_secs(185),
+            decide: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Timers {
+    /// 64 T1: timers H, J, L and M, and the wait behind a CANCEL (9.1).
+    #[must_use]
+    pub fn t1_64(&self) -> Duration {
+        self.t1 * 64
+    }
+
+    /// Timer D: how long responses to an INVITE are absorbed; at least 32 s over
+    /// UDP (17.1.1.2), scaled down with T1 in tests.
+    #[must_use]
+    pub fn d(&self) -> Duration {
+        self.t1 * 64
+    }
+}
+
+/// A host with an optional port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// `None`: any port.
+    pub port: Option<u16>,
+}
+
+/// Where a static route or the outbound proxy points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticHop {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// `None`: as RFC 3263 finds it.
+    pub port: Option<u16>,
+    /// `None`: as RFC 3263 finds it.
+    pub transport: Option<Transport>,
+}
+
+/// One `[[route]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// The domain of the next hop, whatever its case.
+    pub domain: String,
+    /// Where requests to it go.
+    pub next_hop: StaticHop,
+}
+
+/// A listener, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// Its name.
+    pub name: String,
+    /// Its transport.
+    pub transport: Transport,
+    /// The address that it is bound to, with the actual port.
+    pub address: SocketAddr,
+    /// Host and port for Via and Record-Route, where `address` will not do.
+    pub advertised: Option<HostPort>,
+    /// Who serves requests that no domain claims.
+    pub tenant: Option<TenantId>,
+    /// Methods that are handled without a transaction (RFC 3261 16.11).
+    pub stateless: Vec<Method>,
+}
+
+/// A tenant, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantSpec {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its domains; no two tenants share one.
+    pub domains: Vec<String>,
+    /// Methods that are handled without a transaction (RFC 3261 16.11).
+    pub stateless: Vec<Method>,
+}
+
+/// Everything that [`super::Settings::new`] checks.
+#[derive(Clone, Debug)]
+pub struct SettingsSpec {
+    /// Timers.
+    pub timers: Timers,
+    /// Listeners; a [`crate::flow::ListenerId`] is a position here.
+    pub listeners: Vec<ListenerSpec>,
+    /// Tenants.
+    pub tenants: Vec<TenantSpec>,
+    /// Hosts that mean us in a Route, besides the listeners' own addresses.
+    pub aliases: Vec<HostPort>,
+    /// Static routes.
+    pub routes: Vec<StaticRoute>,
+    /// Where requests go whose next hop no static route names.
+    pub outbound_proxy: Option<StaticHop>,
+    /// Larger requests go over TCP if their next hop names no transport
+    /// (RFC 3261 18.1.1); 0: never.
+    pub mtu: usize,
+    /// Max-Breadth of requests that name none (RFC 5393 5.3.3).
+    pub max_breadth: u8,
+    /// Option tags that Proxy-Require may name.
+    pub supported: Vec<String>,
+    /// Server header of our own responses; empty: none.
+    pub server: String,
+    /// 100 at once for every INVITE, instead of with the verdict to relay or the
+    /// first wait. A stateless reply after a 100 breaks RFC 3261 8.2.7, so off is better.
+    pub trying_at_once: bool,
+}
+
+impl Default for SettingsSpec {
+    fn default() -> Self {
+        Self {
+            timers: Timers::default(),
+            listeners: Vec::new(),
+            tenants: Vec::new(),
+            aliases: Vec::new(),
+            routes: Vec::new(),
+            outbound_proxy: None,
+            mtu: 1300,
+            max_breadth: 60,
+            supported: Vec::new(),
+            server: "Sipbox".into(),
+            trying_at_once: false,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Requests that arrive: retransmissions, new ones, ACK, CANCEL.
+
+use std::sync::Arc;
+
+use sipbox_sip::{Message, Method, Via};
+
+use super::{Matched, Shard};
+use crate::cx::{Cx, Mutation};
+use crate::error::Internal;
+use crate::flow::Flow;
+use crate::ids::AskId;
+use crate::intake::Intake;
+use crate::outbox::{self, Ask, Dropped};
+use crate::policy::Reply;
+use crate::reply;
+use crate::table::Key;
+use crate::transaction::key::TransactionKey;
+use crate::transaction::machine::Event;
+use crate::transaction::server::{NewServer, tag_hash};
+use crate::transaction::{Due, Timer, UserTimer};
+use crate::user::{Deciding, Io, Stop, User};
+
+impl Shard {
+    /// A request that may be a retransmission.
+    pub(crate) fn retransmission(&mut self, key: &TransactionKey, cx: &mut Cx<'_, '_>) -> Matched {
+        let Some(server) = self.tx.find(key) else {
+            return Matched::No;
+        };
+        self.in_step = Some(server);
+        self.tx.server_event(server, Event::Request, cx);
+        // What comes again while nobody has answered hears a 100, if it may.
+        self.with_user(server, cx, |user, io| user.trying(io));
+        if let Some(server) = self.tx.servers.get(server) {
+            cx.out.event(outbox::Event::Absorbed {
+                method: server.method,
+            });
+        }
+        self.in_step = None;
+        Matched::Absorbed
+    }
+
+    /// A new request: its server transaction begins, and its chain is asked.
+    pub(crate) fn begin(
+        &mut self,
+        key: TransactionKey,
+        via: &Via<'_>,
+        method: Method,
+        intake: Intake,
+        flow: Flow,
+        cx: &mut Cx<'_, '_>,
+    ) -> Result<(), Internal> {
+        let Intake {
+            tenant,
+            request,
+            facts,
+            breadth,
+            loop_hash,
+        } = intake;
+        let deciding = Deciding {
+            request: request.clone(),
+            facts: Arc::clone(&facts),
+            breadth,
+            loop_hash,
+            timer: None,
+            over: false,
+        };
+        let new = NewServer {
+            key,
+            method,
+            tenant,
+            flow,
+            reply_to: reply::hop(via, flow),
+            tag: cx.ids.to_tag(key.base),
+            rfc2543: !via.has_cookie(),
+            user: None,
+        };
+        let server = self.tx.new_server(new, cx).ok_or(Internal::Full)?;
+        self.in_step = Some(server);
+        let timer = Timer {
+            key: server,
+            due: Due::User(UserTimer::Decide),
+        };
+        let at = cx.now() + cx.env.settings.timers.decide;
+        let timer = Some(self.tx.wheel.arm(at, timer));
+        if let Some(server) = self.tx.servers.get_mut(server) {
+            server.user = Some(User::Deciding(Box::new(Deciding { timer, ..deciding })));
+        }
+        if cx.env.settings.trying_at_once {
+            self.trying(server, cx);
+        }
+        cx.out.event(outbox::Event::Request { tenant, method });
+        let id = AskId {
+            place: self.tx.place(server),
+            serial: 0,
+        };
+        cx.out.asks.push(Ask::Request {
+            id,
+            tenant,
+            request,
+            facts,
+        });
+        self.in_step = None;
+        Ok(())
+    }
+
+    /// 17.2.1: a 100 for a request whose chain has to wait.
+    pub(crate) fn trying(&mut self, server: Key, cx: &mut Cx<'_, '_>) {
+        self.with_user(server, cx, |user, io| user.trying(io));
+    }
+
+    /// 17.2.1, RFC 6026 7.1: an ACK for a final response of ours ends here, one for
+    /// a 2xx goes on.
+    pub(crate) fn ack(
+        &mut self,
+        key: &TransactionKey,
+        message: Message<'_>,
+        cx: &mut Cx<'_, '_>,
+    ) -> Matched {
+        let Some(found) = self.tx.find(key) else {
+            return Matched::No;
+        };
+        let Some(server) = self.tx.servers.get(found) else {
+            return Matched::No;
+        };
+        if server
+            .ack_tag
+            .is_some_and(|tag| tag != tag_hash(message, cx))
+        {
+            return Matched::No;
+        }
+        self.in_step = Some(found);
+        let pass = self.tx.server_event(found, Event::Ack, cx);
+        self.in_step = None;
+        if pass {
+            return Matched::No;
+        }
+        cx.out.dropped(Dropped::AbsorbedAck);
+        Matched::Absorbed
+    }
+
+    /// 9.2 and 16.10: a CANCEL has a transaction of its own, and stops the INVITE
+    /// with its branch.
+    pub(crate) fn cancel(
+        &mut self,
+        key: TransactionKey,
+        message: Message<'_>,
+        via: &Via<'_>,
+        flow: Flow,
+        cx: &mut Cx<'_, '_>,
+    ) -> Matched {
+        if let Matched::Absorbed = self.retransmission(&key, cx) {
+            return Matched::Absorbed;
+        }
+        let Some(invite) = self.tx.find(&key.with_method(Method::Invite)) else {
+            return Matched::No;
+        };
+        let Some(tenant) = self.tx.servers.get(invite).map(|server| server.tenant) else {
+            return Matched::No;
+        };
+        let new = NewServer {
+            key,
+            method: Method::Cancel,
+            tenant,
+            flow,
+            reply_to: reply::hop(via, flow),
+            // 9.2: the tag that the response to the INVITE has.
+            tag: cx.ids.to_tag(key.base),
+            rfc2543: false,
+            user: None,
+        };
+        if let Some(server) = self.tx.new_server(new, cx) {
+            self.in_step = Some(server);
+            let ok = Reply {
+                status: 200,
+                ..Reply::default()
+            };
+            Io {
+                tx: &mut self.tx,
+                cx,
+                server,
+            }
+            .reply(message, &ok);
+        }
+        if !cx.mutant(Mutation::LoseCancel) {
+            self.stop(invite, Stop::Cancel, cx);
+        }
+        self.in_step = None;
+        Matched::Absorbed
+    }
+
+    fn stop(&mut self, server: Key, why: Stop, cx: &mut Cx<'_, '_>) {
+        if self
+            .tx
+            .servers
+            .get(server)
+            .is_some_and(|server| !server.answered())
+        {
+            self.with_user(server, cx, |user, io| user.as_dyn().cancelled(why, io));
+        }
+    }
+
+    /// Ends everything that has no final response yet.
+    pub(crate) fn shutdown(&mut self, cx: &mut Cx<'_, '_>) {
+        let open: Vec<Key> = self
+            .tx
+            .servers
+            .iter()
+            .filter(|(_, server)| !server.answered())
+            .map(|(key, _)| key)
+            .collect();
+        for key in open {
+            self.stop(key, Stop::Shutdown, cx);
+        }
+    }
+}

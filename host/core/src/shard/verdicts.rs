@@ -1,0 +1,178 @@
+//! Answers of the policy chains.
+
+use sipbox_sip::{Message, OwnedMessage};
+
+use super::{Carried, Shard, key};
+use crate::agent::{self, LocalAgent};
+use crate::context::ResponseContext;
+use crate::cx::{Cx, Mutation};
+use crate::decision::{Decision, Ruling};
+use crate::error::Internal;
+use crate::ids::AskId;
+use crate::outbox::Dropped;
+use crate::policy::Reply;
+use crate::reply;
+use crate::stack::{BranchVerdict, ReplyVerdict};
+use crate::stateless;
+use crate::table::Key;
+use crate::transaction::keep;
+use crate::user::{Io, User};
+
+impl Shard {
+    /// The verdict of `on-request`.
+    pub(crate) fn request_verdict(
+        &mut self,
+        ask: AskId,
+        decision: Decision,
+        cx: &mut Cx<'_, '_>,
+    ) -> Carried {
+        let key = key(ask.place);
+        let Some(server) = self.tx.servers.get_mut(key) else {
+            return Carried::Late;
+        };
+        let answered = server.answered();
+        let mut decided = match server.user.take() {
+            Some(User::Deciding(decided)) if !answered => decided,
+            other => {
+                server.user = other;
+                return Carried::Late;
+            }
+        };
+        self.in_step = Some(key);
+        let mut io = Io {
+            tx: &mut self.tx,
+            cx,
+            server: key,
+        };
+        io.disarm(&mut decided.timer);
+        if io.cx.mutant(Mutation::Panic) {
+            broken();
+        }
+        let mut carried = Carried::Out;
+        let user = match decision.ruling {
+            Ruling::Relay(relay) => {
+                let mut context = ResponseContext::new(
+                    *decided,
+                    decision.request,
+                    decision.state,
+                    decision.armed,
+                );
+                context.relay(relay, &mut io);
+                Some(User::Proxy(Box::new(context)))
+            }
+            Ruling::Reply(reply) => answer(decision.request, &reply, &mut io),
+            Ruling::Redirect(targets) => {
+                answer(decision.request, &agent::redirect(&targets), &mut io)
+            }
+            Ruling::Best => {
+                let status = Internal::NoVerdict.status();
+                answer(
+                    decision.request,
+                    &Reply {
+                        status,
+                        ..Reply::default()
+                    },
+                    &mut io,
+                )
+            }
+            Ruling::Drop => {
+                io.tx.respond_nothing(key, io.cx);
+                io.cx.out.dropped(Dropped::Verdict);
+                None
+            }
+            Ruling::ReplyStateless(reply) => {
+                stateless_reply(key, decision.request.as_ref(), &reply, &mut io);
+                io.tx.end_server(key);
+                None
+            }
+            Ruling::ForwardStateless(target) => {
+                io.tx.end_server(key);
+                carried = Carried::Forward(Box::new(stateless::Forward {
+                    request: decision.request,
+                    facts: decided.facts,
+                    loop_hash: decided.loop_hash,
+                    target,
+                    record_route: None,
+                    route_params: decision.state.route_params,
+                }));
+                None
+            }
+        };
+        self.keep_user(key, user);
+        self.in_step = None;
+        carried
+    }
+
+    pub(crate) fn failure_verdict(
+        &mut self,
+        ask: AskId,
+        decision: Decision,
+        cx: &mut Cx<'_, '_>,
+    ) -> bool {
+        self.with_context(key(ask.place), cx, |context, io| {
+            context.failure_verdict(ask.serial, decision, io)
+        })
+        .unwrap_or(false)
+    }
+
+    pub(crate) fn branch_verdict(
+        &mut self,
+        ask: AskId,
+        verdict: BranchVerdict,
+        cx: &mut Cx<'_, '_>,
+    ) -> bool {
+        self.with_context(key(ask.place), cx, |context, io| {
+            context.branch_verdict(ask.serial, verdict, io)
+        })
+        .unwrap_or(false)
+    }
+
+    pub(crate) fn reply_verdict(
+        &mut self,
+        ask: AskId,
+        verdict: ReplyVerdict,
+        cx: &mut Cx<'_, '_>,
+    ) -> bool {
+        self.with_context(key(ask.place), cx, |context, io| {
+            context.reply_verdict(verdict, io)
+        })
+        .unwrap_or(false)
+    }
+}
+
+fn answer(request: OwnedMessage, reply: &Reply, io: &mut Io<'_, '_, '_>) -> Option<User> {
+    let mut agent = LocalAgent::new(request);
+    agent.answer(reply, io);
+    Some(User::Agent(Box::new(agent)))
+}
+
+/// 8.2.7: nothing is kept, and an INVITE that had a 100 was not stateless to begin
+/// with.
+fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_, '_, '_>) {
+    let Some(server) = io.tx.servers.get(key) else {
+        return;
+    };
+    let wanted = reply::Wanted {
+        source: server.flow.peer,
+        tag: server.tag,
+        server: &server.settings.server,
+    };
+    let to = server.reply_to;
+    let scratch = &mut io.tx.scratch;
+    scratch.message.clear();
+    match reply::write(
+        request,
+        reply,
+        &wanted,
+        &mut scratch.text,
+        &mut scratch.message,
+    ) {
+        Ok(()) => io.cx.out.send_kept(to, keep(&scratch.message), None),
+        Err(_) => io.cx.out.dropped(Dropped::Unbuildable),
+    }
+}
+
+#[allow(clippy::panic, reason = "a deliberate fault of the tests")]
+fn broken() {
+    panic!("deliberate fault");
+}

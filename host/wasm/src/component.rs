@@ -114,8 +114,8 @@ impl std::fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// The functions and types that the component imports, as
-    /// `interface#function`, sorted.
+    /// The functions that the component imports, as `interface#function`,
+    /// sorted; an interface of types alone by its name.
     #[must_use]
     pub fn imports(&self) -> &[String] {
         &self.imports
@@ -250,27 +250,21 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Every import as `interface#item`; an import that is no interface by its name.
+/// Every imported function as `interface#function`; an import without functions
+/// by its name. Resources alone do nothing: each is made by a function.
 fn imports(engine: &Engine, component: &Component) -> Vec<String> {
     let mut imports = Vec::new();
     for (name, item) in component.component_type().imports(&engine.inner) {
-        match item.ty {
-            ComponentItem::ComponentInstance(instance) => {
-                for (item, ty) in instance.exports(&engine.inner) {
-                    if matches!(
-                        ty.ty,
-                        ComponentItem::ComponentFunc(_) | ComponentItem::Resource(_)
-                    ) {
-                        imports.push(format!("{name}#{item}"));
-                    }
+        let before = imports.len();
+        if let ComponentItem::ComponentInstance(instance) = item.ty {
+            for (function, item) in instance.exports(&engine.inner) {
+                if matches!(item.ty, ComponentItem::ComponentFunc(_)) {
+                    imports.push(format!("{name}#{function}"));
                 }
-                // An interface of types alone names nothing that could be called.
-                if !matches!(linker::origin(&format!("{name}#")), Origin::Foreign) {
-                    continue;
-                }
-                imports.push(name.to_owned());
             }
-            _ => imports.push(name.to_owned()),
+        }
+        if imports.len() == before {
+            imports.push(name.to_owned());
         }
     }
     imports.sort();

@@ -39,6 +39,8 @@ pub(crate) struct CallCx {
     pub(crate) before: Option<CallState>,
     pub(crate) view: ViewBuffers,
     pub(crate) wasi: WasiState,
+    /// Keys what a guest draws as randomness.
+    pub(crate) random_key: [u8; 32],
     pub(crate) meter: Meter,
     memory: MemoryLimiter,
 }
@@ -86,7 +88,11 @@ const FIRST_DEADLINE: Duration = Duration::from_millis(FIRST_TICKS);
 
 impl CallCx {
     /// The state of a store between calls.
-    pub(crate) fn new(policy: Arc<str>, limits: Limits) -> Result<Self, ParseError> {
+    pub(crate) fn new(
+        policy: Arc<str>,
+        limits: Limits,
+        random_key: [u8; 32],
+    ) -> Result<Self, ParseError> {
         Ok(Self {
             call: placeholder()?,
             hook: None,
@@ -96,6 +102,7 @@ impl CallCx {
             before: None,
             view: ViewBuffers::default(),
             wasi: WasiState::default(),
+            random_key,
             meter: Meter::default(),
             memory: MemoryLimiter {
                 limit: limits.memory,

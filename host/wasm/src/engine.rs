@@ -64,6 +64,7 @@ pub enum EngineError {
 pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
     pub(crate) linker: Arc<wasmtime::component::Linker<CallCx>>,
+    pub(crate) random_key: [u8; 32],
 }
 
 impl Engine {
@@ -91,10 +92,10 @@ impl Engine {
         let linker = crate::linker::link(&inner)
             .map_err(|error| EngineError::Engine(format!("{error:#}")))?;
         tick(inner.weak()).map_err(EngineError::Thread)?;
-        Ok(Self {
-            inner,
-            linker: Arc::new(linker),
-        })
+        let mut random_key = [0; 32];
+        getrandom::fill(&mut random_key)
+            .map_err(|error| EngineError::Engine(format!("no randomness: {error}")))?;
+        Ok(Self { inner, linker: Arc::new(linker), random_key })
     }
 
     /// Compiles bytes; finds them compiled if the cache has them.

@@ -25,6 +25,11 @@ impl<'a> ChainHost<'a> {
     pub fn chain(&self) -> &'a Chain {
         self.chain
     }
+
+    /// What the randomness of the last call came from.
+    pub(crate) fn last_seed(&self) -> Option<[u8; 32]> {
+        self.pools.last_seed
+    }
 }
 
 impl PolicyHost for ChainHost<'_> {

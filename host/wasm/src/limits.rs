@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_budget_refuses_when_used_up_and_earns_with_time() {
         let budget = CpuBudget::new(Duration::from_millis(10));
-        let at = |ms| WallTime(1_000_000 + ms);
+        let at = |ms: u64| WallTime(1_000_000 + ms);
         assert!(budget.reserve(5 * MS, at(0)));
         budget.settle(5 * MS, 5 * MS);
         assert!(budget.reserve(5 * MS, at(0)));

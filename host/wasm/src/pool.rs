@@ -122,6 +122,7 @@ impl Instance {
             Err(error) => Err((failure_of(&error, &self.store), Health::Poisoned)),
         };
         let cx = self.store.data_mut();
+        cx.flush_stdio();
         cx.hook = None;
         if result.is_err() {
             before.restore(cx);
@@ -157,6 +158,20 @@ impl Instance {
                 None => Returned::Absent,
             },
         })
+    }
+
+    /// Calls a hook, for a replay.
+    pub(crate) fn run(
+        &mut self,
+        input: &HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure> {
+        self.call(input, call).map_err(|(failure, _)| failure)
+    }
+
+    /// Draws randomness from this seed instead of the calls' own.
+    pub(crate) fn replay_seed(&mut self, seed: Option<[u8; 32]>) {
+        self.store.data_mut().wasi.replayed_seed = seed;
     }
 
     /// CPU time of the last call, if it was a long one.
@@ -229,7 +244,7 @@ impl Before {
 
 fn store(version: &PolicyVersion) -> Result<Store<CallCx>, HookFailure> {
     let spec = &version.spec;
-    let cx = CallCx::new(Arc::clone(&spec.name), spec.limits)
+    let cx = CallCx::new(Arc::clone(&spec.name), spec.limits, spec.component.engine.random_key)
         .map_err(|error| HookFailure::Instantiate(error.to_string()))?;
     let mut store = Store::new(&spec.component.engine.inner, cx);
     store.limiter(CallCx::limiter);
@@ -278,6 +293,8 @@ const REST: Duration = Duration::from_secs(300);
 /// The instances of one worker, for all tenants.
 pub struct Pools {
     pools: HashMap<u64, Pool, foldhash::fast::RandomState>,
+    /// What the randomness of the last call came from, for recordings.
+    pub(crate) last_seed: Option<[u8; 32]>,
 }
 
 impl Default for Pools {
@@ -290,9 +307,7 @@ impl Pools {
     /// No instance yet.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            pools: HashMap::default(),
-        }
+        Self { pools: HashMap::default(), last_seed: None }
     }
 
     /// Makes an instance of every policy of a chain and calls it once with a
@@ -380,7 +395,8 @@ impl Pools {
         };
         let result = instance.call(input, call);
         let cpu = instance.long_cpu();
-        match result {
+        let seed = instance.store.data().wasi.seed();
+        let done = match result {
             Ok(output) => {
                 pool.idle.push(instance);
                 (Ok(output), cpu)
@@ -390,6 +406,8 @@ impl Pools {
                 (Err(failure), cpu)
             }
             Err((failure, Health::Poisoned)) => (Err(failure), cpu),
-        }
+        };
+        self.last_seed = seed;
+        done
     }
 }

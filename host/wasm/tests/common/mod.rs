@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -14,14 +13,13 @@ use sipbox_core::policy::{
     SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
-use sipbox_policy_build::{BuildRequest, build};
 use sipbox_sip::{OwnedMessage, Transport};
 use sipbox_wasm::{
     Capability, Chain, ChainHost, ComponentStore, Engine, EngineSettings, Limits, LoadError,
     Policy, PolicySpec, Pools, WasmStats,
 };
 
-pub const INVITE: &str = "INVITE sip:bob@example.org:5070;transport=udp SIP/2.0\r\n\
+pub(crate) const INVITE: &str = "INVITE sip:bob@example.org:5070;transport=udp SIP/2.0\r\n\
     v: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bKabc;rport\r\n\
     Max-Forwards: 70\r\n\
     From: \"Alice A.\" <sip:alice@example.org>;tag=a1\r\n\
@@ -35,26 +33,31 @@ pub const INVITE: &str = "INVITE sip:bob@example.org:5070;transport=udp SIP/2.0\
     Content-Type: application/sdp\r\n\
     Content-Length: 5\r\n\r\nv=0\r\n";
 
-/// The component of a guest of `tests/guests`, built by the project's builder.
-pub fn guest(name: &str) -> PathBuf {
-    static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
-    let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap();
-    if let Some(path) = built.get(name) {
-        return path.clone();
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let request = BuildRequest::new(
-        root.join("tests/guests").join(name),
-        format!("guest-{name}"),
-        target_dir().join("guests"),
-    );
-    let artifact = build(&request).unwrap_or_else(|error| panic!("guest {name}: {error}"));
-    built.insert(name.to_owned(), artifact.component.clone());
-    artifact.component
+/// The component of a guest of `tests/guests`: as `cargo xtask test` built it
+/// (`SIPBOX_POLICIES`), or built now. Not through the builder's crate: it would
+/// have wasmtime compiled again with other features.
+pub(crate) fn guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("SIPBOX_POLICIES") {
+            return PathBuf::from(folder);
+        }
+        let status = std::process::Command::new(env!("CARGO"))
+            .args(["run", "-q", "-p", "xtask", "--", "policies"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .env("CARGO_TARGET_DIR", target_dir())
+            .status()
+            .unwrap();
+        assert!(status.success(), "cargo xtask policies: {status}");
+        target_dir().join("policies")
+    });
+    let path = folder.join(format!("guest-{name}.wasm"));
+    assert!(path.is_file(), "{} is missing: cargo xtask policies", path.display());
+    path
 }
 
 /// The target folder that this test binary lies in.
-pub fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     exe.ancestors()
         .find(|dir| dir.join("CACHEDIR.TAG").is_file())
@@ -63,7 +66,7 @@ pub fn target_dir() -> PathBuf {
 }
 
 /// One engine for all tests of a binary.
-pub fn engine() -> &'static ComponentStore {
+pub(crate) fn engine() -> &'static ComponentStore {
     static STORE: OnceLock<ComponentStore> = OnceLock::new();
     STORE.get_or_init(|| {
         let settings = EngineSettings { instances: 200, ..EngineSettings::default() };
@@ -71,19 +74,19 @@ pub fn engine() -> &'static ComponentStore {
     })
 }
 
-pub fn load(name: &str) -> Arc<Policy> {
+pub(crate) fn load(name: &str) -> Arc<Policy> {
     engine().load_file(&guest(name)).unwrap()
 }
 
 /// A tenant with a chain, its pools and its counters, as one worker has them.
-pub struct Tenant {
-    pub chain: Arc<Chain>,
-    pub pools: Pools,
-    pub stats: Arc<WasmStats>,
-    pub host: Arc<TestHost>,
+pub(crate) struct Tenant {
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) pools: Pools,
+    pub(crate) stats: Arc<WasmStats>,
+    pub(crate) host: Arc<TestHost>,
 }
 
-pub fn spec(guest: &str, settings: &str) -> PolicySpec {
+pub(crate) fn spec(guest: &str, settings: &str) -> PolicySpec {
     PolicySpec {
         name: Arc::from(guest),
         component: load(guest),
@@ -94,25 +97,25 @@ pub fn spec(guest: &str, settings: &str) -> PolicySpec {
 }
 
 impl Tenant {
-    pub fn new(specs: Vec<PolicySpec>) -> Self {
+    pub(crate) fn new(specs: Vec<PolicySpec>) -> Self {
         Self::try_new(specs).unwrap_or_else(|errors| panic!("{errors:?}"))
     }
 
-    pub fn try_new(specs: Vec<PolicySpec>) -> Result<Self, Vec<(usize, LoadError)>> {
+    pub(crate) fn try_new(specs: Vec<PolicySpec>) -> Result<Self, Vec<(usize, LoadError)>> {
         let stats = Arc::new(WasmStats::default());
         let chain = Chain::new(&Arc::from("acme"), specs, None, &stats)?;
         Ok(Self { chain: Arc::new(chain), pools: Pools::new(), stats, host: Arc::default() })
     }
 
-    pub fn one(guest: &str, settings: &str) -> Self {
+    pub(crate) fn one(guest: &str, settings: &str) -> Self {
         Self::new(vec![spec(guest, settings)])
     }
 
-    pub fn call(&self, message: &str) -> HookCall {
+    pub(crate) fn call(&self, message: &str) -> HookCall {
         call(message, &self.host)
     }
 
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         policy: usize,
         input: HookInput,
@@ -122,24 +125,24 @@ impl Tenant {
     }
 
     /// `on-request` of the first policy.
-    pub fn request(&mut self, message: &str) -> Result<Verdict, HookFailure> {
+    pub(crate) fn request(&mut self, message: &str) -> Result<Verdict, HookFailure> {
         let mut call = self.call(message);
         self.run(0, HookInput::Request, &mut call).map(verdict)
     }
 
-    pub fn failed(&self, policy: &str, reason: &str) -> u64 {
+    pub(crate) fn failed(&self, policy: &str, reason: &str) -> u64 {
         self.stats.policy(&Arc::from("acme"), &Arc::from(policy)).failed(reason)
     }
 }
 
-pub fn verdict(output: HookOutput) -> Verdict {
+pub(crate) fn verdict(output: HookOutput) -> Verdict {
     match output {
         HookOutput::Verdict(verdict) => verdict,
         other => panic!("{other:?} is no verdict"),
     }
 }
 
-pub fn reply(verdict: Verdict) -> Reply {
+pub(crate) fn reply(verdict: Verdict) -> Reply {
     match verdict {
         Verdict::Reply(reply) => reply,
         other => panic!("{other:?} is no reply"),
@@ -147,12 +150,12 @@ pub fn reply(verdict: Verdict) -> Reply {
 }
 
 /// The value of a header field of a reply.
-pub fn field<'a>(reply: &'a Reply, name: &str) -> &'a str {
+pub(crate) fn field<'a>(reply: &'a Reply, name: &str) -> &'a str {
     let found = reply.headers.iter().find(|(known, _)| known == name);
     &found.unwrap_or_else(|| panic!("no {name} in {reply:?}")).1
 }
 
-pub fn call(message: &str, host: &Arc<TestHost>) -> HookCall {
+pub(crate) fn call(message: &str, host: &Arc<TestHost>) -> HookCall {
     HookCall {
         request: OwnedMessage::parse(Bytes::from(message.to_owned())).unwrap(),
         response: None,
@@ -165,7 +168,7 @@ pub fn call(message: &str, host: &Arc<TestHost>) -> HookCall {
     }
 }
 
-pub fn facts() -> Facts {
+pub(crate) fn facts() -> Facts {
     Facts {
         tenant: TenantId(3),
         tenant_name: Arc::from("acme"),
@@ -186,8 +189,8 @@ pub fn facts() -> Facts {
 
 /// Capabilities with fixed answers, and the log lines that came.
 #[derive(Default)]
-pub struct TestHost {
-    pub lines: Mutex<Vec<(LogLevel, String)>>,
+pub(crate) struct TestHost {
+    pub(crate) lines: Mutex<Vec<(LogLevel, String)>>,
 }
 
 impl Capabilities for TestHost {

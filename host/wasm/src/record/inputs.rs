@@ -1,0 +1,257 @@
+//! What goes into a hook call, as it is written down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
+use sipbox_core::policy::{
+    Armed, BranchCall, CallState, Destination, Direction, Facts, FailedTarget, Failure, HookCall,
+    HookInput, RouteOutcome, Target, UriTarget,
+};
+use sipbox_core::time::WallTime;
+use sipbox_sip::{OwnedMessage, Transport};
+
+use super::{hex, unhex};
+
+/// Bytes of the wire: as text where they are text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Wire {
+    Text(String),
+    Hex(String),
+}
+
+impl Wire {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Hex(hex(bytes)),
+        }
+    }
+
+    fn bytes(&self) -> Result<Bytes, String> {
+        match self {
+            Self::Text(text) => Ok(Bytes::from(text.clone())),
+            Self::Hex(text) => unhex(text).map(Bytes::from).ok_or_else(|| "hexadecimal".to_owned()),
+        }
+    }
+
+    pub(super) fn message(&self) -> Result<OwnedMessage, String> {
+        OwnedMessage::parse(self.bytes()?).map_err(|error| error.to_string())
+    }
+}
+
+/// [`HookInput`]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Input {
+    Request,
+    Branch(TargetRecord),
+    Reply,
+    Failure { status: u16, reason: String, failed: Vec<(u32, String, u16)>, cancelled: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TargetRecord {
+    destination: DestinationRecord,
+    q: u16,
+    id: u32,
+    options: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum DestinationRecord {
+    Uri { uri: String, next_hop: String, path: Vec<String>, flow: String },
+    Registered(String),
+    Set { name: String, algorithm: String },
+}
+
+impl From<&HookInput> for Input {
+    fn from(input: &HookInput) -> Self {
+        match input {
+            HookInput::Request => Self::Request,
+            HookInput::Branch(branch) => Self::Branch(TargetRecord::from(&branch.target)),
+            HookInput::Reply => Self::Reply,
+            HookInput::Failure(failure) => Self::Failure {
+                status: failure.status,
+                reason: failure.reason.clone(),
+                failed: failure.failed.iter().map(|f| (f.id, f.uri.clone(), f.status)).collect(),
+                cancelled: failure.cancelled,
+            },
+        }
+    }
+}
+
+impl From<&Input> for HookInput {
+    fn from(input: &Input) -> Self {
+        match input {
+            Input::Request => Self::Request,
+            Input::Branch(target) => Self::Branch(BranchCall { target: Target::from(target) }),
+            Input::Reply => Self::Reply,
+            Input::Failure { status, reason, failed, cancelled } => Self::Failure(Failure {
+                status: *status,
+                reason: reason.clone(),
+                failed: failed
+                    .iter()
+                    .map(|(id, uri, status)| FailedTarget {
+                        id: *id,
+                        uri: uri.clone(),
+                        status: *status,
+                    })
+                    .collect(),
+                cancelled: *cancelled,
+            }),
+        }
+    }
+}
+
+impl From<&Target> for TargetRecord {
+    fn from(target: &Target) -> Self {
+        Self {
+            destination: match &target.destination {
+                Destination::Uri(uri) => DestinationRecord::Uri {
+                    uri: uri.uri.clone(),
+                    next_hop: uri.next_hop.clone(),
+                    path: uri.path.clone(),
+                    flow: uri.flow.clone(),
+                },
+                Destination::Registered(aor) => DestinationRecord::Registered(aor.clone()),
+                Destination::Set { name, algorithm } => {
+                    DestinationRecord::Set { name: name.clone(), algorithm: algorithm.clone() }
+                }
+            },
+            q: target.q,
+            id: target.id,
+            options: target.options.clone(),
+        }
+    }
+}
+
+impl From<&TargetRecord> for Target {
+    fn from(target: &TargetRecord) -> Self {
+        Self {
+            destination: match &target.destination {
+                DestinationRecord::Uri { uri, next_hop, path, flow } => {
+                    Destination::Uri(UriTarget {
+                        uri: uri.clone(),
+                        next_hop: next_hop.clone(),
+                        path: path.clone(),
+                        flow: flow.clone(),
+                    })
+                }
+                DestinationRecord::Registered(aor) => Destination::Registered(aor.clone()),
+                DestinationRecord::Set { name, algorithm } => {
+                    Destination::Set { name: name.clone(), algorithm: algorithm.clone() }
+                }
+            },
+            q: target.q,
+            id: target.id,
+            options: target.options.clone(),
+        }
+    }
+}
+
+/// [`Facts`]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FactsRecord {
+    tenant: u32,
+    tenant_name: String,
+    listener: u16,
+    listener_name: String,
+    transport: String,
+    peer: SocketAddr,
+    connection: Option<(u32, u32)>,
+    now: u64,
+    in_dialog: bool,
+    direction: String,
+    route_outcome: String,
+    route_params: Wire,
+}
+
+const DIRECTIONS: [Direction; 3] =
+    [Direction::Unknown, Direction::Downstream, Direction::Upstream];
+const OUTCOMES: [RouteOutcome; 4] =
+    [RouteOutcome::None, RouteOutcome::Loose, RouteOutcome::Strict, RouteOutcome::Preloaded];
+
+fn named<T: std::fmt::Debug + Copy>(all: &[T], name: &str) -> Result<T, String> {
+    let found = all.iter().find(|value| format!("{value:?}") == name);
+    found.copied().ok_or_else(|| format!("`{name}`"))
+}
+
+impl From<&Facts> for FactsRecord {
+    fn from(facts: &Facts) -> Self {
+        Self {
+            tenant: facts.tenant.0,
+            tenant_name: facts.tenant_name.to_string(),
+            listener: facts.flow.listener.0,
+            listener_name: facts.listener_name.to_string(),
+            transport: facts.flow.transport.param().to_owned(),
+            peer: facts.flow.peer,
+            connection: facts.flow.connection.map(|c| (c.slot, c.generation)),
+            now: facts.now.0,
+            in_dialog: facts.in_dialog,
+            direction: format!("{:?}", facts.direction),
+            route_outcome: format!("{:?}", facts.route_outcome),
+            route_params: Wire::of(&facts.route_params),
+        }
+    }
+}
+
+impl FactsRecord {
+    pub(super) fn facts(&self) -> Result<Facts, String> {
+        Ok(Facts {
+            tenant: TenantId(self.tenant),
+            tenant_name: Arc::from(self.tenant_name.as_str()),
+            listener_name: Arc::from(self.listener_name.as_str()),
+            flow: Flow {
+                listener: ListenerId(self.listener),
+                transport: Transport::from_token(self.transport.as_bytes())
+                    .ok_or_else(|| format!("transport `{}`", self.transport))?,
+                peer: self.peer,
+                connection: self
+                    .connection
+                    .map(|(slot, generation)| ConnectionId { slot, generation }),
+            },
+            now: WallTime(self.now),
+            in_dialog: self.in_dialog,
+            direction: named(&DIRECTIONS, &self.direction)?,
+            route_outcome: named(&OUTCOMES, &self.route_outcome)?,
+            route_params: self.route_params.bytes()?,
+        })
+    }
+}
+
+/// What a transaction keeps for its policies, before or after a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CallRecord {
+    vars: Vec<(String, String)>,
+    authenticated_user: Option<String>,
+    route_params: Vec<(String, String)>,
+    /// Branch, reply, failure.
+    armed: (bool, bool, bool),
+}
+
+impl CallRecord {
+    pub(super) fn of(call: &HookCall) -> Self {
+        Self {
+            vars: call.state.vars.to_vec(),
+            authenticated_user: call.state.authenticated_user.clone(),
+            route_params: call.state.route_params.to_vec(),
+            armed: (call.armed.branch, call.armed.reply, call.armed.failure),
+        }
+    }
+
+    pub(super) fn state(&self) -> CallState {
+        CallState {
+            vars: self.vars.iter().cloned().collect(),
+            authenticated_user: self.authenticated_user.clone(),
+            route_params: self.route_params.iter().cloned().collect(),
+            ..CallState::default()
+        }
+    }
+
+    pub(super) fn armed(&self) -> Armed {
+        let (branch, reply, failure) = self.armed;
+        Armed { branch, reply, failure }
+    }
+}

@@ -1,0 +1,362 @@
+//! Recordings of hook calls: what went in, what each capability answered, what
+//! came out. A recording is JSON; on a fresh instance it replays to the same
+//! verdict and edits, because all that a policy can see is in it.
+
+mod answers;
+mod inputs;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sipbox_core::policy::{
+    AuthOutcome, BindingView, CallError, Capabilities, HookCall, HookFailure, HookInput,
+    HookOutput, LogLevel, PolicyHost, Realm, SaveLimits, SaveOutcome,
+};
+
+use self::answers::{Answer, Asked};
+use self::inputs::{CallRecord, FactsRecord, Input, Wire};
+use crate::chain::{PolicySpec, PolicyVersion};
+use crate::component::{LoadError, Policy};
+use crate::host::ChainHost;
+use crate::limits::Limits;
+use crate::pool::Instance;
+use crate::stats::PolicyStats;
+
+/// One hook call of one policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recording {
+    /// The policy's name in the configuration.
+    pub policy: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub component: String,
+    /// The settings, as JSON.
+    pub settings: String,
+    input: Input,
+    request: Wire,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response: Option<Wire>,
+    facts: FactsRecord,
+    before: CallRecord,
+    /// What the guest's randomness came from, if it used any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seed: Option<String>,
+    answers: Vec<Answer>,
+    /// Lines of log: level and text.
+    pub log: Vec<(String, String)>,
+    /// What came out.
+    pub outcome: Outcome,
+}
+
+/// What came out of a call, in words that can be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The verdict, or the reason why there is none.
+    pub verdict: Result<String, String>,
+    /// The staged edits in their order.
+    pub edits: Vec<String>,
+    /// The staged writes in their order.
+    pub effects: Vec<String>,
+    after: CallRecord,
+}
+
+impl Outcome {
+    fn of(result: &Result<HookOutput, HookFailure>, call: &HookCall) -> Self {
+        Self {
+            verdict: match result {
+                Ok(output) => Ok(format!("{output:?}")),
+                Err(failure) => Err(failure.to_string()),
+            },
+            edits: call.edits.iter().map(|edit| format!("{edit:?}")).collect(),
+            effects: call.effects.iter().map(|effect| format!("{effect:?}")).collect(),
+            after: CallRecord::of(call),
+        }
+    }
+}
+
+/// How a replay differs from its recording.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Difference {
+    /// No instance could be made.
+    #[error("no instance: {0}")]
+    Instance(#[from] LoadError),
+    /// The recording cannot be read back.
+    #[error("unreadable recording: {0}")]
+    Recording(String),
+    /// A capability was asked something else than in the recording.
+    #[error("asked {asked}, recorded {recorded}")]
+    Asked {
+        /// What the replay asked.
+        asked: String,
+        /// What the recording has there.
+        recorded: String,
+    },
+    /// Another verdict, other edits, other effects.
+    #[error("came out as {replayed:?}, recorded {recorded:?}")]
+    Outcome {
+        /// Of the recording.
+        recorded: Box<Outcome>,
+        /// Of the replay.
+        replayed: Box<Outcome>,
+    },
+    /// Other lines of log.
+    #[error("logged {replayed:?}, recorded {recorded:?}")]
+    Log {
+        /// Of the recording.
+        recorded: Vec<(String, String)>,
+        /// Of the replay.
+        replayed: Vec<(String, String)>,
+    },
+}
+
+/// Calls policies and keeps a recording of each call.
+pub struct Recorder<'a, 'b> {
+    host: &'a mut ChainHost<'b>,
+    /// What was recorded so far.
+    pub recordings: Vec<Recording>,
+}
+
+impl<'a, 'b> Recorder<'a, 'b> {
+    /// Records the calls that go through it to `host`.
+    #[must_use]
+    pub fn new(host: &'a mut ChainHost<'b>) -> Self {
+        Self { host, recordings: Vec::new() }
+    }
+}
+
+impl PolicyHost for Recorder<'_, '_> {
+    fn call(
+        &mut self,
+        policy: usize,
+        input: HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure> {
+        let Some(version) = self.host.chain().policies.get(policy) else {
+            return self.host.call(policy, input, call);
+        };
+        let spec = version.spec.clone();
+        let recorded = Input::from(&input);
+        let before = CallRecord::of(call);
+        // Core empties these before each call; what stands there is not ours.
+        let request = Wire::of(call.request.buffer());
+        let response = call.response.as_ref().map(|response| Wire::of(response.buffer()));
+        let facts = FactsRecord::from(&*call.facts);
+
+        let tape = Arc::new(Tape {
+            inner: Arc::clone(&call.capabilities),
+            answers: Mutex::default(),
+            log: Mutex::default(),
+        });
+        let inner =
+            std::mem::replace(&mut call.capabilities, Arc::clone(&tape) as Arc<dyn Capabilities>);
+        let result = self.host.call(policy, input, call);
+        call.capabilities = inner;
+        self.recordings.push(Recording {
+            policy: spec.name.to_string(),
+            component: hex(&spec.component.digest()),
+            settings: spec.settings.to_string(),
+            input: recorded,
+            request,
+            response,
+            facts,
+            before,
+            seed: self.host.last_seed().map(|seed| hex(&seed)),
+            answers: take(&tape.answers),
+            log: take(&tape.log),
+            outcome: Outcome::of(&result, call),
+        });
+        result
+    }
+}
+
+/// Runs a recorded call on a fresh instance of `component`.
+///
+/// # Errors
+/// The first difference.
+pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Difference> {
+    let version = PolicyVersion {
+        id: 0,
+        spec: PolicySpec {
+            name: Arc::from(recording.policy.as_str()),
+            component: Arc::clone(component),
+            settings: Arc::from(recording.settings.as_str()),
+            grants: Vec::new(),
+            limits: Limits::default(),
+        },
+        stats: Arc::new(PolicyStats::default()),
+    };
+    let seed = match recording.seed.as_deref() {
+        None => None,
+        Some(text) => Some(
+            unhex(text)
+                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+                .ok_or_else(|| Difference::Recording("seed".to_owned()))?,
+        ),
+    };
+    let mut instance = Instance::new(&version)?;
+    instance.replay_seed(seed);
+    let script = Arc::new(Script {
+        answers: Mutex::new(recording.answers.iter().cloned().collect()),
+        log: Mutex::default(),
+        surprise: Mutex::default(),
+    });
+    let unreadable = |what: String| Difference::Recording(what);
+    let mut call = HookCall {
+        request: recording.request.message().map_err(unreadable)?,
+        response: match &recording.response {
+            Some(response) => Some(response.message().map_err(unreadable)?),
+            None => None,
+        },
+        facts: Arc::new(recording.facts.facts().map_err(unreadable)?),
+        state: recording.before.state(),
+        armed: recording.before.armed(),
+        edits: Vec::new(),
+        effects: Vec::new(),
+        capabilities: Arc::clone(&script) as Arc<dyn Capabilities>,
+    };
+    let result = instance.run(&HookInput::from(&recording.input), &mut call);
+    if let Some((asked, recorded)) =
+        script.surprise.lock().unwrap_or_else(PoisonError::into_inner).take()
+    {
+        return Err(Difference::Asked { asked, recorded });
+    }
+    if let Some(left) = script.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+        let recorded = format!("{:?}", left.asked);
+        return Err(Difference::Asked { asked: "nothing".to_owned(), recorded });
+    }
+    let replayed = Outcome::of(&result, &call);
+    if replayed != recording.outcome {
+        return Err(Difference::Outcome {
+            recorded: Box::new(recording.outcome.clone()),
+            replayed: Box::new(replayed),
+        });
+    }
+    let log = take(&script.log);
+    if log != recording.log {
+        return Err(Difference::Log { recorded: recording.log.clone(), replayed: log });
+    }
+    Ok(())
+}
+
+/// Capabilities that write down what passes through them.
+struct Tape {
+    inner: Arc<dyn Capabilities>,
+    answers: Mutex<Vec<Answer>>,
+    log: Mutex<Vec<(String, String)>>,
+}
+
+impl Tape {
+    fn keep(&self, answer: Answer) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+    }
+}
+
+impl Capabilities for Tape {
+    fn check(&self, call: &HookCall, realm: &Realm) -> Result<AuthOutcome, CallError> {
+        let answer = self.inner.check(call, realm);
+        self.keep(Answer::new(Asked::check(realm), &answer));
+        answer
+    }
+
+    fn lookup(&self, call: &HookCall, aor: &str) -> Result<Vec<BindingView>, CallError> {
+        let answer = self.inner.lookup(call, aor);
+        self.keep(Answer::new(Asked::lookup(aor), &answer));
+        answer
+    }
+
+    fn save(
+        &self,
+        call: &HookCall,
+        aor: &str,
+        limits: &SaveLimits,
+    ) -> Result<SaveOutcome, CallError> {
+        let answer = self.inner.save(call, aor, limits);
+        self.keep(Answer::new(Asked::save(aor, limits), &answer));
+        answer
+    }
+
+    fn remove(&self, call: &HookCall, aor: &str) -> Result<u32, CallError> {
+        let answer = self.inner.remove(call, aor);
+        self.keep(Answer::new(Asked::remove(aor), &answer));
+        answer
+    }
+
+    fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((format!("{level:?}").to_lowercase(), text.to_owned()));
+        self.inner.log(call, policy, level, text);
+    }
+}
+
+/// Capabilities that answer from a recording.
+struct Script {
+    answers: Mutex<VecDeque<Answer>>,
+    log: Mutex<Vec<(String, String)>>,
+    /// The first thing asked that the recording does not have.
+    surprise: Mutex<Option<(String, String)>>,
+}
+
+impl Script {
+    fn answer<T: answers::Recorded>(&self, asked: &Asked) -> Result<T, CallError> {
+        let next = self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let recorded = match &next {
+            Some(answer) if answer.asked == *asked => match answer.get::<T>() {
+                Some(answer) => return answer,
+                None => format!("{:?} with an answer of another kind", answer.asked),
+            },
+            Some(answer) => format!("{:?}", answer.asked),
+            None => "nothing".to_owned(),
+        };
+        let mut surprise = self.surprise.lock().unwrap_or_else(PoisonError::into_inner);
+        surprise.get_or_insert((format!("{asked:?}"), recorded));
+        Err(CallError::Unavailable("not in the recording".to_owned()))
+    }
+}
+
+impl Capabilities for Script {
+    fn check(&self, _: &HookCall, realm: &Realm) -> Result<AuthOutcome, CallError> {
+        self.answer(&Asked::check(realm))
+    }
+
+    fn lookup(&self, _: &HookCall, aor: &str) -> Result<Vec<BindingView>, CallError> {
+        self.answer(&Asked::lookup(aor))
+    }
+
+    fn save(
+        &self,
+        _: &HookCall,
+        aor: &str,
+        limits: &SaveLimits,
+    ) -> Result<SaveOutcome, CallError> {
+        self.answer(&Asked::save(aor, limits))
+    }
+
+    fn remove(&self, _: &HookCall, aor: &str) -> Result<u32, CallError> {
+        self.answer(&Asked::remove(aor))
+    }
+
+    fn log(&self, _: &HookCall, _: &str, level: LogLevel, text: &str) {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((format!("{level:?}").to_lowercase(), text.to_owned()));
+    }
+}
+
+fn take<T>(list: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut list.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |n, d| (n << 4) | d)).collect())
+}

@@ -1,12 +1,7 @@
 //! What a message of a call costs in core: thread CPU time, the question and its answer
 //! included, the policy and the network not. Run with `cargo bench -p sipbox-core`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a bench may stop where it stands"
-)]
+#![allow(clippy::indexing_slicing, reason = "a bench may stop where it stands")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

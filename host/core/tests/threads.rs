@@ -23,7 +23,7 @@ fn workers_share_every_shard() {
                 let mut bench = Bench::over(stack.clone());
                 for number in 0..200 {
                     call(&mut bench, &script(worker * 1000 + number), |_, step| {
-                        step()
+                        step();
                     });
                     done.fetch_add(1, Ordering::Relaxed);
                 }

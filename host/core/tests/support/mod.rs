@@ -1,5 +1,13 @@
 //! A stack under a script: what the steady-state test and the bench have in common.
 
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "no user of this module needs all of it, and each may stop where it stands"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +78,6 @@ impl Bench {
     }
 
     /// The stack, for another bench.
-    #[allow(dead_code, reason = "not every user of this module has several")]
     pub(crate) fn shared(&self) -> Arc<Stack> {
         Arc::clone(&self.stack)
     }

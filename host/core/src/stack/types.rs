@@ -23,7 +23,7 @@ pub struct Env<'a> {
     pub rng: &'a mut Rng,
 }
 
-/// How a [`Stack`] is made.
+/// How a [`super::Stack`] is made.
 #[derive(Clone, Copy, Debug)]
 pub struct StackOptions {
     /// How many shards; at most [`crate::ids::MAX_SHARDS`].

@@ -26,19 +26,37 @@ pub(crate) fn encode(package: &str, core: &[u8]) -> Result<Component, BuildError
         .module(core)
         .and_then(|mut encoder| encoder.encode())
         .map_err(|error| failed(format!("{error:#}")))?;
-    let decoded = wit_component::decode(&bytes).map_err(|error| failed(format!("{error:#}")))?;
+    let Interfaces { imports, exports } = interfaces(&bytes).map_err(failed)?;
+    Ok(Component {
+        imports,
+        exports,
+        bytes,
+    })
+}
+
+/// What a component asks for and what it offers, as its WIT names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interfaces {
+    /// Interfaces and functions that it imports.
+    pub imports: Vec<String>,
+    /// Interfaces and functions that it exports.
+    pub exports: Vec<String>,
+}
+
+/// Reads the interfaces of a finished component; an error says in one line why there are none.
+pub fn interfaces(component: &[u8]) -> Result<Interfaces, String> {
+    let decoded = wit_component::decode(component).map_err(|error| format!("{error:#}"))?;
     let DecodedWasm::Component(resolve, world) = decoded else {
-        return Err(failed("the encoder produced a WIT package".to_owned()));
+        return Err("this is a WIT package, not a component".to_owned());
     };
     let Some(world) = resolve.worlds.get(world) else {
-        return Err(failed("the component has no world".to_owned()));
+        return Err("the component has no world".to_owned());
     };
     let names =
         |items: &mut dyn Iterator<Item = _>| items.map(|key| resolve.name_world_key(key)).collect();
-    Ok(Component {
+    Ok(Interfaces {
         imports: names(&mut world.imports.keys()),
         exports: names(&mut world.exports.keys()),
-        bytes,
     })
 }
 

@@ -27,6 +27,7 @@ mod toolchain;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+pub use component::{Interfaces, interfaces};
 pub use error::BuildError;
 pub use toolchain::{Preference, TOOLCHAIN_VARIABLE, Toolchain};
 

@@ -64,6 +64,9 @@ impl Source {
         };
         Ok(match Config::parse(&text, &folder) {
             Ok(config) => {
+                if !config.warnings.is_empty() {
+                    eprint!("{}", shown(&config.warnings, &path, &text));
+                }
                 let state = config.store.path.parent().unwrap_or(Path::new(".")).to_path_buf();
                 Reading::Fine(Configuration { config, path, text, cache: state.join("components") })
             }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use sipbox_core::auth::{NamedCredentials, named_credentials};
 use sipbox_core::chain::Outcome;
 use sipbox_core::decision::{Decision, Ruling};
@@ -12,7 +11,9 @@ use sipbox_core::ids::AskId;
 use sipbox_core::location::{Change, Commit, Refused, contact_header_values};
 use sipbox_core::policy::{Effect, Facts, Realm, Reply, Verdict};
 use sipbox_core::time::WallTime;
-use sipbox_sip::{Method, OwnedMessage};
+use sipbox_sip::auth::Credentials;
+use sipbox_sip::{EditList, HeaderId, Message, Method, OwnedMessage};
+use smallvec::SmallVec;
 
 use crate::capabilities::{Fetched, Registration, RequestCapabilities, Unavailable};
 use crate::node::Node;
@@ -159,8 +160,40 @@ pub(crate) fn commit(
         describe(registration, &commits, reply, wall);
     }
     let ruling = Lookup { node, tenant, wall }.ruling(verdict);
+    let request = match &ruling {
+        Ruling::Relay(_) | Ruling::ForwardStateless(_) => without_credentials(tenant, request),
+        _ => request,
+    };
     let decision = Decision { ruling, request, state, armed };
     Committed { ruled: Ruled { question, facts, decision }, commits }
+}
+
+/// RFC 3261 section 22.3: credentials for our own realms have served their purpose
+/// here, and the next hop could only misuse them. Others' go on.
+fn without_credentials(tenant: &Tenant, request: OwnedMessage) -> OwnedMessage {
+    stripped(tenant, request.as_ref()).unwrap_or(request)
+}
+
+/// `None`: there is nothing to remove. Whole lines are removed from a message that
+/// parses, so nothing can fail; if it did, the request is better relayed than lost.
+fn stripped(tenant: &Tenant, message: Message<'_>) -> Option<OwnedMessage> {
+    let ours: SmallVec<[_; 2]> = [HeaderId::Authorization, HeaderId::ProxyAuthorization]
+        .into_iter()
+        .flat_map(|id| message.all(id))
+        .filter(|field| {
+            Credentials::parse(message.get(field.value)).is_ok_and(|credentials| {
+                std::str::from_utf8(&credentials.realm).is_ok_and(|realm| tenant.has_realm(realm))
+            })
+        })
+        .collect();
+    if ours.is_empty() {
+        return None;
+    }
+    let mut edits = EditList::new();
+    let mut bytes = Vec::with_capacity(message.bytes().len());
+    ours.iter().try_for_each(|field| edits.remove_field(field)).ok()?;
+    edits.write(message, &mut bytes).ok()?;
+    OwnedMessage::parse(bytes.into()).ok()
 }
 
 /// The reply to a request whose changes could not be stored.

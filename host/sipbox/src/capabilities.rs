@@ -55,7 +55,12 @@ struct Memory {
 impl RequestCapabilities {
     /// Capabilities for a request of `tenant`, whose named accounts were fetched.
     pub(crate) fn new(node: Arc<Node>, tenant: Arc<Tenant>, credentials: Vec<Fetched>) -> Self {
-        Self { node, tenant, credentials, memory: Mutex::default() }
+        Self {
+            node,
+            tenant,
+            credentials,
+            memory: Mutex::default(),
+        }
     }
 
     /// What a REGISTER of this request came to.
@@ -86,7 +91,9 @@ impl RequestCapabilities {
         if self.tenant.has_realm(aor.domain()) {
             return Ok(aor);
         }
-        Err(CallError::Malformed(format!("`{text}`: the domain is not the tenant's")))
+        Err(CallError::Malformed(format!(
+            "`{text}`: the domain is not the tenant's"
+        )))
     }
 
     fn view(&self, binding: &Binding, call: &HookCall) -> BindingView {
@@ -96,7 +103,10 @@ impl RequestCapabilities {
             expires: binding.remaining(call.facts.now),
             path: binding.path.iter().map(ToString::to_string).collect(),
             received: binding.received.to_string(),
-            flow: binding.flow.map(|flow| self.node.tokens.encode(&flow)).unwrap_or_default(),
+            flow: binding
+                .flow
+                .map(|flow| self.node.tokens.encode(&flow))
+                .unwrap_or_default(),
             instance: binding.instance.as_deref().unwrap_or_default().to_owned(),
             user_agent: binding.user_agent.to_string(),
         }
@@ -109,11 +119,14 @@ impl Capabilities for RequestCapabilities {
         if let Some((_, outcome)) = memory.outcomes.iter().find(|(known, _)| known == realm) {
             return Ok(outcome.clone());
         }
-        let unavailable = self.credentials.iter().any(|(named, known)| {
-            known.is_err() && named.realm.eq_ignore_ascii_case(&realm.name)
-        });
+        let unavailable = self
+            .credentials
+            .iter()
+            .any(|(named, known)| known.is_err() && named.realm.eq_ignore_ascii_case(&realm.name));
         if unavailable {
-            return Err(CallError::Unavailable("the accounts cannot be read".to_owned()));
+            return Err(CallError::Unavailable(
+                "the accounts cannot be read".to_owned(),
+            ));
         }
         let message = call.request.as_ref();
         let check = Check {
@@ -138,8 +151,14 @@ impl Capabilities for RequestCapabilities {
 
     fn lookup(&self, call: &HookCall, aor: &str) -> Result<Vec<BindingView>, CallError> {
         let aor = Self::aor(aor)?;
-        let bindings = self.node.location.lookup(self.tenant.id, &aor, call.facts.now);
-        Ok(bindings.iter().map(|binding| self.view(binding, call)).collect())
+        let bindings = self
+            .node
+            .location
+            .lookup(self.tenant.id, &aor, call.facts.now);
+        Ok(bindings
+            .iter()
+            .map(|binding| self.view(binding, call))
+            .collect())
     }
 
     fn save(
@@ -162,15 +181,19 @@ impl Capabilities for RequestCapabilities {
         let (outcome, registration) = match planned {
             Ok(Planned::Save(plan)) => (
                 SaveOutcome::Saved(plan.standing()),
-                Registration::Save { aor: aor.to_owned(), plan },
+                Registration::Save {
+                    aor: aor.to_owned(),
+                    plan,
+                },
             ),
             Ok(Planned::Query(bindings)) => (
                 SaveOutcome::Queried(u32::try_from(bindings.len()).unwrap_or(u32::MAX)),
                 Registration::Query(bindings),
             ),
-            Err(refused) => {
-                (SaveOutcome::Refused(refused.status), Registration::Refused(refused))
-            }
+            Err(refused) => (
+                SaveOutcome::Refused(refused.status),
+                Registration::Refused(refused),
+            ),
         };
         self.memory().registration = Some(registration);
         Ok(outcome)
@@ -178,7 +201,10 @@ impl Capabilities for RequestCapabilities {
 
     fn remove(&self, call: &HookCall, aor: &str) -> Result<u32, CallError> {
         let aor = self.own_aor(aor)?;
-        let bindings = self.node.location.lookup(self.tenant.id, &aor, call.facts.now);
+        let bindings = self
+            .node
+            .location
+            .lookup(self.tenant.id, &aor, call.facts.now);
         Ok(u32::try_from(bindings.len()).unwrap_or(u32::MAX))
     }
 
@@ -186,11 +212,17 @@ impl Capabilities for RequestCapabilities {
         let tenant = &*self.tenant.name;
         let call_id = String::from_utf8_lossy(call.request.as_ref().call_id().unwrap_or_default());
         match level {
-            LogLevel::Trace => tracing::trace!(target: "policy", tenant, policy, %call_id, "{text}"),
-            LogLevel::Debug => tracing::debug!(target: "policy", tenant, policy, %call_id, "{text}"),
+            LogLevel::Trace => {
+                tracing::trace!(target: "policy", tenant, policy, %call_id, "{text}")
+            }
+            LogLevel::Debug => {
+                tracing::debug!(target: "policy", tenant, policy, %call_id, "{text}")
+            }
             LogLevel::Info => tracing::info!(target: "policy", tenant, policy, %call_id, "{text}"),
             LogLevel::Warn => tracing::warn!(target: "policy", tenant, policy, %call_id, "{text}"),
-            LogLevel::Error => tracing::error!(target: "policy", tenant, policy, %call_id, "{text}"),
+            LogLevel::Error => {
+                tracing::error!(target: "policy", tenant, policy, %call_id, "{text}")
+            }
         }
     }
 }

@@ -17,14 +17,19 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub(crate) fn start() -> Self {
-        let clock = Self { begun: Instant::now(), wall: 0.into() };
+        let clock = Self {
+            begun: Instant::now(),
+            wall: 0.into(),
+        };
         clock.resync();
         clock
     }
 
     /// Takes over what the system's clock was set to meanwhile.
     pub(crate) fn resync(&self) {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let run = self.begun.elapsed();
         let base = since_1970.saturating_sub(run).as_millis();
         self.wall.store(

@@ -44,22 +44,71 @@ type Help = (&'static str, &'static [&'static str], &'static str);
 
 /// Every command, by name.
 const COMMANDS: &[Help] = &[
-    ("get_statistics", &["statistics"], "counters: `group:`, `name`, `group:name` or `all`"),
+    (
+        "get_statistics",
+        &["statistics"],
+        "counters: `group:`, `name`, `group:name` or `all`",
+    ),
     ("help", &["mi_cmd"], "what a command takes and does"),
-    ("reload", &[], "check the configuration and put it in force, whole or not at all"),
-    ("subscriber_add", &["username", "domain", "password"], "add an account"),
-    ("subscriber_list", &["domain"], "list accounts, of one domain or all"),
-    ("subscriber_passwd", &["username", "domain", "password"], "change a password"),
-    ("subscriber_rm", &["username", "domain"], "remove an account"),
+    (
+        "reload",
+        &[],
+        "check the configuration and put it in force, whole or not at all",
+    ),
+    (
+        "subscriber_add",
+        &["username", "domain", "password"],
+        "add an account",
+    ),
+    (
+        "subscriber_list",
+        &["domain"],
+        "list accounts, of one domain or all",
+    ),
+    (
+        "subscriber_passwd",
+        &["username", "domain", "password"],
+        "change a password",
+    ),
+    (
+        "subscriber_rm",
+        &["username", "domain"],
+        "remove an account",
+    ),
     (
         "ul_add",
-        &["table_name", "aor", "contact", "expires", "q", "flags", "cflags", "methods"],
+        &[
+            "table_name",
+            "aor",
+            "contact",
+            "expires",
+            "q",
+            "flags",
+            "cflags",
+            "methods",
+        ],
         "add a contact; expires 0 is permanent",
     ),
-    ("ul_dump", &["brief"], "every address of record with its contacts"),
-    ("ul_rm", &["table_name", "aor"], "remove all contacts of an address of record"),
-    ("ul_rm_contact", &["table_name", "aor", "contact"], "remove one contact"),
-    ("ul_show_contact", &["table_name", "aor"], "the contacts of an address of record"),
+    (
+        "ul_dump",
+        &["brief"],
+        "every address of record with its contacts",
+    ),
+    (
+        "ul_rm",
+        &["table_name", "aor"],
+        "remove all contacts of an address of record",
+    ),
+    (
+        "ul_rm_contact",
+        &["table_name", "aor", "contact"],
+        "remove one contact",
+    ),
+    (
+        "ul_show_contact",
+        &["table_name", "aor"],
+        "the contacts of an address of record",
+    ),
     ("uptime", &[], "since when it runs"),
     ("version", &[], "the program's version"),
     ("which", &[], "the names of all commands"),
@@ -189,7 +238,11 @@ impl NodeCommands {
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {
-                add("policy", &format!("{tenant}/{policy}/failed/{reason}"), failures);
+                add(
+                    "policy",
+                    &format!("{tenant}/{policy}/failed/{reason}"),
+                    failures,
+                );
             }
         }
         all
@@ -204,7 +257,11 @@ impl NodeCommands {
             let held = bindings.iter().filter(|binding| binding.holds(wall));
             let contacts: Vec<Value> = held
                 .map(|binding| {
-                    if brief { json!({ "Contact": binding.contact }) } else { contact(binding, wall) }
+                    if brief {
+                        json!({ "Contact": binding.contact })
+                    } else {
+                        contact(binding, wall)
+                    }
                 })
                 .collect();
             if !contacts.is_empty() {
@@ -220,7 +277,9 @@ impl NodeCommands {
     fn aor(&self, params: &Params) -> Result<(TenantId, Aor), CommandError> {
         let table = params.required("table_name", 0)?;
         if table != TABLE {
-            return Err(CommandError::NotFound(format!("no table `{table}`; there is `{TABLE}`")));
+            return Err(CommandError::NotFound(format!(
+                "no table `{table}`; there is `{TABLE}`"
+            )));
         }
         let text = params.required("aor", 1)?;
         let aor = Aor::parse(text.strip_prefix("sip:").unwrap_or(&text))
@@ -229,7 +288,9 @@ impl NodeCommands {
             Some(tenant) => Ok((tenant, aor)),
             None => {
                 let domain = aor.domain();
-                Err(CommandError::NotFound(format!("no tenant has the domain `{domain}`")))
+                Err(CommandError::NotFound(format!(
+                    "no tenant has the domain `{domain}`"
+                )))
             }
         }
     }
@@ -241,7 +302,10 @@ impl NodeCommands {
         if bindings.is_empty() {
             return Err(no_contact(&aor));
         }
-        let contacts: Vec<Value> = bindings.iter().map(|binding| contact(binding, wall)).collect();
+        let contacts: Vec<Value> = bindings
+            .iter()
+            .map(|binding| contact(binding, wall))
+            .collect();
         Ok(json!({ "AOR": aor.as_str(), "Contacts": contacts }))
     }
 
@@ -283,7 +347,10 @@ impl NodeCommands {
     async fn ul_rm_contact(&self, params: &Params) -> Result<Value, CommandError> {
         let (tenant, aor) = self.aor(params)?;
         let uri = params.required("contact", 2)?;
-        let removed = self.node.location.remove_contact(tenant, &aor, &uri, self.wall());
+        let removed = self
+            .node
+            .location
+            .remove_contact(tenant, &aor, &uri, self.wall());
         self.store(removed.ok_or_else(|| no_contact(&aor))?).await
     }
 
@@ -298,7 +365,9 @@ impl NodeCommands {
             }),
         );
         let result = match submitted {
-            Ok(()) => stored.await.unwrap_or(Err(sipbox_core::location::SinkError::Closed)),
+            Ok(()) => stored
+                .await
+                .unwrap_or(Err(sipbox_core::location::SinkError::Closed)),
             Err(error) => Err(error),
         };
         match result {
@@ -337,7 +406,8 @@ impl NodeCommands {
             }
         };
         self.node.credentials.forget(&username, &domain);
-        done.map(|()| json!("OK")).map_err(|error| store_error(&error))
+        done.map(|()| json!("OK"))
+            .map_err(|error| store_error(&error))
     }
 }
 
@@ -357,8 +427,14 @@ fn store_error(error: &StoreError) -> CommandError {
 fn thousandths(text: &str) -> Option<u16> {
     let value: f64 = text.parse().ok()?;
     // In range after the check, so nothing is cut.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-    (0.0..=1.0).contains(&value).then(|| (value * 1000.0).round() as u16)
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 1000"
+    )]
+    (0.0..=1.0)
+        .contains(&value)
+        .then(|| (value * 1000.0).round() as u16)
 }
 
 fn contact(binding: &Binding, wall: WallTime) -> Value {

@@ -54,21 +54,35 @@ impl Source {
             Self::File(path) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("cannot read {}", path.display()))?;
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = path
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
                 let folder = parent.unwrap_or(Path::new(".")).to_path_buf();
                 (path.display().to_string(), text, folder)
             }
-            Self::Demo(state) => {
-                ("the demo".to_owned(), demo::configuration(state), state.clone())
-            }
+            Self::Demo(state) => (
+                "the demo".to_owned(),
+                demo::configuration(state),
+                state.clone(),
+            ),
         };
         Ok(match Config::parse(&text, &folder) {
             Ok(config) => {
                 if !config.warnings.is_empty() {
                     eprint!("{}", shown(&config.warnings, &path, &text));
                 }
-                let state = config.store.path.parent().unwrap_or(Path::new(".")).to_path_buf();
-                Reading::Fine(Configuration { config, path, text, cache: state.join("components") })
+                let state = config
+                    .store
+                    .path
+                    .parent()
+                    .unwrap_or(Path::new("."))
+                    .to_path_buf();
+                Reading::Fine(Configuration {
+                    config,
+                    path,
+                    text,
+                    cache: state.join("components"),
+                })
             }
             Err(diagnostics) => Reading::Wrong(shown(&diagnostics, &path, &text)),
         })
@@ -129,25 +143,34 @@ impl Configuration {
     pub(crate) fn refused(&self, refused: &[Refused]) -> String {
         let diagnostics: Vec<Diagnostic> = refused
             .iter()
-            .filter_map(|Refused { tenant, policy, error }| {
-                let policy = self.config.tenants.get(*tenant)?.policies.get(*policy)?;
-                let (span, expected) = match error {
-                    LoadError::Settings(_) => {
-                        (&policy.settings_span, "expected settings that the policy accepts")
-                    }
-                    LoadError::NotGranted(_) => (
-                        &policy.component_span,
-                        "expected a component that imports no more than `grants` allows",
-                    ),
-                    LoadError::Read { .. } => (&policy.component_span, "expected a readable file"),
-                    _ => (
-                        &policy.component_span,
-                        "expected a component for sipbox:policy@0.1.0",
-                    ),
-                };
-                let message = format!("policy `{}`: {error}", policy.name);
-                Some(Diagnostic::error(message, span.clone(), expected))
-            })
+            .filter_map(
+                |Refused {
+                     tenant,
+                     policy,
+                     error,
+                 }| {
+                    let policy = self.config.tenants.get(*tenant)?.policies.get(*policy)?;
+                    let (span, expected) = match error {
+                        LoadError::Settings(_) => (
+                            &policy.settings_span,
+                            "expected settings that the policy accepts",
+                        ),
+                        LoadError::NotGranted(_) => (
+                            &policy.component_span,
+                            "expected a component that imports no more than `grants` allows",
+                        ),
+                        LoadError::Read { .. } => {
+                            (&policy.component_span, "expected a readable file")
+                        }
+                        _ => (
+                            &policy.component_span,
+                            "expected a component for sipbox:policy@0.1.0",
+                        ),
+                    };
+                    let message = format!("policy `{}`: {error}", policy.name);
+                    Some(Diagnostic::error(message, span.clone(), expected))
+                },
+            )
             .collect();
         shown(&diagnostics, &self.path, &self.text)
     }
@@ -171,7 +194,11 @@ impl Configuration {
         });
         let net = NetConfig {
             listeners: listeners.collect(),
-            workers: if config.workers == 0 { default_workers() } else { config.workers },
+            workers: if config.workers == 0 {
+                default_workers()
+            } else {
+                config.workers
+            },
             streams,
             resolver: ResolverConfig::default(),
             ..NetConfig::default()
@@ -212,12 +239,16 @@ impl Configuration {
             tenant: listener.tenant.map(id),
             stateless: listener.stateless.clone(),
         });
-        let tenants = config.tenants.iter().enumerate().map(|(position, tenant)| TenantSpec {
-            id: id(position),
-            name: tenant.name.clone(),
-            domains: tenant.domains.clone(),
-            stateless: tenant.stateless.clone(),
-        });
+        let tenants = config
+            .tenants
+            .iter()
+            .enumerate()
+            .map(|(position, tenant)| TenantSpec {
+                id: id(position),
+                name: tenant.name.clone(),
+                domains: tenant.domains.clone(),
+                stateless: tenant.stateless.clone(),
+            });
         let routes = config.routes.iter().map(|route| StaticRoute {
             domain: route.domain.clone(),
             next_hop: hop(&route.next_hop),
@@ -247,11 +278,18 @@ impl Configuration {
 }
 
 fn host_port(given: &sipbox_config::HostPort) -> HostPort {
-    HostPort { host: given.host.clone(), port: given.port }
+    HostPort {
+        host: given.host.clone(),
+        port: given.port,
+    }
 }
 
 fn hop(given: &sipbox_config::Hop) -> StaticHop {
-    StaticHop { host: given.host.clone(), port: given.port, transport: given.transport }
+    StaticHop {
+        host: given.host.clone(),
+        port: given.port,
+        transport: given.transport,
+    }
 }
 
 fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
@@ -266,11 +304,17 @@ fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
     });
     TenantParts {
         // Names were checked when the file was read.
-        grants: tenant.grants.iter().filter_map(|name| Capability::from_name(name)).collect(),
+        grants: tenant
+            .grants
+            .iter()
+            .filter_map(|name| Capability::from_name(name))
+            .collect(),
         limits: Limits {
             cpu: limits.cpu,
             wall: limits.wall,
-            memory: usize::try_from(limits.memory_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20),
+            memory: usize::try_from(limits.memory_mib)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(1 << 20),
             host_calls: limits.host_calls,
             edits: limits.edits,
             edit_bytes: limits.edit_bytes,

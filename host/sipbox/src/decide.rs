@@ -68,7 +68,10 @@ pub(crate) struct Committed {
 impl Committed {
     /// All changes, for the sink.
     pub(crate) fn changes(&self) -> SmallVec<[Change; 1]> {
-        self.commits.iter().flat_map(|commit| commit.changes.iter().cloned()).collect()
+        self.commits
+            .iter()
+            .flat_map(|commit| commit.changes.iter().cloned())
+            .collect()
     }
 }
 
@@ -86,7 +89,10 @@ pub(crate) fn accounts(
         if !tenant.has_realm(&named.realm) {
             continue;
         }
-        match node.credentials.cached(&named.user, &named.realm.to_ascii_lowercase()) {
+        match node
+            .credentials
+            .cached(&named.user, &named.realm.to_ascii_lowercase())
+        {
             Some(account) => known.push((named, Ok(account))),
             None => missing.push(named),
         }
@@ -99,10 +105,14 @@ pub(crate) async fn fetch(node: &Node, missing: Vec<NamedCredentials>) -> Vec<Fe
     let mut fetched = Vec::with_capacity(missing.len());
     for named in missing {
         let domain = named.realm.to_ascii_lowercase();
-        let account = node.credentials.fetch(&named.user, &domain).await.map_err(|error| {
-            tracing::error!(%error, user = named.user, domain, "an account cannot be read");
-            Unavailable
-        });
+        let account = node
+            .credentials
+            .fetch(&named.user, &domain)
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, user = named.user, domain, "an account cannot be read");
+                Unavailable
+            });
         fetched.push((named, account));
     }
     fetched
@@ -118,7 +128,14 @@ pub(crate) fn commit(
     outcome: Outcome,
     wall: WallTime,
 ) -> Committed {
-    let Outcome { mut verdict, request, state, armed, effects, .. } = outcome;
+    let Outcome {
+        mut verdict,
+        request,
+        state,
+        armed,
+        effects,
+        ..
+    } = outcome;
     let mut commits = Vec::new();
     let mut registration = capabilities.take_registration();
     for effect in effects {
@@ -164,8 +181,20 @@ pub(crate) fn commit(
         Ruling::Relay(_) | Ruling::ForwardStateless(_) => without_credentials(tenant, request),
         _ => request,
     };
-    let decision = Decision { ruling, request, state, armed };
-    Committed { ruled: Ruled { question, facts, decision }, commits }
+    let decision = Decision {
+        ruling,
+        request,
+        state,
+        armed,
+    };
+    Committed {
+        ruled: Ruled {
+            question,
+            facts,
+            decision,
+        },
+        commits,
+    }
 }
 
 /// RFC 3261 section 22.3: credentials for our own realms have served their purpose
@@ -191,7 +220,9 @@ fn stripped(tenant: &Tenant, message: Message<'_>) -> Option<OwnedMessage> {
     }
     let mut edits = EditList::new();
     let mut bytes = Vec::with_capacity(message.bytes().len());
-    ours.iter().try_for_each(|field| edits.remove_field(field)).ok()?;
+    ours.iter()
+        .try_for_each(|field| edits.remove_field(field))
+        .ok()?;
     edits.write(message, &mut bytes).ok()?;
     OwnedMessage::parse(bytes.into()).ok()
 }
@@ -210,20 +241,23 @@ fn challenge(
     reply: &mut Reply,
     wall: WallTime,
 ) {
-    let name = if realm.proxy { "Proxy-Authenticate" } else { "WWW-Authenticate" };
+    let name = if realm.proxy {
+        "Proxy-Authenticate"
+    } else {
+        "WWW-Authenticate"
+    };
     let stale = capabilities.is_stale(realm);
-    let values = node.authenticator.challenge_values(tenant, realm, wall, stale);
-    reply.headers.extend(values.into_iter().map(|value| (name.to_owned(), value)));
+    let values = node
+        .authenticator
+        .challenge_values(tenant, realm, wall, stale);
+    reply
+        .headers
+        .extend(values.into_iter().map(|value| (name.to_owned(), value)));
 }
 
 /// RFC 3261 section 10.3, step 8, and RFC 3327 section 5.3: what the answer to a REGISTER
 /// says about bindings.
-fn describe(
-    registration: &Registration,
-    commits: &[Commit],
-    reply: &mut Reply,
-    wall: WallTime,
-) {
+fn describe(registration: &Registration, commits: &[Commit], reply: &mut Reply, wall: WallTime) {
     let success = (200..300).contains(&reply.status);
     let mut add = |name: &str, value: String| reply.headers.push((name.to_owned(), value));
     match registration {
@@ -242,9 +276,11 @@ fn describe(
                 add("Contact", value);
             }
         }
-        Registration::Refused(Refused { status, min_expires: Some(min), .. })
-            if reply.status == *status =>
-        {
+        Registration::Refused(Refused {
+            status,
+            min_expires: Some(min),
+            ..
+        }) if reply.status == *status => {
             add("Min-Expires", min.to_string());
         }
         _ => {}

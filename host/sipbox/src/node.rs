@@ -110,12 +110,16 @@ impl Node {
 
     fn all_workers(&self) -> u64 {
         let count = u32::try_from(self.network.queues().len()).unwrap_or(64);
-        u64::MAX.checked_shr(64u32.saturating_sub(count)).unwrap_or(u64::MAX)
+        u64::MAX
+            .checked_shr(64u32.saturating_sub(count))
+            .unwrap_or(u64::MAX)
     }
 
     /// Tells a worker, waiting for room in its queue.
     pub(crate) async fn tell(&self, worker: usize, event: WorkerEvent) {
-        let Some(queue) = self.network.queues().get(worker) else { return };
+        let Some(queue) = self.network.queues().get(worker) else {
+            return;
+        };
         let mut event = event;
         while let Err(Full(back)) = queue.push(event) {
             event = back;
@@ -126,10 +130,13 @@ impl Node {
     /// Tells a worker from a thread or task that must not wait: if there is no
     /// room, a task waits for it.
     pub(crate) fn tell_later(self: &Arc<Self>, worker: usize, event: WorkerEvent) {
-        let Some(queue) = self.network.queues().get(worker) else { return };
+        let Some(queue) = self.network.queues().get(worker) else {
+            return;
+        };
         if let Err(Full(event)) = queue.push(event) {
             let node = Arc::clone(self);
-            self.runtime.spawn(async move { node.tell(worker, event).await });
+            self.runtime
+                .spawn(async move { node.tell(worker, event).await });
         }
     }
 
@@ -145,5 +152,6 @@ impl Node {
 pub(crate) const MAX_WORKERS: usize = 64;
 
 fn bit(worker: usize) -> u64 {
-    1u64.checked_shl(u32::try_from(worker).unwrap_or(u32::MAX)).unwrap_or(0)
+    1u64.checked_shl(u32::try_from(worker).unwrap_or(u32::MAX))
+        .unwrap_or(0)
 }

@@ -37,7 +37,9 @@ impl Tenant {
     /// Whether accounts of this realm are the tenant's. A realm stands for a
     /// domain, whatever its case.
     pub(crate) fn has_realm(&self, realm: &str) -> bool {
-        self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(realm))
+        self.domains
+            .iter()
+            .any(|domain| domain.eq_ignore_ascii_case(realm))
     }
 }
 
@@ -49,12 +51,21 @@ impl Snapshot {
         version: u64,
     ) -> Self {
         // The keys are positions of the operator's tenants: a fixed seed will do.
-        let sockets = settings.listeners().iter().map(|listener| {
-            format!("{}:{}", listener.transport.param(), listener.address).into()
-        });
+        let sockets = settings
+            .listeners()
+            .iter()
+            .map(|listener| format!("{}:{}", listener.transport.param(), listener.address).into());
         let sockets = sockets.collect();
-        let tenants = tenants.into_iter().map(|tenant| (tenant.id, Arc::new(tenant))).collect();
-        Self { settings, tenants, sockets, version }
+        let tenants = tenants
+            .into_iter()
+            .map(|tenant| (tenant.id, Arc::new(tenant)))
+            .collect();
+        Self {
+            settings,
+            tenants,
+            sockets,
+            version,
+        }
     }
 
     /// One tenant.
@@ -69,7 +80,10 @@ impl Snapshot {
 
     /// The text of a listener's socket, such as `udp:192.0.2.1:5060`.
     pub(crate) fn socket(&self, listener: ListenerId) -> Arc<str> {
-        self.sockets.get(usize::from(listener.0)).cloned().unwrap_or_default()
+        self.sockets
+            .get(usize::from(listener.0))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The listener whose socket has this text.

@@ -60,10 +60,15 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// A sandbox; `cache` keeps compiled components.
     pub(crate) fn new(cache: Option<&std::path::Path>) -> anyhow::Result<Self> {
-        let settings =
-            EngineSettings { cache: cache.map(Into::into), ..EngineSettings::default() };
+        let settings = EngineSettings {
+            cache: cache.map(Into::into),
+            ..EngineSettings::default()
+        };
         let engine = Engine::new(&settings)?;
-        Ok(Self { components: ComponentStore::new(&engine), stats: WasmStats::default() })
+        Ok(Self {
+            components: ComponentStore::new(&engine),
+            stats: WasmStats::default(),
+        })
     }
 
     fn load(&self, source: &ComponentSource) -> Result<Arc<Policy>, LoadError> {
@@ -98,10 +103,16 @@ impl Sandbox {
                             limits: parts.limits,
                         });
                     }
-                    Err(error) => refused.push(Refused { tenant: position, policy: at, error }),
+                    Err(error) => refused.push(Refused {
+                        tenant: position,
+                        policy: at,
+                        error,
+                    }),
                 }
             }
-            let budget = parts.cpu_budget.map(|budget| Arc::new(CpuBudget::new(budget)));
+            let budget = parts
+                .cpu_budget
+                .map(|budget| Arc::new(CpuBudget::new(budget)));
             match Chain::new(&name, specs, budget, &self.stats) {
                 Ok(chain) => chains.push(chain),
                 Err(errors) => refused.extend(errors.into_iter().map(|(at, error)| Refused {
@@ -111,7 +122,11 @@ impl Sandbox {
                 })),
             }
         }
-        if refused.is_empty() { Ok(chains) } else { Err(refused) }
+        if refused.is_empty() {
+            Ok(chains)
+        } else {
+            Err(refused)
+        }
     }
 }
 
@@ -127,33 +142,38 @@ pub(crate) struct Refused {
 }
 
 /// A snapshot of a configuration whose policies are loaded.
-pub(crate) fn snapshot(
-    live: &Live,
-    chains: Vec<Chain>,
-    version: u64,
-) -> anyhow::Result<Snapshot> {
+pub(crate) fn snapshot(live: &Live, chains: Vec<Chain>, version: u64) -> anyhow::Result<Snapshot> {
     let settings = Arc::new(Settings::new(live.settings.clone())?);
-    let tenants = live.settings.tenants.iter().zip(chains).map(|(tenant, chain)| Tenant {
-        id: tenant.id,
-        name: tenant.name.as_str().into(),
-        domains: tenant.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
-        chain,
-    });
+    let tenants = live
+        .settings
+        .tenants
+        .iter()
+        .zip(chains)
+        .map(|(tenant, chain)| Tenant {
+            id: tenant.id,
+            name: tenant.name.as_str().into(),
+            domains: tenant
+                .domains
+                .iter()
+                .map(|domain| domain.to_ascii_lowercase())
+                .collect(),
+            chain,
+        });
     Ok(Snapshot::new(settings, tenants, version))
 }
 
 impl Running {
     /// Starts everything: database, bindings, sockets, policies, workers.
-    pub(crate) async fn start(
-        parts: Parts,
-        configuration: &Configuration,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(parts: Parts, configuration: &Configuration) -> anyhow::Result<Self> {
         let Parts { fixed, mut live } = parts;
         let runtime = tokio::runtime::Handle::current();
         let store = Store::open(&fixed.database).await?;
         let sandbox = Sandbox::new(fixed.cache.as_deref())?;
         let chains = sandbox.chains(&live).map_err(|refused| {
-            anyhow!("policies were refused\n{}", configuration.refused(&refused).trim_end())
+            anyhow!(
+                "policies were refused\n{}",
+                configuration.refused(&refused).trim_end()
+            )
         })?;
         let net = sipbox_net::NetConfig {
             workers: fixed.net.workers.clamp(1, MAX_WORKERS),
@@ -166,7 +186,10 @@ impl Running {
             }
         }
         let snapshot = snapshot(&live, chains, 1)?;
-        let origin = Origin { node: 0, boot: u32::from_ne_bytes(random()?) };
+        let origin = Origin {
+            node: 0,
+            boot: u32::from_ne_bytes(random()?),
+        };
         let writer = LocationWriter::start(&store, WriterSettings::new(fixed.durability));
         let stack = Stack::new(StackOptions {
             shards: SHARDS,
@@ -192,7 +215,14 @@ impl Running {
         load_bindings(&node, &store).await?;
         let threads = spawn_workers(&node, inputs)?;
         tokio::spawn(keep_house(Arc::downgrade(&node)));
-        Ok(Self { node, sandbox, threads: threads.into(), writer, store, drain: fixed.drain })
+        Ok(Self {
+            node,
+            sandbox,
+            threads: threads.into(),
+            writer,
+            store,
+            drain: fixed.drain,
+        })
     }
 
     /// Puts a configuration in force, whole or not at all.
@@ -204,7 +234,10 @@ impl Running {
         // Compiling takes its time, and this thread serves others as well.
         let chains = tokio::task::block_in_place(|| self.sandbox.chains(&live));
         let chains = chains.map_err(|refused| {
-            anyhow!("policies were refused\n{}", configuration.refused(&refused).trim_end())
+            anyhow!(
+                "policies were refused\n{}",
+                configuration.refused(&refused).trim_end()
+            )
         })?;
         let version = before.version.saturating_add(1);
         let after = snapshot(&live, chains, version)?;
@@ -221,8 +254,15 @@ impl Running {
     /// Stops: no new requests, the transactions in flight end within the limit,
     /// what is to be stored is stored.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
-        let Self { node, writer, store, drain, .. } = self;
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let Self {
+            node,
+            writer,
+            store,
+            drain,
+            ..
+        } = self;
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         node.stack.drain();
         let limit = Instant::now() + *drain;
         tracing::info!(transactions = node.stack.counts().servers, "draining");
@@ -230,13 +270,19 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if node.in_flight() > 0 {
-            tracing::warn!(transactions = node.in_flight(), "ending what is still in flight");
+            tracing::warn!(
+                transactions = node.in_flight(),
+                "ending what is still in flight"
+            );
             node.tell(0, WorkerEvent::Shutdown).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         node.tell_all(|| WorkerEvent::Stop).await;
         let joined = tokio::task::spawn_blocking(move || {
-            threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
+            threads
+                .into_iter()
+                .map(JoinHandle::join)
+                .collect::<Vec<_>>()
         });
         for result in joined.await? {
             result.map_err(|_panic| anyhow!("a worker panicked"))??;
@@ -286,9 +332,16 @@ impl Node {
 /// the keys of bindings. New tenants get ids that nobody had in this snapshot.
 fn keep_ids(before: &Snapshot, live: &mut Live) {
     let known = |name: &str| {
-        before.tenants().find(|tenant| *tenant.name == *name).map(|tenant| tenant.id)
+        before
+            .tenants()
+            .find(|tenant| *tenant.name == *name)
+            .map(|tenant| tenant.id)
     };
-    let mut next = before.tenants().map(|tenant| tenant.id.0).max().map_or(0, |id| id + 1);
+    let mut next = before
+        .tenants()
+        .map(|tenant| tenant.id.0)
+        .max()
+        .map_or(0, |id| id + 1);
     let mut renamed = Vec::new();
     for tenant in &mut live.settings.tenants {
         let id = known(&tenant.name).unwrap_or_else(|| {
@@ -300,7 +353,10 @@ fn keep_ids(before: &Snapshot, live: &mut Live) {
     }
     for listener in &mut live.settings.listeners {
         listener.tenant = listener.tenant.map(|old| {
-            renamed.iter().find(|(from, _)| *from == old).map_or(old, |(_, to)| *to)
+            renamed
+                .iter()
+                .find(|(from, _)| *from == old)
+                .map_or(old, |(_, to)| *to)
         });
     }
 }
@@ -378,15 +434,25 @@ pub(crate) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 
 /// The number of workers for `0`: one for each processor.
 pub(crate) fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_WORKERS)
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(MAX_WORKERS)
 }
 
 impl Fixed {
     /// The folder of the control socket, made for its owner only.
     pub(crate) fn make_folders(&self) -> anyhow::Result<()> {
         use std::os::unix::fs::DirBuilderExt as _;
-        let folders = [self.database.parent(), self.control.parent(), self.cache.as_deref()];
-        for folder in folders.into_iter().flatten().filter(|f| !f.as_os_str().is_empty()) {
+        let folders = [
+            self.database.parent(),
+            self.control.parent(),
+            self.cache.as_deref(),
+        ];
+        for folder in folders
+            .into_iter()
+            .flatten()
+            .filter(|f| !f.as_os_str().is_empty())
+        {
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)

@@ -37,7 +37,11 @@ impl Lookup<'_> {
             Verdict::Relay(plan) => self.relay(plan),
             Verdict::Redirect(targets) => {
                 let targets = self.group(&targets);
-                if targets.is_empty() { unavailable() } else { Ruling::Redirect(targets) }
+                if targets.is_empty() {
+                    unavailable()
+                } else {
+                    Ruling::Redirect(targets)
+                }
             }
             Verdict::ForwardStateless(target) => {
                 let first = self.group(std::slice::from_ref(&target)).into_iter().next();
@@ -104,15 +108,26 @@ impl Lookup<'_> {
 
     fn registered(&self, aor: &str, target: &Target, resolved: &mut Vec<ResolvedTarget>) {
         let Ok(parsed) = Aor::parse(aor) else { return };
-        let bindings = self.node.location.lookup(self.tenant.id, &parsed, self.wall);
+        let bindings = self
+            .node
+            .location
+            .lookup(self.tenant.id, &parsed, self.wall);
         let aor: Arc<str> = parsed.as_str().into();
-        resolved.extend(bindings.iter().map(|binding| self.binding(binding, target, &aor)));
+        resolved.extend(
+            bindings
+                .iter()
+                .map(|binding| self.binding(binding, target, &aor)),
+        );
     }
 
     fn binding(&self, binding: &Binding, target: &Target, aor: &Arc<str>) -> ResolvedTarget {
         // RFC 3327 section 5.4: with a Path, the request goes to its first hop,
         // which knows the flow; the one that we know is that hop's own.
-        let flow = if binding.path.is_empty() { binding.flow } else { None };
+        let flow = if binding.path.is_empty() {
+            binding.flow
+        } else {
+            None
+        };
         ResolvedTarget {
             uri: bytes::Bytes::copy_from_slice(binding.contact.as_bytes()),
             path: binding
@@ -130,5 +145,8 @@ impl Lookup<'_> {
 }
 
 fn unavailable() -> Ruling {
-    Ruling::Reply(Reply { status: 480, ..Reply::default() })
+    Ruling::Reply(Reply {
+        status: 480,
+        ..Reply::default()
+    })
 }

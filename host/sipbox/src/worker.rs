@@ -90,7 +90,10 @@ impl Worker {
 
     fn input(&mut self, input: Input<'_, WorkerEvent>) {
         match input {
-            Input::Message { message: received, flow } => {
+            Input::Message {
+                message: received,
+                flow,
+            } => {
                 if self.index.parse(&received).is_err() {
                     self.node.stack.unparsable(&mut self.out);
                     return;
@@ -112,7 +115,8 @@ impl Worker {
                     let node = Arc::clone(&self.node);
                     let snapshot = node.snapshot.load();
                     self.step(&snapshot, |env, out| {
-                        node.stack.unframed(env, Message::new(&head, &index), kind, flow, out);
+                        node.stack
+                            .unframed(env, Message::new(&head, &index), kind, flow, out);
                     });
                 }
                 self.index = index;
@@ -135,7 +139,11 @@ impl Worker {
         match event {
             WorkerEvent::Credentials(pending) => self.run_chain(*pending),
             WorkerEvent::Stored(stored) => {
-                let Stored { mut ruled, commits, stored } = *stored;
+                let Stored {
+                    mut ruled,
+                    commits,
+                    stored,
+                } = *stored;
                 if !stored {
                     for commit in &commits {
                         node.location.rollback(commit);
@@ -156,13 +164,24 @@ impl Worker {
     /// One call of the core.
     fn step(&mut self, snapshot: &Snapshot, call: impl FnOnce(&mut Env<'_>, &mut Outbox)) {
         let (now, wall) = self.node.clock.now();
-        let mut env = Env { now, wall, settings: &snapshot.settings, rng: &mut self.rng };
+        let mut env = Env {
+            now,
+            wall,
+            settings: &snapshot.settings,
+            rng: &mut self.rng,
+        };
         call(&mut env, &mut self.out);
     }
 
     /// Asks for a name; an answer that is known comes at once.
     fn resolve(&mut self, resolve: &Resolve) {
-        let Resolve { token, host, port, transport, secure } = resolve;
+        let Resolve {
+            token,
+            host,
+            port,
+            transport,
+            secure,
+        } = resolve;
         let known = match Query::new(host, *port, *transport, *secure) {
             Some(query) => self.node.network.resolve(self.number, query, *token),
             None => Some(Err(ResolveError::NoSuchName)),
@@ -175,13 +194,17 @@ impl Worker {
     fn resolved(&mut self, token: ResolveToken, result: Result<Candidates, ResolveError>) {
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
-        self.step(&snapshot, |env, out| node.stack.resolved(env, token, result, out));
+        self.step(&snapshot, |env, out| {
+            node.stack.resolved(env, token, result, out)
+        });
     }
 
     fn transport_error(&mut self, token: SendToken) {
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
-        self.step(&snapshot, |env, out| node.stack.transport_error(env, token, out));
+        self.step(&snapshot, |env, out| {
+            node.stack.transport_error(env, token, out)
+        });
     }
 
     /// Sends, resolves and asks until nothing is left to do.
@@ -190,7 +213,10 @@ impl Worker {
             let out = &mut self.out;
             for transmit in &out.transmits {
                 let bytes = out.bytes(transmit);
-                let sent = self.node.network.send(&transmit.next_hop, bytes, transmit.token);
+                let sent = self
+                    .node
+                    .network
+                    .send(&transmit.next_hop, bytes, transmit.token);
                 if let Err(error) = sent {
                     tracing::debug!(%error, next_hop = ?transmit.next_hop, "send failed");
                     self.failed.extend(transmit.token);
@@ -219,24 +245,62 @@ impl Worker {
 
     fn ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Request { id, tenant, request, facts } => {
+            Ask::Request {
+                id,
+                tenant,
+                request,
+                facts,
+            } => {
                 self.begin(Question::Request(id), tenant, request, facts);
             }
-            Ask::Stateless { tenant, request, facts } => {
+            Ask::Stateless {
+                tenant,
+                request,
+                facts,
+            } => {
                 self.begin(Question::Stateless, tenant, request, facts);
             }
-            Ask::Failure { id, tenant, request, response, facts, failure, state, armed } => {
-                let Some(tenant) = self.tenant_of(tenant, &state) else { return };
+            Ask::Failure {
+                id,
+                tenant,
+                request,
+                response,
+                facts,
+                failure,
+                state,
+                armed,
+            } => {
+                let Some(tenant) = self.tenant_of(tenant, &state) else {
+                    return;
+                };
                 let capabilities = self.capabilities(&tenant, Vec::new());
                 let outcome = self.chain(&tenant, &facts, &capabilities, |chain| {
                     chain.on_failure(request, response, &failure, state, armed)
                 });
                 self.log_failed(&tenant, &facts, "on-failure", outcome.failed.as_ref());
-                self.rule(Question::Failure(id), &tenant, facts, &capabilities, outcome);
+                self.rule(
+                    Question::Failure(id),
+                    &tenant,
+                    facts,
+                    &capabilities,
+                    outcome,
+                );
             }
-            Ask::Branch { id, tenant, request, facts, target, state, armed } => {
-                let Some(tenant) = self.tenant_of(tenant, &state) else { return };
-                let branch = BranchCall { target: target.describe() };
+            Ask::Branch {
+                id,
+                tenant,
+                request,
+                facts,
+                target,
+                state,
+                armed,
+            } => {
+                let Some(tenant) = self.tenant_of(tenant, &state) else {
+                    return;
+                };
+                let branch = BranchCall {
+                    target: target.describe(),
+                };
                 let original = request.clone();
                 let capabilities = self.capabilities(&tenant, Vec::new());
                 let result = self.chain(&tenant, &facts, &capabilities, |chain| {
@@ -254,8 +318,18 @@ impl Worker {
                     node.stack.branch_verdict(env, id, verdict, out);
                 });
             }
-            Ask::Reply { id, tenant, response, request, facts, state, armed } => {
-                let Some(tenant) = self.tenant_of(tenant, &state) else { return };
+            Ask::Reply {
+                id,
+                tenant,
+                response,
+                request,
+                facts,
+                state,
+                armed,
+            } => {
+                let Some(tenant) = self.tenant_of(tenant, &state) else {
+                    return;
+                };
                 let original = response.clone();
                 let capabilities = self.capabilities(&tenant, Vec::new());
                 let result = self.chain(&tenant, &facts, &capabilities, |chain| {
@@ -277,14 +351,11 @@ impl Worker {
     }
 
     /// The versions that the transaction began with, or those of today.
-    fn tenant_of(
-        &self,
-        id: TenantId,
-        state: &CallState,
-    ) -> Option<Arc<Tenant>> {
-        let kept = state.versions.as_ref().and_then(|versions| {
-            Arc::clone(&versions.0).downcast::<Tenant>().ok()
-        });
+    fn tenant_of(&self, id: TenantId, state: &CallState) -> Option<Arc<Tenant>> {
+        let kept = state
+            .versions
+            .as_ref()
+            .and_then(|versions| Arc::clone(&versions.0).downcast::<Tenant>().ok());
         kept.or_else(|| self.node.snapshot.load().tenant(id).cloned())
     }
 
@@ -294,7 +365,11 @@ impl Worker {
         credentials: Vec<crate::capabilities::Fetched>,
     ) -> Arc<RequestCapabilities> {
         let node = Arc::clone(&self.node);
-        Arc::new(RequestCapabilities::new(node, Arc::clone(tenant), credentials))
+        Arc::new(RequestCapabilities::new(
+            node,
+            Arc::clone(tenant),
+            credentials,
+        ))
     }
 
     /// Runs the chain now, or once the accounts that the request names are here.
@@ -306,11 +381,20 @@ impl Worker {
         facts: Arc<Facts>,
     ) {
         let Some(tenant) = self.node.snapshot.load().tenant(tenant).cloned() else {
-            tracing::debug!(tenant = &*facts.tenant_name, "the tenant left while its request came");
+            tracing::debug!(
+                tenant = &*facts.tenant_name,
+                "the tenant left while its request came"
+            );
             return;
         };
         let (credentials, missing) = decide::accounts(&self.node, &tenant, &request);
-        let mut pending = Pending { question, tenant, request, facts, credentials };
+        let mut pending = Pending {
+            question,
+            tenant,
+            request,
+            facts,
+            credentials,
+        };
         if missing.is_empty() {
             self.run_chain(pending);
             return;
@@ -322,18 +406,31 @@ impl Worker {
         }
         let number = self.number;
         self.node.runtime.spawn(async move {
-            pending.credentials.extend(decide::fetch(&node, missing).await);
-            node.tell(number, WorkerEvent::Credentials(Box::new(pending))).await;
+            pending
+                .credentials
+                .extend(decide::fetch(&node, missing).await);
+            node.tell(number, WorkerEvent::Credentials(Box::new(pending)))
+                .await;
         });
     }
 
     fn run_chain(&mut self, pending: Pending) {
-        let Pending { question, tenant, request, facts, credentials } = pending;
+        let Pending {
+            question,
+            tenant,
+            request,
+            facts,
+            credentials,
+        } = pending;
         let versions = PolicyVersions(Arc::clone(&tenant) as _);
-        let state = CallState { versions: Some(versions), ..CallState::default() };
+        let state = CallState {
+            versions: Some(versions),
+            ..CallState::default()
+        };
         let capabilities = self.capabilities(&tenant, credentials);
-        let mut outcome =
-            self.chain(&tenant, &facts, &capabilities, |chain| chain.on_request(request, state));
+        let mut outcome = self.chain(&tenant, &facts, &capabilities, |chain| {
+            chain.on_request(request, state)
+        });
         // The fallback starts from the state as it was; the versions stay.
         outcome.state.versions = Some(PolicyVersions(Arc::clone(&tenant) as _));
         self.log_failed(&tenant, &facts, "on-request", outcome.failed.as_ref());
@@ -368,8 +465,7 @@ impl Worker {
         log_decision(tenant, &facts, &outcome);
         let node = Arc::clone(&self.node);
         let (_, wall) = node.clock.now();
-        let committed =
-            decide::commit(&node, tenant, question, facts, capabilities, outcome, wall);
+        let committed = decide::commit(&node, tenant, question, facts, capabilities, outcome, wall);
         let changes = committed.changes();
         let Committed { mut ruled, commits } = committed;
         if changes.is_empty() {
@@ -395,7 +491,11 @@ impl Worker {
             if let Err(error) = &result {
                 tracing::error!(%error, "a registration was not stored");
             }
-            let stored = Stored { ruled: decision_of, commits: kept, stored: result.is_ok() };
+            let stored = Stored {
+                ruled: decision_of,
+                commits: kept,
+                stored: result.is_ok(),
+            };
             later.tell_later(number, WorkerEvent::Stored(Box::new(stored)));
         });
         if let Err(error) = node.sink.submit(changes, done) {
@@ -409,7 +509,11 @@ impl Worker {
     }
 
     fn carry_out(&mut self, ruled: Ruled) {
-        let Ruled { question, facts, decision } = ruled;
+        let Ruled {
+            question,
+            facts,
+            decision,
+        } = ruled;
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
         self.step(&snapshot, |env, out| match question {
@@ -425,7 +529,11 @@ impl Worker {
 
     fn log_failed(&self, tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed>) {
         let Some(failed) = failed else { return };
-        let policy = tenant.chain.names().nth(failed.policy).map_or("", |name| &**name);
+        let policy = tenant
+            .chain
+            .names()
+            .nth(failed.policy)
+            .map_or("", |name| &**name);
         tracing::warn!(
             tenant = &*tenant.name,
             policy,
@@ -456,7 +564,9 @@ impl Worker {
         let snapshot = node.snapshot.load();
         let mut armed = false;
         for shard in self.shards() {
-            let Some(deadline) = node.stack.next_deadline(shard) else { continue };
+            let Some(deadline) = node.stack.next_deadline(shard) else {
+                continue;
+            };
             armed = true;
             if deadline <= now {
                 self.tick_shard(&snapshot, shard);
@@ -520,7 +630,10 @@ fn log_decision(tenant: &Tenant, facts: &Facts, outcome: &Outcome) {
     }
     let message = outcome.request.as_ref();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let policy = outcome.by.and_then(|by| tenant.chain.names().nth(by)).map_or("", |name| &**name);
+    let policy = outcome
+        .by
+        .and_then(|by| tenant.chain.names().nth(by))
+        .map_or("", |name| &**name);
     tracing::debug!(
         tenant = &*tenant.name,
         policy,

@@ -17,7 +17,9 @@ pub(super) struct CheckArgs {
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let source = Source::File(args.file.clone());
-    let Some(configuration) = source.read()?.or_report() else { return Ok(ExitCode::FAILURE) };
+    let Some(configuration) = source.read()?.or_report() else {
+        return Ok(ExitCode::FAILURE);
+    };
     let parts = configuration.parts();
     // Components are compiled, but what that makes is not kept.
     let sandbox = Sandbox::new(None)?;

@@ -43,7 +43,12 @@ fn params(words: &[String]) -> Params {
     match named {
         _ if words.is_empty() => Params::None,
         Some(named) => Params::Named(named),
-        None => Params::Positional(words.iter().map(|word| Value::from(word.as_str())).collect()),
+        None => Params::Positional(
+            words
+                .iter()
+                .map(|word| Value::from(word.as_str()))
+                .collect(),
+        ),
     }
 }
 
@@ -52,14 +57,25 @@ mod tests {
     use super::*;
 
     fn words(words: &[&str]) -> Params {
-        params(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        params(
+            &words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn words_are_named_only_if_all_are() {
         assert_eq!(words(&[]), Params::None);
-        assert!(matches!(words(&["aor=a@b", "table_name=location"]), Params::Named(_)));
+        assert!(matches!(
+            words(&["aor=a@b", "table_name=location"]),
+            Params::Named(_)
+        ));
         assert!(matches!(words(&["location", "a@b"]), Params::Positional(_)));
-        assert!(matches!(words(&["location", "sip:a@b;x=y"]), Params::Positional(_)));
+        assert!(matches!(
+            words(&["location", "sip:a@b;x=y"]),
+            Params::Positional(_)
+        ));
     }
 }

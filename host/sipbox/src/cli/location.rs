@@ -36,9 +36,8 @@ enum LocationCommand {
 
 pub(super) fn location(args: LocationArgs) -> anyhow::Result<ExitCode> {
     let mut client = Client::connect(&args.instance.socket()?)?;
-    let words = |words: &[&str]| {
-        Params::Positional(words.iter().map(|word| Value::from(*word)).collect())
-    };
+    let words =
+        |words: &[&str]| Params::Positional(words.iter().map(|word| Value::from(*word)).collect());
     match args.command {
         LocationCommand::List => {
             let dump = client.call("ul_dump", Params::None)?;
@@ -53,7 +52,10 @@ pub(super) fn location(args: LocationArgs) -> anyhow::Result<ExitCode> {
         LocationCommand::Rm { aor, contact: None } => {
             client.call("ul_rm", words(&["location", &aor]))?;
         }
-        LocationCommand::Rm { aor, contact: Some(contact) } => {
+        LocationCommand::Rm {
+            aor,
+            contact: Some(contact),
+        } => {
             client.call("ul_rm_contact", words(&["location", &aor, &contact]))?;
         }
     }
@@ -63,7 +65,11 @@ pub(super) fn location(args: LocationArgs) -> anyhow::Result<ExitCode> {
 /// Tab-separated rows, fit for `cut` and `column -t`.
 fn rows(dump: &Value) -> Vec<String> {
     let list = |value: &Value, name: &str| {
-        value.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
+        value
+            .get(name)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
     };
     let text = |value: &Value, name: &str| match value.get(name) {
         Some(Value::String(text)) => text.clone(),

@@ -23,7 +23,12 @@ pub(super) struct RunArgs {
     #[arg(short, long, value_name = "FILE", env = "SIPBOX_CONFIG")]
     config: Option<PathBuf>,
     /// The state folder of the demo
-    #[arg(long, value_name = "DIR", env = "SIPBOX_STATE", conflicts_with = "config")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SIPBOX_STATE",
+        conflicts_with = "config"
+    )]
     state: Option<PathBuf>,
     /// What is logged: a level, or directives such as `info,policy=debug`; overrides the file
     #[arg(long, value_name = "FILTER", env = "SIPBOX_LOG")]
@@ -43,17 +48,24 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let source = match &args.config {
         Some(path) => Source::File(path.clone()),
-        None => {
-            Source::Demo(args.state.clone().unwrap_or_else(super::default_state_folder))
-        }
+        None => Source::Demo(
+            args.state
+                .clone()
+                .unwrap_or_else(super::default_state_folder),
+        ),
     };
-    let Some(configuration) = source.read()?.or_report() else { return Ok(ExitCode::FAILURE) };
+    let Some(configuration) = source.read()?.or_report() else {
+        return Ok(ExitCode::FAILURE);
+    };
     let format = match args.log_format {
         Some(LogFormat::Human) => logging::Format::Human,
         Some(LogFormat::Json) => logging::Format::Json,
         None => configuration.log_format(),
     };
-    let filter = args.log.clone().unwrap_or_else(|| configuration.log_filter());
+    let filter = args
+        .log
+        .clone()
+        .unwrap_or_else(|| configuration.log_filter());
     logging::init(format, &filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -85,7 +97,10 @@ async fn serve(
         begun,
         begun_wall: running.node.clock.now().1,
         policies: Box::new(move || {
-            policies.upgrade().map(|running| running.sandbox.stats.all()).unwrap_or_default()
+            policies
+                .upgrade()
+                .map(|running| running.sandbox.stats.all())
+                .unwrap_or_default()
         }),
         reload,
     };
@@ -143,7 +158,10 @@ async fn reload_from(source: &Source, running: &Running) -> Result<u64, String> 
         }
         Err(error) => {
             let text = format!("{error:#}");
-            tracing::error!(error = text, "configuration not reloaded, the old one stays");
+            tracing::error!(
+                error = text,
+                "configuration not reloaded, the old one stays"
+            );
             Err(text)
         }
     }

@@ -51,10 +51,16 @@ pub(super) fn user(args: UserArgs) -> anyhow::Result<ExitCode> {
     let call = match args.command {
         UserCommand::Add(account) => account.call("subscriber_add")?,
         UserCommand::Passwd(account) => account.call("subscriber_passwd")?,
-        UserCommand::List { domain } => Call { method: "subscriber_list", words: domain.into_iter().collect() },
+        UserCommand::List { domain } => Call {
+            method: "subscriber_list",
+            words: domain.into_iter().collect(),
+        },
         UserCommand::Rm { account } => {
             let (user, domain) = split(&account)?;
-            Call { method: "subscriber_rm", words: vec![user, domain] }
+            Call {
+                method: "subscriber_rm",
+                words: vec![user, domain],
+            }
         }
     };
     let result = match Client::connect(&args.instance.socket()?) {
@@ -64,7 +70,12 @@ pub(super) fn user(args: UserArgs) -> anyhow::Result<ExitCode> {
     };
     if let Some(accounts) = result.get("Subscribers").and_then(Value::as_array) {
         for account in accounts {
-            let text = |name: &str| account.get(name).and_then(Value::as_str).unwrap_or_default();
+            let text = |name: &str| {
+                account
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
             println!("{}@{}", text("username"), text("domain"));
         }
     }
@@ -79,19 +90,28 @@ struct Call {
 
 impl Call {
     fn params(&self) -> Params {
-        Params::Positional(self.words.iter().map(|word| Value::from(word.as_str())).collect())
+        Params::Positional(
+            self.words
+                .iter()
+                .map(|word| Value::from(word.as_str()))
+                .collect(),
+        )
     }
 
     fn in_database(&self, instance: &Instance) -> anyhow::Result<Value> {
         let path = instance.database()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
             let store = Store::open(&path).await?;
             let subscribers = store.subscribers();
             let word = |at: usize| self.words.get(at).map(String::as_str).unwrap_or_default();
             let result = match self.method {
                 "subscriber_list" => {
-                    let accounts = subscribers.list(self.words.first().map(String::as_str)).await?;
+                    let accounts = subscribers
+                        .list(self.words.first().map(String::as_str))
+                        .await?;
                     let accounts: Vec<Value> = accounts
                         .into_iter()
                         .map(|one| json!({ "username": one.username, "domain": one.domain }))
@@ -120,12 +140,19 @@ impl Account {
         if password.is_empty() {
             bail!("an empty password is none");
         }
-        Ok(Call { method, words: vec![user, domain, password] })
+        Ok(Call {
+            method,
+            words: vec![user, domain, password],
+        })
     }
 }
 
 fn split(account: &str) -> anyhow::Result<(String, String)> {
-    match account.strip_prefix("sip:").unwrap_or(account).rsplit_once('@') {
+    match account
+        .strip_prefix("sip:")
+        .unwrap_or(account)
+        .rsplit_once('@')
+    {
         Some((user, domain)) if !user.is_empty() && !domain.is_empty() => {
             Ok((user.to_owned(), domain.to_ascii_lowercase()))
         }

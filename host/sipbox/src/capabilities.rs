@@ -211,18 +211,25 @@ impl Capabilities for RequestCapabilities {
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
         let tenant = &*self.tenant.name;
         let call_id = String::from_utf8_lossy(call.request.as_ref().call_id().unwrap_or_default());
+        // The macro wants its level as a constant.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "policy",
+                    tracing::Level::$level,
+                    tenant,
+                    policy,
+                    %call_id,
+                    "{text}"
+                )
+            };
+        }
         match level {
-            LogLevel::Trace => {
-                tracing::trace!(target: "policy", tenant, policy, %call_id, "{text}")
-            }
-            LogLevel::Debug => {
-                tracing::debug!(target: "policy", tenant, policy, %call_id, "{text}")
-            }
-            LogLevel::Info => tracing::info!(target: "policy", tenant, policy, %call_id, "{text}"),
-            LogLevel::Warn => tracing::warn!(target: "policy", tenant, policy, %call_id, "{text}"),
-            LogLevel::Error => {
-                tracing::error!(target: "policy", tenant, policy, %call_id, "{text}")
-            }
+            LogLevel::Trace => line!(TRACE),
+            LogLevel::Debug => line!(DEBUG),
+            LogLevel::Info => line!(INFO),
+            LogLevel::Warn => line!(WARN),
+            LogLevel::Error => line!(ERROR),
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum Source {
 /// What reading came to.
 pub(crate) enum Reading {
     /// A configuration.
-    Fine(Configuration),
+    Fine(Box<Configuration>),
     /// Mistakes, as text.
     Wrong(String),
 }
@@ -77,12 +77,12 @@ impl Source {
                     .parent()
                     .unwrap_or(Path::new("."))
                     .to_path_buf();
-                Reading::Fine(Configuration {
+                Reading::Fine(Box::new(Configuration {
                     config,
                     path,
                     text,
                     cache: state.join("components"),
-                })
+                }))
             }
             Err(diagnostics) => Reading::Wrong(shown(&diagnostics, &path, &text)),
         })
@@ -91,7 +91,7 @@ impl Source {
 
 impl Reading {
     /// The configuration, or its mistakes on stderr.
-    pub(crate) fn or_report(self) -> Option<Configuration> {
+    pub(crate) fn or_report(self) -> Option<Box<Configuration>> {
         match self {
             Self::Fine(configuration) => Some(configuration),
             Self::Wrong(text) => {
@@ -102,7 +102,7 @@ impl Reading {
     }
 
     /// The configuration, or its mistakes as an error.
-    pub(crate) fn or_text(self) -> anyhow::Result<Configuration> {
+    pub(crate) fn or_text(self) -> anyhow::Result<Box<Configuration>> {
         match self {
             Self::Fine(configuration) => Ok(configuration),
             Self::Wrong(text) => Err(anyhow!("{}", text.trim_end())),

@@ -195,7 +195,7 @@ impl Worker {
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
         self.step(&snapshot, |env, out| {
-            node.stack.resolved(env, token, result, out)
+            node.stack.resolved(env, token, result, out);
         });
     }
 
@@ -203,7 +203,7 @@ impl Worker {
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
         self.step(&snapshot, |env, out| {
-            node.stack.transport_error(env, token, out)
+            node.stack.transport_error(env, token, out);
         });
     }
 

@@ -82,7 +82,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    fn configuration(&self) -> anyhow::Result<Configuration> {
+    fn configuration(&self) -> anyhow::Result<Box<Configuration>> {
         let source = match &self.config {
             Some(path) => Source::File(path.clone()),
             None => Source::Demo(self.state.clone().unwrap_or_else(default_state_folder)),

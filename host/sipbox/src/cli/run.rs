@@ -78,7 +78,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve(
     source: Source,
-    configuration: Configuration,
+    configuration: Box<Configuration>,
     begun: Instant,
 ) -> anyhow::Result<ExitCode> {
     // Signals first: one that comes during the start is not lost.

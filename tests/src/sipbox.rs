@@ -229,7 +229,8 @@ impl Sipbox {
         self.process.as_mut().expect("the program runs")
     }
 
-    /// Waits until it answers an OPTIONS with anything.
+    /// Waits until it answers an OPTIONS with anything, and management commands.
+    /// Without hops left the OPTIONS is answered whatever the policy is.
     fn wait_ready(&mut self) {
         let address = self.address;
         let probe = UdpSocket::bind((address.ip(), 0)).unwrap();
@@ -247,11 +248,11 @@ impl Sipbox {
             let options = format!(
                 "OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{branch}\r\n\
                  From: <sip:probe@{local}>;tag=1\r\nTo: <sip:{address}>\r\nCall-ID: {branch}\r\n\
-                 CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+                 CSeq: 1 OPTIONS\r\nMax-Forwards: 0\r\nContent-Length: 0\r\n\r\n"
             );
             let _ = probe.send_to(options.as_bytes(), address);
             if probe.recv(&mut [0; 2048]).is_ok() {
-                return;
+                break;
             }
             assert!(
                 Instant::now() < end,

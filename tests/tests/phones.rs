@@ -39,6 +39,8 @@ fn phones_talk(transport: &str) {
     alice.wait_registered();
     carol.wait_registered();
 
+    let answered = sipbox.statistic("tm:2xx_transactions");
+
     // carol calls, speaks, hears her echo, hangs up.
     carol.call("sip:alice@lab.test");
     alice.wait_for("CALL_ESTABLISHED");
@@ -68,8 +70,21 @@ fn phones_talk(transport: &str) {
     let heard = seconds_of_tone(carol.heard(), TONE);
     assert!(heard > 1.0, "carol heard her echo for {heard} s only");
 
-    let bindings = sipbox.statistic("usrloc:registered_users");
-    assert_eq!(bindings, 2, "alice and carol");
+    // The proxy counted the same: two bindings, two INVITEs and two BYEs with
+    // 200, and nobody had to repeat or wait for anything.
+    assert_eq!(
+        sipbox.statistic("usrloc:registered_users"),
+        2,
+        "alice and carol"
+    );
+    assert!(sipbox.statistic("registrar:accepted_regs") >= 2);
+    let answered = sipbox.statistic("tm:2xx_transactions") - answered;
+    assert!(
+        answered >= 4,
+        "{answered} transactions with 2xx in two calls"
+    );
+    assert_eq!(sipbox.statistic("tm:retransmissions"), 0);
+    assert_eq!(sipbox.statistic("tm:timeout_finalresponse"), 0);
     alice.quit();
     carol.quit();
 }

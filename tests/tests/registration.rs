@@ -41,7 +41,7 @@ fn sipp_registers_users_with_digest() {
 #[test]
 fn a_wrong_password_is_challenged_again() {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "")
+    let sipbox = Setup::residential(&net, "auth = \"register\"")
         .user("user000@lab.test", "right")
         .start();
     Sipp::new("uac_register_wrong", net.sip())
@@ -57,7 +57,7 @@ fn a_wrong_password_is_challenged_again() {
 #[test]
 fn unknown_users_cannot_be_told_from_wrong_passwords() {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "")
+    let sipbox = Setup::residential(&net, "auth = \"register\"")
         .user("known@lab.test", "right")
         .start();
     let mut answers = Vec::new();
@@ -98,7 +98,7 @@ fn a_domain_that_is_not_served_gets_404() {
 #[test]
 fn bindings_are_listed_refreshed_and_removed() {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "")
+    let sipbox = Setup::residential(&net, "auth = \"register\"")
         .user("bob@lab.test", "secret")
         .start();
     let mut bob = Agent::udp("bob", DOMAIN, net.sip(), sipbox.address);
@@ -155,7 +155,7 @@ fn a_binding_expires_by_itself() {
 #[test]
 fn both_devices_ring_and_the_slower_is_cancelled() {
     let net = Loopback::new();
-    let sipbox = Setup::residential(&net, "")
+    let sipbox = Setup::residential(&net, "auth = \"register\"")
         .user("bob@lab.test", "secret")
         .start();
     let mut desk = Agent::udp("bob", DOMAIN, net.sip(), sipbox.address);

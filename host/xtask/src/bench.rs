@@ -1,25 +1,46 @@
 //! The benches.
 
+use anyhow::bail;
+
 use crate::workspace::Workspace;
 use crate::{policies, step};
 
-/// Builds the policies (benches run them) and runs every bench of the workspace, or with `-p` in
-/// the arguments those of one package.
-pub(crate) fn bench(
-    workspace: &Workspace,
-    install: bool,
-    arguments: &[String],
-) -> anyhow::Result<()> {
-    policies::build_all(workspace, install)?;
-    let chosen = arguments
+/// Runs every bench, or those whose package or name contains one of the words. Policies are built
+/// first: benches run them.
+pub(crate) fn bench(workspace: &Workspace, install: bool, words: &[String]) -> anyhow::Result<()> {
+    let mut benches = workspace.benches()?;
+    let all: Vec<String> = benches
         .iter()
-        .any(|argument| argument == "-p" || argument.starts_with("--package"));
-    let mut cargo = workspace.cargo();
-    cargo
-        .arg("bench")
-        .env("SIPBOX_POLICIES", workspace.target.join("policies"));
-    if !chosen {
-        cargo.args(["--package", "sipbox-bench"]);
+        .map(|bench| format!("{} {}", bench.package, bench.name))
+        .collect();
+    benches.retain(|bench| {
+        words.is_empty()
+            || words
+                .iter()
+                .any(|word| bench.package.contains(word) || bench.name.contains(word))
+    });
+    if benches.is_empty() {
+        bail!(
+            "no bench is called {}; there are:\n  {}",
+            words.join(" or "),
+            all.join("\n  ")
+        );
     }
-    step::run("benches", cargo.args(arguments))
+    policies::build_all(workspace, install)?;
+    for bench in benches {
+        let mut cargo = workspace.cargo();
+        cargo
+            .arg("bench")
+            .arg("--manifest-path")
+            .arg(&bench.manifest)
+            .args(["--package", &bench.package, "--bench", &bench.name])
+            .arg("--target-dir")
+            .arg(&workspace.target)
+            .env("SIPBOX_POLICIES", workspace.target.join("policies"));
+        step::run(
+            &format!("bench {} of {}", bench.name, bench.package),
+            &mut cargo,
+        )?;
+    }
+    Ok(())
 }

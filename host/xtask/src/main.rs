@@ -64,11 +64,13 @@ enum Command {
     /// Build every policy and test guest into target/policies/NAME.wasm.
     Policies,
     /// Run the benches: each compares with a peer or a floor in the same run.
-    #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench -- policy")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench sip\n\n\
+        A bench stands alone on the machine: end what else is running."
+    )]
     Bench {
-        /// Arguments of `cargo bench`: filters, or `-p PACKAGE`.
-        #[arg(last = true)]
-        arguments: Vec<String>,
+        /// Only benches whose package or name contains one of these words.
+        words: Vec<String>,
     },
     /// Install what the other commands need: a compiler for policies and the test peers.
     Setup,
@@ -96,7 +98,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Run { arguments } => run::run(&workspace, install, arguments),
         Command::Test { arguments } => test::test(&workspace, install, arguments),
         Command::Policies => policies::build_all(&workspace, install),
-        Command::Bench { arguments } => bench::bench(&workspace, install, arguments),
+        Command::Bench { words } => bench::bench(&workspace, install, words),
         Command::Setup => setup::everything(&workspace, install).map(|_| ()),
     }
 }

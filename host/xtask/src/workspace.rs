@@ -11,6 +11,15 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
     policies: Vec<Guest>,
+    benches: Vec<Bench>,
+}
+
+/// A bench target.
+#[derive(Clone)]
+pub(crate) struct Bench {
+    pub(crate) package: String,
+    pub(crate) name: String,
+    pub(crate) manifest: PathBuf,
 }
 
 /// A crate that becomes a component.
@@ -35,6 +44,7 @@ impl Workspace {
         Ok(Self {
             target: PathBuf::from(target),
             policies: packages(&metadata, &root.join("policies")),
+            benches: benches(&metadata),
             root,
         })
     }
@@ -57,6 +67,26 @@ impl Workspace {
     }
 }
 
+impl Workspace {
+    /// All benches, with those that are workspaces of their own because of what they bring along.
+    pub(crate) fn benches(&self) -> anyhow::Result<Vec<Bench>> {
+        let mut found = self.benches.clone();
+        let folder = self.root.join("tests/bench");
+        let entries = std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?;
+        let mut apart: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|dir| dir.join("Cargo.toml").is_file())
+            .collect();
+        apart.sort();
+        for dir in apart {
+            found.extend(benches(&metadata(&dir)?));
+        }
+        Ok(found)
+    }
+}
+
 fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
@@ -72,6 +102,38 @@ fn metadata(dir: &Path) -> anyhow::Result<Value> {
         bail!("`cargo metadata` failed in {}", dir.display());
     }
     serde_json::from_slice(&output.stdout).context("`cargo metadata` printed no JSON")
+}
+
+fn benches(metadata: &Value) -> Vec<Bench> {
+    let list = |value: &Value, key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut found = Vec::new();
+    for package in list(metadata, "packages") {
+        for target in list(&package, "targets") {
+            let is_bench = list(&target, "kind").iter().any(|kind| kind == "bench");
+            let (Some(name), Some(owner), Some(manifest)) = (
+                text(&target, "name"),
+                text(&package, "name"),
+                text(&package, "manifest_path"),
+            ) else {
+                continue;
+            };
+            if is_bench {
+                found.push(Bench {
+                    package: owner,
+                    name,
+                    manifest: PathBuf::from(manifest),
+                });
+            }
+        }
+    }
+    found
 }
 
 /// The packages of a workspace whose manifests lie under a folder.

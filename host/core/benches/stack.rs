@@ -20,12 +20,15 @@ fn cpu() -> u64 {
 }
 
 fn main() {
-    const ROUNDS: usize = 40;
+    // `cargo bench -p sipbox-core -- 10`: fewer rounds, for an instruction counter.
+    let rounds = std::env::args()
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(40usize);
     const CALLS: usize = 2000;
     let scripts: Vec<Script> = (0..CALLS).map(script).collect();
     let mut bench = Bench::new();
     let mut samples = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let begun = cpu();
         for script in &scripts {
             call(&mut bench, script, |_, step| step());
@@ -34,7 +37,7 @@ fn main() {
         let ticking = cpu();
         bench.pass(Duration::from_secs(200));
         let ticked = cpu() - ticking;
-        if round > 4 {
+        if round > 4 || rounds < 10 {
             samples.push((spent / CALLS as u64, ticked / CALLS as u64));
         }
     }

@@ -297,6 +297,14 @@ impl ResponseContext {
         }
     }
 
+    /// Whether Timer C ended a branch.
+    fn gave_up(&self, at: usize, io: &Io<'_, '_, '_>) -> bool {
+        self.branches
+            .get(at)
+            .and_then(|branch| branch.client)
+            .is_some_and(|client| io.tx.was_given_up(client))
+    }
+
     fn fail_branch(&mut self, at: usize, candidate: Candidate) {
         let Some(branch) = self.branches.get_mut(at) else {
             return;
@@ -407,6 +415,13 @@ impl TransactionUser for ResponseContext {
         let candidate = if self.stopped == Some(Stop::Cancel) && status == 408 {
             Candidate {
                 status: 487,
+                bytes: None,
+            }
+        } else if status == 487 && self.stopped.is_none() && self.gave_up(at, io) {
+            // 16.8: Timer C ended it. The caller did not cancel, so a 487 would be
+            // news of nothing that it did.
+            Candidate {
+                status: Internal::TimedOut.status(),
                 bytes: None,
             }
         } else {

@@ -64,6 +64,11 @@ impl Transactions {
         }
     }
 
+    /// Whether Timer C ended the client transaction.
+    pub(crate) fn was_given_up(&self, key: Key) -> bool {
+        self.clients.get(key).is_some_and(|client| client.given_up)
+    }
+
     pub(super) fn send_wanted_cancel(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
         let Some(client) = self.clients.get_mut(key) else {
             return;

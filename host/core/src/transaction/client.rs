@@ -40,6 +40,8 @@ pub(crate) struct Client {
     life: Option<TimerHandle>,
     timer_c: Option<TimerHandle>,
     pub(super) cancel: Cancel,
+    /// Timer C ended it.
+    pub(super) given_up: bool,
 }
 
 /// What a response or a timer means to the transaction user.
@@ -107,6 +109,7 @@ impl Transactions {
             life: None,
             timer_c: None,
             cancel: Cancel::No,
+            given_up: false,
         })
     }
 
@@ -263,6 +266,7 @@ impl Transactions {
             return Told::Nothing;
         }
         if client.state == State::Proceeding {
+            client.given_up = true;
             self.cancel_client(key, cx);
             return Told::Nothing;
         }

@@ -13,7 +13,7 @@ use sipbox_guest::{Policy, Request, RouteOutcome, Verdict};
 
 pub use settings::{
     Auth, DigestAlgorithm, DomainSettings, Forking, Mode, PreloadedRoute, RelayFor, Settings,
-    UnknownUser,
+    UnknownUser, UriCheck,
 };
 
 use destination::Destination;

@@ -64,6 +64,16 @@ pub enum RelayFor {
     Open,
 }
 
+/// How the `uri` of credentials is held against the Request-URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UriCheck {
+    /// They are equal.
+    Strict,
+    /// They may differ, for senders behind something that rewrites.
+    Loose,
+}
+
 /// What a user without bindings is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum UnknownUser {
@@ -97,6 +107,7 @@ macro_rules! with_domain_options {
             $($extra)*
             auth: Option<Auth>,
             algorithms: Option<Vec<DigestAlgorithm>>,
+            uri_check: Option<UriCheck>,
             forking: Option<Forking>,
             mode: Option<Mode>,
             min_expires: Option<u32>,
@@ -117,6 +128,7 @@ macro_rules! with_domain_options {
                         .algorithms
                         .clone()
                         .unwrap_or_else(|| default.algorithms.clone()),
+                    uri_check: self.uri_check.unwrap_or(default.uri_check),
                     forking: self.forking.unwrap_or(default.forking),
                     mode: self.mode.unwrap_or(default.mode),
                     min_expires: self.min_expires.unwrap_or(default.min_expires),
@@ -161,6 +173,7 @@ with_domain_options! {
 struct Options {
     auth: Auth,
     algorithms: Vec<DigestAlgorithm>,
+    uri_check: UriCheck,
     forking: Forking,
     mode: Mode,
     min_expires: u32,
@@ -178,6 +191,7 @@ impl Default for Options {
         Self {
             auth: Auth::All,
             algorithms: vec![DigestAlgorithm::Md5],
+            uri_check: UriCheck::Strict,
             forking: Forking::Parallel,
             mode: Mode::Proxy,
             min_expires: 60,
@@ -356,10 +370,17 @@ fn domain(
             DigestAlgorithm::Sha256 => Algorithm::Sha256,
         })
         .collect();
+    let realm = |realm: Realm| {
+        let realm = realm.algorithms(algorithms.clone());
+        match options.uri_check {
+            UriCheck::Strict => realm,
+            UriCheck::Loose => realm.loose_uri(),
+        }
+    };
     Ok(Domain {
         auth: options.auth,
-        registrar: Realm::registrar(&name).algorithms(algorithms.clone()),
-        proxy: Realm::proxy(&name).algorithms(algorithms),
+        registrar: realm(Realm::registrar(&name)),
+        proxy: realm(Realm::proxy(&name)),
         forking: options.forking,
         mode: options.mode,
         limits: SaveLimits {

@@ -159,3 +159,21 @@ fn a_stale_nonce_is_challenged_again() {
         .on_request(authorized("sip:bob@example.com").stale())
         .assert_challenge(407, "example.com");
 }
+
+#[test]
+fn a_domain_may_accept_credentials_for_another_uri() {
+    for (options, loose) in [(json!({}), false), (json!({ "uri_check": "loose" }), true)] {
+        for call in [
+            authorized("sip:bob@example.com"),
+            Call::register("alice", "example.com", "<sip:alice@192.0.2.10>"),
+        ] {
+            let run = domain(options.clone()).on_request(call);
+            let check = &run.recording.exchanges[1].call;
+            assert_eq!(
+                check.contains(r#"("uri-check", "loose")"#),
+                loose,
+                "{check}"
+            );
+        }
+    }
+}

@@ -149,7 +149,9 @@ impl HeaderId {
             else {
                 return Self::Other;
             };
-            if known.as_bytes().eq_ignore_ascii_case(name) {
+            // Most names come in their usual spelling, which is quickly compared.
+            let known = known.as_bytes();
+            if known.len() == name.len() && (known == name || known.eq_ignore_ascii_case(name)) {
                 return id;
             }
             slot = (slot + 1) % SLOT_COUNT;

@@ -123,13 +123,13 @@ impl Index {
             return Err(ParseError::Empty);
         }
         let (line_end, next) = line_at(bytes, begin);
-        self.begin = Span::new(begin, begin).start;
-        self.start = start_line(bytes, Span::new(begin, line_end)).ok_or(ParseError::StartLine)?;
+        self.begin = Span::at(begin, begin).start;
+        self.start = start_line(bytes, Span::at(begin, line_end)).ok_or(ParseError::StartLine)?;
         self.header_fields(bytes, next);
         if self.headers.is_empty() {
             return Err(ParseError::NoHeaders);
         }
-        let total = Span::new(bytes.len(), bytes.len()).end;
+        let total = Span::at(bytes.len(), bytes.len()).end;
         self.end = match self.content_length {
             ContentLength::Value(n) => self.head_end.saturating_add(n).min(total),
             _ => total,
@@ -206,48 +206,34 @@ impl Index {
             self.field(bytes, start, value_end, next);
             at = next;
         }
-        self.head_end = Span::new(at, at).start;
+        self.head_end = Span::at(at, at).start;
     }
 
-    fn field(&mut self, bytes: &[u8], start: usize, value_end: usize, next: usize) {
-        let line = Span::new(start, next);
-        let text = bytes.get(start..value_end).unwrap_or_default();
-        // Names are short: a plain loop finds the colon sooner than memchr does,
-        // and checks the token on its way.
-        let name_len = text.iter().take_while(|b| lex::is_token_byte(**b)).count();
-        let mut colon = name_len;
-        while let Some(b' ' | b'\t') = text.get(colon) {
-            colon += 1;
-        }
-        if name_len == 0 || text.get(colon) != Some(&b':') {
+    fn field(&mut self, bytes: &[u8], start: usize, text_end: usize, next: usize) {
+        let line = Span::at(start, next);
+        let text = bytes.get(start..text_end).unwrap_or_default();
+        let colon = colon(text);
+        let (name, rest) = text.split_at_checked(colon).unwrap_or_default();
+        let name = trim_blanks(name);
+        let id = HeaderId::from_name(name);
+        let is_name = id != HeaderId::Other || lex::is_token(name);
+        let (true, [_, value @ ..]) = (is_name, rest) else {
             self.malformed.get_or_insert(line);
             return;
-        }
-        let mut value_start = start + colon + 1;
-        let mut value_end = value_end;
-        while value_start < value_end
-            && bytes.get(value_start).is_some_and(|b| lex::is_lws_byte(*b))
-        {
-            value_start += 1;
-        }
-        while value_end > value_start
-            && bytes
-                .get(value_end - 1)
-                .is_some_and(|b| lex::is_lws_byte(*b))
-        {
-            value_end -= 1;
-        }
-        let name = Span::new(start, start + name_len);
-        let id = HeaderId::from_name(name.of(bytes));
-        let value = Span::new(value_start, value_end);
+        };
+        let value = lex::trim_start(value);
+        let value_start = text_end - value.len();
+        let value = lex::trim_end(value);
         if let Some(first) = self.first.get_mut(id as usize)
             && *first == 0
         {
             *first = u8::try_from(self.headers.len() + 1).unwrap_or(u8::MAX);
         }
         if id == HeaderId::ContentLength {
-            self.content_length = self.content_length.and(value.of(bytes));
+            self.content_length = self.content_length.and(value);
         }
+        let value = Span::at(value_start, value_start + value.len());
+        let name = Span::at(start, start + name.len());
         self.headers.push(HeaderField {
             id,
             name,
@@ -267,6 +253,33 @@ impl ContentLength {
             (Self::Invalid, _) | (_, None) => Self::Invalid,
         }
     }
+}
+
+/// Position of the first colon, or the length. Names are short: eight bytes at a
+/// time find it in fewer steps than memchr needs to begin.
+fn colon(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const COLONS: u64 = u64::from_le_bytes([b':'; 8]);
+    let mut at = 0;
+    while let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        // The lowest byte that equals the colon has its top bit set.
+        let zeros = u64::from_le_bytes(*chunk) ^ COLONS;
+        let found = zeros.wrapping_sub(ONES) & !zeros & (ONES << 7);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().position(|b| *b == b':').unwrap_or(rest.len())
+}
+
+/// Drops blanks from the end: HCOLON allows them before the colon.
+fn trim_blanks(mut name: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = name {
+        name = rest;
+    }
+    name
 }
 
 /// Offset behind the empty line that ends the head of a message which starts at
@@ -308,7 +321,7 @@ fn start_line(bytes: &[u8], line: Span) -> Option<StartLine> {
     let base = line.start as usize;
     let first_end = memchr::memchr2(b' ', b'\t', text)?;
     let first = text.get(..first_end)?;
-    let span = |from: usize, to: usize| Span::new(base + from, base + to);
+    let span = |from: usize, to: usize| Span::at(base + from, base + to);
     let rest_at = first_end + blanks(text.get(first_end..)?);
     let rest = text.get(rest_at..)?;
     if is_version(first) {

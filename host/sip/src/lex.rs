@@ -16,14 +16,29 @@ use nom::{IResult, Parser};
 pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
 /// `token` of RFC 3261 25.1.
+#[inline]
 #[must_use]
-pub const fn is_token_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-        || matches!(
-            b,
-            b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
-        )
+pub fn is_token_byte(b: u8) -> bool {
+    TOKEN.get(usize::from(b)).copied().unwrap_or(false)
 }
+
+// A table, since the index looks at every byte of every header name.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+        {
+            table[b] = (b as u8).is_ascii_alphanumeric()
+                || matches!(
+                    b as u8,
+                    b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+                );
+        }
+        b += 1;
+    }
+    table
+};
 
 /// Whether the bytes form a `token`.
 #[must_use]
@@ -54,13 +69,22 @@ pub(crate) const fn is_unreserved(b: u8) -> bool {
 /// Drops white space, folds included, from both ends.
 #[must_use]
 pub fn trim(bytes: &[u8]) -> &[u8] {
-    let mut bytes = bytes;
+    trim_end(trim_start(bytes))
+}
+
+#[inline]
+pub(crate) fn trim_start(mut bytes: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = bytes {
         if !is_lws_byte(*first) {
             break;
         }
         bytes = rest;
     }
+    bytes
+}
+
+#[inline]
+pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., last] = bytes {
         if !is_lws_byte(*last) {
             break;

@@ -197,7 +197,7 @@ fn name_addr(input: &[u8]) -> Parsed<'_, Named<'_>> {
 
 // Tokens and white space; bytes above 127 although unquoted UTF-8 is no token,
 // since phones send names so and nothing is ambiguous about it.
-const fn is_display_byte(b: u8) -> bool {
+fn is_display_byte(b: u8) -> bool {
     lex::is_token_byte(b) || lex::is_lws_byte(b) || b >= 0x80
 }
 

@@ -21,6 +21,15 @@ impl Span {
         }
     }
 
+    /// A span in a message that the index let pass: its offsets fit.
+    #[inline]
+    pub(crate) const fn at(start: usize, end: usize) -> Self {
+        Self {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
     /// The bytes that the span covers, or nothing when it does not lie in `bytes`.
     #[must_use]
     pub fn of(self, bytes: &[u8]) -> &[u8] {

@@ -31,7 +31,10 @@ impl Counter {
     /// The sum.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.iter().map(|slot| slot.0.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        self.0
+            .iter()
+            .map(|slot| slot.0.load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
     }
 }
 
@@ -110,8 +113,11 @@ impl Stats {
             Event::Final { method, status, .. } => {
                 if *method == sipbox_sip::Method::Register && *status != 401 {
                     let success = (200..300).contains(status);
-                    let counter =
-                        if success { &self.accepted_regs } else { &self.rejected_regs };
+                    let counter = if success {
+                        &self.accepted_regs
+                    } else {
+                        &self.rejected_regs
+                    };
                     counter.add(worker, 1);
                 }
                 match status / 100 {
@@ -168,12 +174,32 @@ mod tests {
         use sipbox_core::flow::TenantId;
         use sipbox_sip::Method;
         let stats = Stats::new(1);
-        for (method, status) in
-            [(Method::Register, 401), (Method::Register, 200), (Method::Register, 403), (Method::Invite, 603)]
-        {
-            stats.count(0, &Event::Final { tenant: TenantId(0), method, status });
+        for (method, status) in [
+            (Method::Register, 401),
+            (Method::Register, 200),
+            (Method::Register, 403),
+            (Method::Invite, 603),
+        ] {
+            stats.count(
+                0,
+                &Event::Final {
+                    tenant: TenantId(0),
+                    method,
+                    status,
+                },
+            );
         }
-        assert_eq!((stats.accepted_regs.get(), stats.rejected_regs.get()), (1, 1));
-        assert_eq!((stats.final_2xx.get(), stats.final_4xx.get(), stats.final_6xx.get()), (1, 2, 1));
+        assert_eq!(
+            (stats.accepted_regs.get(), stats.rejected_regs.get()),
+            (1, 1)
+        );
+        assert_eq!(
+            (
+                stats.final_2xx.get(),
+                stats.final_4xx.get(),
+                stats.final_6xx.get()
+            ),
+            (1, 2, 1)
+        );
     }
 }

@@ -175,3 +175,47 @@ fn tick(engine: EngineWeak) -> Result<(), std::io::Error> {
         .spawn(ticker)
         .map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_folder_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for path in [open, folder.path().join("new/below")] {
+            let settings = EngineSettings { cache: Some(path.clone()), instances: 4 };
+            Engine::new(&settings).unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_cache_folder_that_cannot_be_made_is_an_error_with_its_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let below = file.path().join("cache");
+        let settings = EngineSettings { cache: Some(below.clone()), instances: 4 };
+        let error = Engine::new(&settings).err().unwrap().to_string();
+        assert!(error.contains(&*below.to_string_lossy()), "{error}");
+    }
+
+    #[test]
+    fn epochs_advance_while_the_engine_lives() {
+        let engine = Engine::new(&EngineSettings { cache: None, instances: 4 }).unwrap();
+        let weak = engine.inner.weak();
+        std::thread::sleep(20 * TICK);
+        drop(engine);
+        // The thread lets go of the engine at its next tick.
+        for _ in 0..1000 {
+            if weak.upgrade().is_none() {
+                return;
+            }
+            std::thread::sleep(TICK);
+        }
+        panic!("something still holds the engine");
+    }
+}

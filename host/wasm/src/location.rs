@@ -7,6 +7,7 @@ use crate::bindings::wit::location as wit;
 use crate::bindings::wit::types::Error;
 use crate::cx::CallCx;
 use crate::edit;
+use crate::quick;
 
 impl wit::Host for CallCx {
     fn lookup(&mut self, aor: String) -> wasmtime::Result<Result<Vec<wit::Binding>, Error>> {
@@ -87,6 +88,9 @@ impl CallCx {
 
 /// `user@domain`, as it would stand in a SIP URI.
 pub(crate) fn check_aor(aor: &str) -> Result<(), CallError> {
+    if quick::is_user_at_host(aor.as_bytes()) {
+        return Ok(());
+    }
     let malformed = || CallError::Malformed(format!("address of record `{}`", edit::shown(aor)));
     let (user, domain) = aor.rsplit_once('@').ok_or_else(malformed)?;
     if user.is_empty() || domain.is_empty() || domain.contains([';', '?', ':']) {

@@ -213,7 +213,7 @@ fn an_instance_serves_many_calls_and_is_never_shared() {
         spec("probe", r#"{"do":"count"}"#),
         PolicySpec { name: Arc::from("second"), ..spec("probe", r#"{"do":"count"}"#) },
     ]);
-    let mut count = |tenant: &mut Tenant, policy| {
+    let count = |tenant: &mut Tenant, policy| {
         let mut call = tenant.call(INVITE);
         let output = tenant.run(policy, HookInput::Request, &mut call).unwrap();
         field(&reply(verdict(output)), "X-Calls").to_owned()

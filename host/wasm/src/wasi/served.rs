@@ -66,3 +66,33 @@ pub(crate) fn serves(interface: &str, item: &str) -> bool {
             .find(|(known, _)| *known == name)
             .is_some_and(|(_, items)| item.is_empty() || items.contains(&item))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_what_the_linker_has() {
+        let engine = wasmtime::Engine::new(&crate::engine::config()).unwrap();
+        let mut linker = crate::linker::link(&engine).unwrap();
+        for (interface, functions) in SERVED {
+            let mut instance = linker.instance(&format!("{interface}@0.2.6")).unwrap();
+            for function in *functions {
+                // A name can be defined once only.
+                let again = instance.func_new(function, |_, _, _, _| Ok(()));
+                assert!(again.is_err(), "{interface}#{function} is listed and not linked");
+            }
+            assert!(instance.func_new("nothing", |_, _, _, _| Ok(())).is_ok());
+        }
+    }
+
+    #[test]
+    fn other_versions_and_functions_are_foreign() {
+        assert!(serves("wasi:io/poll@0.2.0", "poll"));
+        assert!(serves("wasi:io/error@0.2.11", ""));
+        assert!(!serves("wasi:io/poll@0.3.0", "poll"));
+        assert!(!serves("wasi:io/poll", "poll"));
+        assert!(!serves("wasi:sockets/tcp@0.2.0", "[method]tcp-socket.start-bind"));
+        assert!(!serves("wasi:filesystem/types@0.2.0", "[method]descriptor.unlink-file-at"));
+    }
+}

@@ -27,8 +27,14 @@ pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
             Err(refusal) => return refusal.into(),
         }
     };
-    // Step 4, before step 5 tells whether the address exists.
     let to = request.to();
+    if !is_sip(to.uri()) {
+        // Section 10.2: an address of record is a SIP or SIPS URI.
+        return Verdict::reply(400)
+            .reason("Bad Request: To is no SIP URI")
+            .into();
+    }
+    // Step 4, before step 5 tells whether the address exists.
     let Some(name) = to.user() else {
         return Verdict::reply(404).into();
     };
@@ -50,6 +56,12 @@ pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
             Verdict::reply(500).into()
         }
     }
+}
+
+fn is_sip(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips")
+    })
 }
 
 /// The extensions that the request requires and we do not know (RFC 3261

@@ -110,6 +110,16 @@ fn an_address_of_record_without_a_user_is_not_found() {
 }
 
 #[test]
+fn an_address_of_record_is_a_sip_uri() {
+    for to in ["<isbn:2983792873>", "<tel:+358501234567>"] {
+        let call = register().to(to);
+        trusting().on_request(call).assert_reply(400);
+    }
+    let call = register().to("<SIPS:alice@example.com>");
+    trusting().on_request(call).assert_reply(200);
+}
+
+#[test]
 fn another_name_of_the_domain_registers_the_same_address_of_record() {
     let kit = domain(json!({ "names": ["sip.example.com", "192.0.2.1"] }));
     let call = Call::register("alice", "SIP.example.com", "<sip:alice@192.0.2.10>").authorization(

@@ -74,15 +74,8 @@ pub(crate) fn test(
     );
     let cargo_test = || {
         let mut test = workspace.cargo();
-        test.args([
-            "test",
-            "--profile",
-            PROFILE,
-            "--no-fail-fast",
-            "--lib",
-            "--bins",
-            "--tests",
-        ]);
+        // Everything that has tests in it: libraries, binaries, test files.
+        test.args(["test", "--profile", PROFILE, "--no-fail-fast", "--tests"]);
         test
     };
     if chosen.packages {

@@ -151,6 +151,9 @@ impl Io<'_, '_, '_> {
             )
             .is_err()
             {
+                // Nothing can be said, and a transaction that waits for an answer
+                // which never comes would stay for ever.
+                self.tx.end_server(self.server);
                 return;
             }
             let bytes = keep(&scratch.message);

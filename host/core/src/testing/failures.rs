@@ -382,3 +382,24 @@ fn a_refusal_that_forgot_the_other_vias_counts_all_the_same() {
     rig.receive(&ack_of(&up, "1"), udp(ALICE));
     rig.finish();
 }
+
+#[test]
+fn a_folded_top_via_is_answered_and_relayed() {
+    // RFC 4475 3.1.1.1, from its own address and from another.
+    for source in [ALICE, CAROL] {
+        let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+        let folded = format!("Via: SIP  / 2.0\r\n /UDP\r\n    {ALICE};branch=z9hG4bK1");
+        let invite = request("INVITE", "1", "").replace(
+            &format!("Via: SIP/2.0/UDP {ALICE};branch=z9hG4bK1"),
+            &folded,
+        );
+        assert!(invite.contains(&folded), "{invite}");
+        rig.receive(&invite, udp(source));
+        let [trying, down] = rig.take_n();
+        assert_eq!(trying.first_line(), "SIP/2.0 100 Trying");
+        assert_eq!(down.first_line(), "INVITE sip:bob@192.0.2.2:5060 SIP/2.0");
+        rig.receive(&response(&down.text, 486, ""), udp(BOB));
+        let [_ack, up] = rig.take_n();
+        assert_eq!(up.first_line(), "SIP/2.0 486 X");
+    }
+}

@@ -95,7 +95,11 @@ impl Engine {
         let mut random_key = [0; 32];
         getrandom::fill(&mut random_key)
             .map_err(|error| EngineError::Engine(format!("no randomness: {error}")))?;
-        Ok(Self { inner, linker: Arc::new(linker), random_key })
+        Ok(Self {
+            inner,
+            linker: Arc::new(linker),
+            random_key,
+        })
     }
 
     /// Compiles bytes; finds them compiled if the cache has them.
@@ -187,7 +191,10 @@ mod tests {
         std::fs::create_dir(&open).unwrap();
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
         for path in [open, folder.path().join("new/below")] {
-            let settings = EngineSettings { cache: Some(path.clone()), instances: 4 };
+            let settings = EngineSettings {
+                cache: Some(path.clone()),
+                instances: 4,
+            };
             Engine::new(&settings).unwrap();
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o700, "{}", path.display());
@@ -198,14 +205,21 @@ mod tests {
     fn a_cache_folder_that_cannot_be_made_is_an_error_with_its_name() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let below = file.path().join("cache");
-        let settings = EngineSettings { cache: Some(below.clone()), instances: 4 };
+        let settings = EngineSettings {
+            cache: Some(below.clone()),
+            instances: 4,
+        };
         let error = Engine::new(&settings).err().unwrap().to_string();
         assert!(error.contains(&*below.to_string_lossy()), "{error}");
     }
 
     #[test]
     fn epochs_advance_while_the_engine_lives() {
-        let engine = Engine::new(&EngineSettings { cache: None, instances: 4 }).unwrap();
+        let engine = Engine::new(&EngineSettings {
+            cache: None,
+            instances: 4,
+        })
+        .unwrap();
         let weak = engine.inner.weak();
         std::thread::sleep(20 * TICK);
         drop(engine);

@@ -244,8 +244,12 @@ impl Before {
 
 fn store(version: &PolicyVersion) -> Result<Store<CallCx>, HookFailure> {
     let spec = &version.spec;
-    let cx = CallCx::new(Arc::clone(&spec.name), spec.limits, spec.component.engine.random_key)
-        .map_err(|error| HookFailure::Instantiate(error.to_string()))?;
+    let cx = CallCx::new(
+        Arc::clone(&spec.name),
+        spec.limits,
+        spec.component.engine.random_key,
+    )
+    .map_err(|error| HookFailure::Instantiate(error.to_string()))?;
     let mut store = Store::new(&spec.component.engine.inner, cx);
     store.limiter(CallCx::limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -307,7 +311,10 @@ impl Pools {
     /// No instance yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { pools: HashMap::default(), last_seed: None }
+        Self {
+            pools: HashMap::default(),
+            last_seed: None,
+        }
     }
 
     /// Makes an instance of every policy of a chain and calls it once with a

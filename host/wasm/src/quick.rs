@@ -8,8 +8,6 @@
 
 use std::ops::Range;
 
-use sipbox_sip::lex::is_token_byte;
-
 /// Parts of a sip or sips URI, as offsets from its first byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UriParts {
@@ -39,7 +37,10 @@ const TOKEN: u8 = 16;
 
 static CLASSES: [u8; 256] = classes();
 
-#[allow(clippy::indexing_slicing, reason = "runs at compile time, where a bad index is an error")]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "runs at compile time, where a bad index is an error"
+)]
 const fn classes() -> [u8; 256] {
     let mut classes = [0u8; 256];
     let mut b = 0usize;
@@ -60,7 +61,13 @@ const fn classes() -> [u8; 256] {
         if byte >= b' ' && byte < 0x7f && byte != b'"' && byte != b'\\' {
             classes[b] |= QUOTED;
         }
-        if is_token_byte(byte) {
+        // `token` of RFC 3261 section 25.1.
+        if byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+            )
+        {
             classes[b] |= TOKEN;
         }
         b += 1;
@@ -69,12 +76,18 @@ const fn classes() -> [u8; 256] {
 }
 
 fn is(byte: u8, class: u8) -> bool {
-    CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
+    CLASSES
+        .get(usize::from(byte))
+        .is_some_and(|classes| classes & class != 0)
 }
 
 /// How many bytes from `from` on are of a class.
 fn run(bytes: &[u8], from: usize, class: u8) -> usize {
-    bytes.iter().skip(from).take_while(|b| is(**b, class)).count()
+    bytes
+        .iter()
+        .skip(from)
+        .take_while(|b| is(**b, class))
+        .count()
 }
 
 /// The parts of an ordinary sip or sips URI that fills `bytes`.
@@ -87,11 +100,18 @@ pub(crate) fn uri(bytes: &[u8]) -> Option<UriParts> {
     let (user, host, mut at) = user_and_host(bytes, scheme + 1)?;
     let mut port = None;
     if bytes.get(at) == Some(&b':') {
-        let digits = bytes.iter().skip(at + 1).take_while(|b| b.is_ascii_digit()).count();
+        let digits = bytes
+            .iter()
+            .skip(at + 1)
+            .take_while(|b| b.is_ascii_digit())
+            .count();
         let range = at + 1..at + 1 + digits;
-        let number = bytes.get(range.clone())?.iter().try_fold(0u32, |n, digit| {
-            n.checked_mul(10)?.checked_add(u32::from(digit - b'0'))
-        })?;
+        let number = bytes
+            .get(range.clone())?
+            .iter()
+            .try_fold(0u32, |n, digit| {
+                n.checked_mul(10)?.checked_add(u32::from(digit - b'0'))
+            })?;
         if digits == 0 || !(1..=65535).contains(&number) {
             return None;
         }
@@ -116,7 +136,13 @@ pub(crate) fn uri(bytes: &[u8]) -> Option<UriParts> {
         }
         _ => return None,
     };
-    Some(UriParts { scheme, user, host, port, params })
+    Some(UriParts {
+        scheme,
+        user,
+        host,
+        port,
+        params,
+    })
 }
 
 /// Whether `bytes` are an ordinary `user@host`.
@@ -139,7 +165,11 @@ fn user_and_host(bytes: &[u8], from: usize) -> Option<UserAndHost> {
     }
     let end = host + run(bytes, host, HOST);
     // A second '@' or an escape further on would move the host.
-    if bytes.iter().skip(end).any(|b| matches!(b, b'@' | b'%' | b'?')) {
+    if bytes
+        .iter()
+        .skip(end)
+        .any(|b| matches!(b, b'@' | b'%' | b'?'))
+    {
         return None;
     }
     let name = bytes.get(host..end)?;
@@ -152,7 +182,13 @@ fn user_and_host(bytes: &[u8], from: usize) -> Option<UserAndHost> {
         number &= byte == b'.' || byte.is_ascii_digit();
         before = byte;
     }
-    if name.is_empty() || (number && std::str::from_utf8(name).ok()?.parse::<std::net::Ipv4Addr>().is_err()) {
+    if name.is_empty()
+        || (number
+            && std::str::from_utf8(name)
+                .ok()?
+                .parse::<std::net::Ipv4Addr>()
+                .is_err())
+    {
         return None;
     }
     Some((user, host..end, end))
@@ -180,7 +216,12 @@ pub(crate) fn address(bytes: &[u8], list: bool) -> Option<AddressParts> {
     let range = start..start + length;
     let parts = uri(bytes.get(range.clone())?)?;
     let tag = params(bytes, range.end + 1, list)?;
-    Some(AddressParts { display, uri: range, parts, tag })
+    Some(AddressParts {
+        display,
+        uri: range,
+        parts,
+        tag,
+    })
 }
 
 /// Checks the header parameters from `at` on, and finds the first `tag`.
@@ -241,9 +282,17 @@ mod tests {
     fn same_uri(bytes: &[u8], parts: &UriParts) {
         let shown = String::from_utf8_lossy(bytes);
         let uri = Uri::parse(bytes).unwrap_or_else(|e| panic!("{shown}: {e}"));
-        let scheme = if parts.scheme == 3 { Scheme::Sip } else { Scheme::Sips };
+        let scheme = if parts.scheme == 3 {
+            Scheme::Sip
+        } else {
+            Scheme::Sips
+        };
         assert_eq!(uri.scheme, scheme, "{shown}");
-        assert_eq!(uri.user, parts.user.clone().map(|r| part(bytes, r)), "{shown}");
+        assert_eq!(
+            uri.user,
+            parts.user.clone().map(|r| part(bytes, r)),
+            "{shown}"
+        );
         assert_eq!(uri.password, None, "{shown}");
         assert_eq!(uri.host_raw, part(bytes, parts.host.clone()), "{shown}");
         let port = parts.port.clone().map(|r| part(bytes, r));
@@ -258,9 +307,17 @@ mod tests {
     fn same_address(bytes: &[u8], parts: &AddressParts) {
         let shown = String::from_utf8_lossy(bytes);
         let address = NameAddr::parse(bytes).unwrap_or_else(|e| panic!("{shown}: {e}"));
-        assert_eq!(address.display, parts.display.clone().map(|r| part(bytes, r)), "{shown}");
+        assert_eq!(
+            address.display,
+            parts.display.clone().map(|r| part(bytes, r)),
+            "{shown}"
+        );
         assert_eq!(address.uri.raw, part(bytes, parts.uri.clone()), "{shown}");
-        assert_eq!(address.tag(), parts.tag.clone().map(|r| part(bytes, r)), "{shown}");
+        assert_eq!(
+            address.tag(),
+            parts.tag.clone().map(|r| part(bytes, r)),
+            "{shown}"
+        );
         same_uri(address.uri.raw, &parts.parts);
     }
 
@@ -273,7 +330,10 @@ mod tests {
             "sip:+4930123@10.0.0.1;user=phone",
             "sip:example.org.",
         ] {
-            same_uri(text.as_bytes(), &uri(text.as_bytes()).unwrap_or_else(|| panic!("{text}")));
+            same_uri(
+                text.as_bytes(),
+                &uri(text.as_bytes()).unwrap_or_else(|| panic!("{text}")),
+            );
         }
         for text in [
             "<sip:bob@example.org>",

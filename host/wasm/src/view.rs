@@ -293,7 +293,9 @@ impl Spans<'_> {
 
     /// From or To.
     fn party(&mut self, message: Message<'_>, header: HeaderId, first: u32) {
-        let Some(field) = message.field(header) else { return };
+        let Some(field) = message.field(header) else {
+            return;
+        };
         let value = message.get(field.value);
         let start = field.value.start as usize;
         if let Some(found) = quick::address(value, false) {
@@ -384,7 +386,9 @@ fn well_known(message: Message<'_>, spans: &mut Spans<'_>) {
 }
 
 fn contact(message: Message<'_>, spans: &mut Spans<'_>) {
-    let Some(field) = message.field(HeaderId::Contact) else { return };
+    let Some(field) = message.field(HeaderId::Contact) else {
+        return;
+    };
     if let Some(found) = quick::address(message.get(field.value), true) {
         let base = field.value.start as usize + found.uri.start;
         spans.push(id::CONTACT_URI, base, found.uri.len());
@@ -539,7 +543,11 @@ mod tests {
     fn ids_are_those_of_the_table() {
         let table = include_str!("../../../wit/README.md");
         for (at, field) in FIELDS.iter().enumerate() {
-            let name = if *field == HeaderId::Other { "Remote-Party-ID" } else { field.name() };
+            let name = if *field == HeaderId::Other {
+                "Remote-Party-ID"
+            } else {
+                field.name()
+            };
             let row = format!("| {} | {name} ", 256 + at);
             assert!(table.contains(&row), "{row}");
         }

@@ -50,7 +50,10 @@ fn each_is_contained_and_the_next_call_works() {
             assert_eq!(failure.name(), reason, "{behaviour}: {failure}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{behaviour}");
             assert_eq!(tenant.failed("hostile", reason), round, "{behaviour}");
-            assert!(call.edits.is_empty() && call.effects.is_empty(), "{behaviour}");
+            assert!(
+                call.edits.is_empty() && call.effects.is_empty(),
+                "{behaviour}"
+            );
             assert!(call.state.vars.is_empty(), "{behaviour}");
             let good = tenant.request(&INVITE.replace("sip:bob@", "sip:carol@"));
             assert_eq!(reply(good.unwrap()).status, 200, "{behaviour}");
@@ -91,31 +94,49 @@ fn a_component_that_sleeps_ends_with_wasi_wait() {
     let begun = Instant::now();
     let failure = tenant.request(INVITE).unwrap_err();
     assert_eq!(failure, HookFailure::WasiWait);
-    assert!(begun.elapsed() < Duration::from_secs(10), "it sleeps a minute");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it sleeps a minute"
+    );
     assert_eq!(tenant.failed("sleeper", "wasi-wait"), 1);
 }
 
 #[test]
 fn a_foreign_import_is_refused_by_its_name() {
-    let error = common::engine().load_file(&common::guest("foreign")).unwrap_err();
-    let LoadError::ForeignImport(import) = &error else { panic!("{error}") };
+    let error = common::engine()
+        .load_file(&common::guest("foreign"))
+        .unwrap_err();
+    let LoadError::ForeignImport(import) = &error else {
+        panic!("{error}")
+    };
     assert_eq!(import, "sipbox:foreign/files#read");
 }
 
 #[test]
 fn a_capability_that_is_not_granted_is_refused_by_its_name() {
-    let without = PolicySpec { grants: Vec::new(), ..spec("probe", r#"{"do":"arm"}"#) };
+    let without = PolicySpec {
+        grants: Vec::new(),
+        ..spec("probe", r#"{"do":"arm"}"#)
+    };
     let errors = Tenant::try_new(vec![without]).err().unwrap();
-    let [(0, LoadError::NotGranted(import))] = &errors[..] else { panic!("{errors:?}") };
+    let [(0, LoadError::NotGranted(import))] = &errors[..] else {
+        panic!("{errors:?}")
+    };
     assert_eq!(import, "sipbox:policy/auth@0.1.0#challenge");
 }
 
 #[test]
 fn a_policy_that_cannot_be_configured_is_refused_at_load() {
-    for (behaviour, reason) in [("loop-in-configure", "cpu"), ("panic-in-configure", "instantiate")]
-    {
-        let errors = Tenant::try_new(vec![spec("hostile", &settings(behaviour))]).err().unwrap();
-        let [(0, LoadError::Configure(failure))] = &errors[..] else { panic!("{errors:?}") };
+    for (behaviour, reason) in [
+        ("loop-in-configure", "cpu"),
+        ("panic-in-configure", "instantiate"),
+    ] {
+        let errors = Tenant::try_new(vec![spec("hostile", &settings(behaviour))])
+            .err()
+            .unwrap();
+        let [(0, LoadError::Configure(failure))] = &errors[..] else {
+            panic!("{errors:?}")
+        };
         assert_eq!(failure.name(), reason, "{behaviour}: {failure}");
     }
 }
@@ -123,11 +144,23 @@ fn a_policy_that_cannot_be_configured_is_refused_at_load() {
 #[test]
 fn what_is_no_component_is_refused() {
     let store = common::engine();
-    assert!(matches!(store.load(b"#!/bin/sh"), Err(LoadError::NotAComponent(_))));
-    assert!(matches!(store.load(b"\0asm\x01\0\0\0"), Err(LoadError::NotAComponent(_))));
-    assert!(matches!(store.load(b"\0asm\x0d\0\x01\0junk"), Err(LoadError::Compile(_))));
+    assert!(matches!(
+        store.load(b"#!/bin/sh"),
+        Err(LoadError::NotAComponent(_))
+    ));
+    assert!(matches!(
+        store.load(b"\0asm\x01\0\0\0"),
+        Err(LoadError::NotAComponent(_))
+    ));
+    assert!(matches!(
+        store.load(b"\0asm\x0d\0\x01\0junk"),
+        Err(LoadError::Compile(_))
+    ));
     // A component, but an empty one.
-    assert!(matches!(store.load(b"\0asm\x0d\0\x01\0"), Err(LoadError::NoHook)));
+    assert!(matches!(
+        store.load(b"\0asm\x0d\0\x01\0"),
+        Err(LoadError::NoHook)
+    ));
 }
 
 #[test]
@@ -149,7 +182,10 @@ fn a_well_behaved_guest_beside_four_spinning_threads_never_traps() {
     // Long enough for the machine's scheduler to take the thread away in the
     // midst of many calls.
     while begun.elapsed() < Duration::from_secs(3) || calls < 500 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "only {calls} calls");
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "only {calls} calls"
+        );
         let verdict = tenant.request(INVITE);
         assert_eq!(reply(verdict.unwrap()).status, 404, "call {calls}");
         calls += 1;
@@ -164,9 +200,14 @@ fn a_well_behaved_guest_beside_four_spinning_threads_never_traps() {
 fn cpu_time_is_counted_not_wall_time() {
     // A guest that computes for a known CPU time, less than its limit, while
     // the machine is so loaded that the wall clock passes the limit.
-    let limits = Limits { cpu: Duration::from_millis(60), ..Limits::default() };
-    let mut tenant =
-        Tenant::new(vec![PolicySpec { limits, ..spec("hostile", &settings("endless-loop")) }]);
+    let limits = Limits {
+        cpu: Duration::from_millis(60),
+        ..Limits::default()
+    };
+    let mut tenant = Tenant::new(vec![PolicySpec {
+        limits,
+        ..spec("hostile", &settings("endless-loop"))
+    }]);
     let cpu = |work: &mut dyn FnMut()| {
         let clock = || {
             let time = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
@@ -176,11 +217,17 @@ fn cpu_time_is_counted_not_wall_time() {
         work();
         clock() - begun
     };
-    tenant.pools.warm(&tenant.chain, common::facts().now).unwrap();
+    tenant
+        .pools
+        .warm(&tenant.chain, common::facts().now)
+        .unwrap();
     let used = cpu(&mut || {
         assert_eq!(tenant.request(INVITE), Err(HookFailure::Cpu));
     });
-    assert!(used >= Duration::from_millis(57), "cut off after {used:?} of CPU time");
+    assert!(
+        used >= Duration::from_millis(57),
+        "cut off after {used:?} of CPU time"
+    );
     assert!(used < Duration::from_millis(150), "ran for {used:?}");
 }
 
@@ -202,10 +249,19 @@ fn a_tenant_whose_budget_is_used_up_is_not_called() {
             .call(0, HookInput::Request, &mut call)
             .map(common::verdict)
     };
-    let reasons: Vec<_> = (0..10).map(|_| run(1_000_000, INVITE).unwrap_err().name()).collect();
+    let reasons: Vec<_> = (0..10)
+        .map(|_| run(1_000_000, INVITE).unwrap_err().name())
+        .collect();
     assert!(reasons.starts_with(&["cpu", "cpu"]), "{reasons:?}");
-    assert!(reasons.ends_with(&["budget", "budget", "budget"]), "{reasons:?}");
+    assert!(
+        reasons.ends_with(&["budget", "budget", "budget"]),
+        "{reasons:?}"
+    );
     let good = INVITE.replace("sip:bob@", "sip:carol@");
     assert_eq!(run(1_000_000, &good), Err(HookFailure::Budget));
-    assert_eq!(reply(run(1_001_000, &good).unwrap()).status, 200, "a second later");
+    assert_eq!(
+        reply(run(1_001_000, &good).unwrap()).status,
+        200,
+        "a second later"
+    );
 }

@@ -14,20 +14,38 @@ use sipbox_sip::OwnedMessage;
 use sipbox_wasm::{LoadError, PolicySpec};
 
 fn target(id: u32) -> Target {
-    let uri = UriTarget { uri: "sip:bob@10.0.0.8".into(), ..UriTarget::default() };
-    Target { destination: Destination::Uri(uri), q: 1000, id, options: Vec::new() }
+    let uri = UriTarget {
+        uri: "sip:bob@10.0.0.8".into(),
+        ..UriTarget::default()
+    };
+    Target {
+        destination: Destination::Uri(uri),
+        q: 1000,
+        id,
+        options: Vec::new(),
+    }
 }
 
 #[test]
 fn a_policy_routes_as_its_settings_say() {
     let settings = r#"{"table":{"bob":"sip:bob@10.0.0.8:5090"},"otherwise":404}"#;
     let mut tenant = Tenant::one("routes", settings);
-    let Verdict::Relay(plan) = tenant.request(INVITE).unwrap() else { panic!("no relay") };
-    let [group] = &plan.groups[..] else { panic!("{plan:?}") };
-    let [target] = &group[..] else { panic!("{plan:?}") };
-    let Destination::Uri(uri) = &target.destination else { panic!("{plan:?}") };
+    let Verdict::Relay(plan) = tenant.request(INVITE).unwrap() else {
+        panic!("no relay")
+    };
+    let [group] = &plan.groups[..] else {
+        panic!("{plan:?}")
+    };
+    let [target] = &group[..] else {
+        panic!("{plan:?}")
+    };
+    let Destination::Uri(uri) = &target.destination else {
+        panic!("{plan:?}")
+    };
     assert_eq!(uri.uri, "sip:bob@10.0.0.8:5090");
-    let other = tenant.request(&INVITE.replace("sip:bob@", "sip:carol@")).unwrap();
+    let other = tenant
+        .request(&INVITE.replace("sip:bob@", "sip:carol@"))
+        .unwrap();
     assert_eq!(reply(other).status, 404);
 }
 
@@ -40,7 +58,11 @@ fn settings_that_a_policy_refuses_are_an_error_with_its_text() {
     ])
     .err()
     .unwrap();
-    let [(0, LoadError::Settings(first)), (2, LoadError::Settings(second))] = &errors[..] else {
+    let [
+        (0, LoadError::Settings(first)),
+        (2, LoadError::Settings(second)),
+    ] = &errors[..]
+    else {
         panic!("{errors:?}");
     };
     assert!(first.contains("otherwise = 200"), "{first}");
@@ -50,7 +72,9 @@ fn settings_that_a_policy_refuses_are_an_error_with_its_text() {
 #[test]
 fn a_policy_says_what_it_is() {
     let tenant = Tenant::one("routes", "{}");
-    let [description] = tenant.chain.descriptions() else { panic!("one description") };
+    let [description] = tenant.chain.descriptions() else {
+        panic!("one description")
+    };
     assert_eq!(description.name, "guest-routes");
     assert_eq!(description.version, "0.1.0");
 }
@@ -84,11 +108,16 @@ fn facts_and_fields_arrive_as_they_are() {
 fn reads_show_the_message_as_it_entered_the_hook() {
     let mut tenant = Tenant::one("probe", r#"{"do":"reads-after-edits"}"#);
     let mut call = tenant.call(INVITE);
-    let reply = reply(verdict(tenant.run(0, HookInput::Request, &mut call).unwrap()));
+    let reply = reply(verdict(
+        tenant.run(0, HookInput::Request, &mut call).unwrap(),
+    ));
     assert_eq!(field(&reply, "X-Edited"), "ok");
     assert_eq!(field(&reply, "X-Uri"), "ok");
     assert_eq!(field(&reply, "X-Read"), "before");
-    assert_eq!(field(&reply, "X-Read-Uri"), "sip:bob@example.org:5070;transport=udp");
+    assert_eq!(
+        field(&reply, "X-Read-Uri"),
+        "sip:bob@example.org:5070;transport=udp"
+    );
     // Variables are the policy's own: it sees what it set.
     assert_eq!(field(&reply, "X-Var"), "set");
     assert_eq!(
@@ -104,18 +133,29 @@ fn reads_show_the_message_as_it_entered_the_hook() {
 fn the_next_policy_sees_the_edited_message_and_the_variables() {
     let mut tenant = Tenant::new(vec![
         spec("probe", r#"{"do":"edit-and-next"}"#),
-        PolicySpec { name: Arc::from("second"), ..spec("probe", r#"{"do":"show-header"}"#) },
+        PolicySpec {
+            name: Arc::from("second"),
+            ..spec("probe", r#"{"do":"show-header"}"#)
+        },
     ]);
     let mut call = tenant.call(INVITE);
-    assert_eq!(verdict(tenant.run(0, HookInput::Request, &mut call).unwrap()), Verdict::Next);
+    assert_eq!(
+        verdict(tenant.run(0, HookInput::Request, &mut call).unwrap()),
+        Verdict::Next
+    );
     assert_eq!(call.edits.len(), 2);
     // What core does between two policies.
     let edited = INVITE
         .replace("X-Probe: before", "X-Probe: edited")
-        .replace("sip:bob@example.org:5070;transport=udp", "sip:edited@example.org");
+        .replace(
+            "sip:bob@example.org:5070;transport=udp",
+            "sip:edited@example.org",
+        );
     call.request = OwnedMessage::parse(Bytes::from(edited)).unwrap();
     call.edits.clear();
-    let reply = reply(verdict(tenant.run(1, HookInput::Request, &mut call).unwrap()));
+    let reply = reply(verdict(
+        tenant.run(1, HookInput::Request, &mut call).unwrap(),
+    ));
     assert_eq!(field(&reply, "X-Saw"), "edited");
     assert_eq!(field(&reply, "X-Saw-Uri"), "sip:edited@example.org");
     assert_eq!(field(&reply, "X-Saw-Var"), "from the first");
@@ -129,12 +169,31 @@ fn what_a_policy_stages_comes_back_with_its_verdict() {
     else {
         panic!("no relay")
     };
-    assert_eq!(plan.groups[0][0].destination, Destination::Registered("bob@example.org".into()));
+    assert_eq!(
+        plan.groups[0][0].destination,
+        Destination::Registered("bob@example.org".into())
+    );
     assert_eq!(plan.record_route, Some(Vec::new()));
-    assert_eq!(call.armed, Armed { branch: false, reply: false, failure: true });
-    assert_eq!(call.edits, [Edit::SetHeader("X-Probe".into(), "staged".into())]);
-    assert_eq!(call.state.vars[..], [("probe".to_owned(), "staged".to_owned())]);
-    assert_eq!(call.state.route_params[..], [("probe".to_owned(), "staged".to_owned())]);
+    assert_eq!(
+        call.armed,
+        Armed {
+            branch: false,
+            reply: false,
+            failure: true
+        }
+    );
+    assert_eq!(
+        call.edits,
+        [Edit::SetHeader("X-Probe".into(), "staged".into())]
+    );
+    assert_eq!(
+        call.state.vars[..],
+        [("probe".to_owned(), "staged".to_owned())]
+    );
+    assert_eq!(
+        call.state.route_params[..],
+        [("probe".to_owned(), "staged".to_owned())]
+    );
     let [Effect::Challenge(realm), Effect::RemoveLocation { aor }] = &call.effects[..] else {
         panic!("{:?}", call.effects);
     };
@@ -155,20 +214,39 @@ fn what_a_policy_stages_is_gone_when_it_traps() {
     assert_eq!((call.state.clone(), call.edits.clone()), before);
     assert_eq!(call.armed, Armed::default());
     assert!(call.effects.is_empty(), "{:?}", call.effects);
-    assert_eq!(call.request.as_ref().request_uri(), b"sip:bob@example.org:5070;transport=udp");
+    assert_eq!(
+        call.request.as_ref().request_uri(),
+        b"sip:bob@example.org:5070;transport=udp"
+    );
 }
 
 #[test]
 fn later_hooks_see_their_message_and_arguments() {
     let mut tenant = Tenant::one("probe", r#"{"do":"arm"}"#);
     let mut call = tenant.call(INVITE);
-    assert_eq!(verdict(tenant.run(0, HookInput::Request, &mut call).unwrap()), Verdict::Next);
-    assert_eq!(call.armed, Armed { branch: true, reply: true, failure: true });
+    assert_eq!(
+        verdict(tenant.run(0, HookInput::Request, &mut call).unwrap()),
+        Verdict::Next
+    );
+    assert_eq!(
+        call.armed,
+        Armed {
+            branch: true,
+            reply: true,
+            failure: true
+        }
+    );
 
     let branch = |id| HookInput::Branch(BranchCall { target: target(id) });
-    assert_eq!(tenant.run(0, branch(7), &mut call), Ok(HookOutput::Branch(true)));
+    assert_eq!(
+        tenant.run(0, branch(7), &mut call),
+        Ok(HookOutput::Branch(true))
+    );
     assert_eq!(call.edits, [Edit::SetHeader("X-Branch".into(), "7".into())]);
-    assert_eq!(tenant.run(0, branch(13), &mut call), Ok(HookOutput::Branch(false)));
+    assert_eq!(
+        tenant.run(0, branch(13), &mut call),
+        Ok(HookOutput::Branch(false))
+    );
 
     call.edits.clear();
     for (status, forwarded) in [(180, true), (183, false)] {
@@ -176,7 +254,10 @@ fn later_hooks_see_their_message_and_arguments() {
             "SIP/2.0 {status} Progress\r\nVia: SIP/2.0/UDP 10.0.0.7\r\nCSeq: 1 INVITE\r\n\r\n"
         );
         call.response = Some(OwnedMessage::parse(Bytes::from(response)).unwrap());
-        assert_eq!(tenant.run(0, HookInput::Reply, &mut call), Ok(HookOutput::Reply(forwarded)));
+        assert_eq!(
+            tenant.run(0, HookInput::Reply, &mut call),
+            Ok(HookOutput::Reply(forwarded))
+        );
     }
     assert_eq!(
         call.edits[0],
@@ -188,15 +269,29 @@ fn later_hooks_see_their_message_and_arguments() {
         status: 486,
         reason: "Busy Here".into(),
         failed: vec![
-            FailedTarget { id: 1, uri: "sip:b@x".into(), status: 486 },
-            FailedTarget { id: 2, uri: "sip:c@x".into(), status: 503 },
+            FailedTarget {
+                id: 1,
+                uri: "sip:b@x".into(),
+                status: 486,
+            },
+            FailedTarget {
+                id: 2,
+                uri: "sip:c@x".into(),
+                status: 503,
+            },
         ],
         cancelled: false,
     };
-    let output = tenant.run(0, HookInput::Failure(failure), &mut call).unwrap();
+    let output = tenant
+        .run(0, HookInput::Failure(failure), &mut call)
+        .unwrap();
     let reply = reply(verdict(output));
     assert_eq!(reply.status, 486);
-    assert_eq!(field(&reply, "X-Method"), "INVITE", "the message is the request");
+    assert_eq!(
+        field(&reply, "X-Method"),
+        "INVITE",
+        "the message is the request"
+    );
     assert_eq!(field(&reply, "X-Failed"), "1=486,2=503");
 }
 
@@ -204,14 +299,20 @@ fn later_hooks_see_their_message_and_arguments() {
 fn a_hook_that_a_policy_does_not_export_is_absent() {
     let mut tenant = Tenant::one("routes", "{}");
     let mut call = tenant.call(INVITE);
-    assert_eq!(tenant.run(0, HookInput::Reply, &mut call), Ok(HookOutput::Absent));
+    assert_eq!(
+        tenant.run(0, HookInput::Reply, &mut call),
+        Ok(HookOutput::Absent)
+    );
 }
 
 #[test]
 fn an_instance_serves_many_calls_and_is_never_shared() {
     let mut tenant = Tenant::new(vec![
         spec("probe", r#"{"do":"count"}"#),
-        PolicySpec { name: Arc::from("second"), ..spec("probe", r#"{"do":"count"}"#) },
+        PolicySpec {
+            name: Arc::from("second"),
+            ..spec("probe", r#"{"do":"count"}"#)
+        },
     ]);
     let count = |tenant: &mut Tenant, policy| {
         let mut call = tenant.call(INVITE);
@@ -220,11 +321,22 @@ fn an_instance_serves_many_calls_and_is_never_shared() {
     };
     assert_eq!(count(&mut tenant, 0), "1");
     assert_eq!(count(&mut tenant, 0), "2");
-    assert_eq!(count(&mut tenant, 1), "1", "another position, another instance");
+    assert_eq!(
+        count(&mut tenant, 1),
+        "1",
+        "another position, another instance"
+    );
     let mut other = Tenant::one("probe", r#"{"do":"count"}"#);
-    assert!(Arc::ptr_eq(&common::load("probe"), &common::load("probe")), "one compiled component");
+    assert!(
+        Arc::ptr_eq(&common::load("probe"), &common::load("probe")),
+        "one compiled component"
+    );
     std::mem::swap(&mut other.pools, &mut tenant.pools);
-    assert_eq!(count(&mut other, 0), "1", "another tenant on the same worker");
+    assert_eq!(
+        count(&mut other, 0),
+        "1",
+        "another tenant on the same worker"
+    );
 }
 
 #[test]
@@ -240,7 +352,9 @@ fn instances_go_with_their_chain_and_when_they_rest() {
     assert_eq!(tenant.pools.instances(), 0);
     tenant.request(INVITE).unwrap();
     assert_eq!(tenant.pools.instances(), 1);
-    let Tenant { chain, mut pools, .. } = tenant;
+    let Tenant {
+        chain, mut pools, ..
+    } = tenant;
     drop(chain);
     pools.sweep(begin);
     assert_eq!(pools.instances(), 0, "the chain is gone");
@@ -250,6 +364,10 @@ fn instances_go_with_their_chain_and_when_they_rest() {
 fn lookup_answers_from_the_tenants_location_service() {
     let mut tenant = Tenant::one("probe", r#"{"do":"lookup"}"#);
     let found = reply(tenant.request(INVITE).unwrap());
-    let contacts: Vec<_> = found.headers.iter().map(|(_, value)| value.as_str()).collect();
+    let contacts: Vec<_> = found
+        .headers
+        .iter()
+        .map(|(_, value)| value.as_str())
+        .collect();
     assert_eq!(contacts, ["sip:bob@10.0.0.8", "sip:bob@10.0.0.9"]);
 }

@@ -35,7 +35,11 @@ fn recorded_calls_replay_to_the_same_outcome() {
         id: 7,
         options: Vec::new(),
     };
-    let failure = Failure { status: 486, reason: "Busy".into(), ..Failure::default() };
+    let failure = Failure {
+        status: 486,
+        reason: "Busy".into(),
+        ..Failure::default()
+    };
     let inputs = [
         HookInput::Request,
         HookInput::Branch(BranchCall { target }),
@@ -68,14 +72,19 @@ fn a_recorder_changes_nothing_for_the_call() {
     let expected = tenant.run(0, HookInput::Request, &mut plain).unwrap();
     let mut call = tenant.call(INVITE);
     let mut host = ChainHost::new(&mut tenant.pools, &tenant.chain);
-    let output = Recorder::new(&mut host).call(0, HookInput::Request, &mut call).unwrap();
+    let output = Recorder::new(&mut host)
+        .call(0, HookInput::Request, &mut call)
+        .unwrap();
     assert_eq!(output, expected);
     assert_eq!(
         (&call.edits, &call.effects, &call.state, call.armed),
         (&plain.edits, &plain.effects, &plain.state, plain.armed)
     );
     let host = Arc::clone(&tenant.host) as Arc<dyn sipbox_core::policy::Capabilities>;
-    assert!(Arc::ptr_eq(&call.capabilities, &host), "the tenant's capabilities are back");
+    assert!(
+        Arc::ptr_eq(&call.capabilities, &host),
+        "the tenant's capabilities are back"
+    );
     assert!(matches!(verdict(output), Verdict::Relay(_)));
 }
 
@@ -83,20 +92,33 @@ fn a_recorder_changes_nothing_for_the_call() {
 fn another_policy_or_another_answer_is_a_difference() {
     let mut tenant = Tenant::one("probe", r#"{"do":"lookup"}"#);
     let recordings = record(&mut tenant, &[HookInput::Request], INVITE);
-    let [recording] = &recordings[..] else { panic!("{recordings:?}") };
+    let [recording] = &recordings[..] else {
+        panic!("{recordings:?}")
+    };
 
     let mut asks_nothing = recording.clone();
     asks_nothing.settings = r#"{"do":"facts"}"#.into();
     let difference = replay(&common::load("probe"), &asks_nothing).unwrap_err();
-    assert!(matches!(difference, Difference::Asked { .. }), "{difference}");
+    assert!(
+        matches!(difference, Difference::Asked { .. }),
+        "{difference}"
+    );
 
     let json = serde_json::to_string(recording).unwrap();
     let moved: Recording =
         serde_json::from_str(&json.replacen("sip:bob@10.0.0.9", "sip:bob@10.0.0.10", 1)).unwrap();
     let difference = replay(&common::load("probe"), &moved).unwrap_err();
-    assert!(matches!(difference, Difference::Outcome { .. }), "{difference}");
+    assert!(
+        matches!(difference, Difference::Outcome { .. }),
+        "{difference}"
+    );
 
-    let other = sipbox_wasm::PolicySpec { ..spec("routes", "{}") };
+    let other = sipbox_wasm::PolicySpec {
+        ..spec("routes", "{}")
+    };
     let difference = replay(&other.component, recording).unwrap_err();
-    assert!(matches!(difference, Difference::Instance(_)), "{difference}");
+    assert!(
+        matches!(difference, Difference::Instance(_)),
+        "{difference}"
+    );
 }

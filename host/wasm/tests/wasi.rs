@@ -25,7 +25,10 @@ fn standard_streams_are_lines_of_the_log() {
         (LogLevel::Info, "world".to_owned()),
         (LogLevel::Warn, "careful".to_owned()),
     ];
-    assert_eq!(*lines, expected, "a line without an end is written when the call ends");
+    assert_eq!(
+        *lines, expected,
+        "a line without an end is written when the call ends"
+    );
 }
 
 #[test]
@@ -46,10 +49,14 @@ fn randomness_follows_from_the_call() {
 #[test]
 fn exit_and_poll_end_the_call_with_their_reasons() {
     let mut tenant = Tenant::one("wasi", "");
-    let exit = tenant.request(&INVITE.replace("sip:bob@", "sip:exit@")).unwrap_err();
+    let exit = tenant
+        .request(&INVITE.replace("sip:bob@", "sip:exit@"))
+        .unwrap_err();
     assert_eq!(exit.name(), "trap");
     assert!(exit.to_string().contains("exit with failure"), "{exit}");
-    let poll = tenant.request(&INVITE.replace("sip:bob@", "sip:poll@")).unwrap_err();
+    let poll = tenant
+        .request(&INVITE.replace("sip:bob@", "sip:poll@"))
+        .unwrap_err();
     assert_eq!(poll.name(), "wasi-wait");
     assert_eq!(reply(tenant.request(INVITE).unwrap()).status, 200);
 }
@@ -58,7 +65,10 @@ fn exit_and_poll_end_the_call_with_their_reasons() {
 fn wasi_imports_are_named_in_the_list() {
     let policy = common::load("wasi");
     let imports: Vec<_> = policy.imports().iter().map(String::as_str).collect();
-    for import in ["wasi:cli/exit@0.2.3#exit", "wasi:random/random@0.2.3#get-random-u64"] {
+    for import in [
+        "wasi:cli/exit@0.2.3#exit",
+        "wasi:random/random@0.2.3#get-random-u64",
+    ] {
         assert!(imports.contains(&import), "{imports:?}");
     }
     policy.check_grants(&[]).unwrap();

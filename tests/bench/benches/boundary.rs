@@ -14,15 +14,15 @@ use bytes::Bytes;
 use sipbox_bench::bare::Bare;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
-    Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts, HookCall,
-    HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, SaveLimits, SaveOutcome,
-    Verdict,
+    Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
+    HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, SaveLimits,
+    SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
 use sipbox_wasm::{
-    Capability, Chain, ChainHost, ComponentStore, Engine, EngineSettings, Limits, PolicySpec, Pools,
-    WasmStats,
+    Capability, Chain, ChainHost, ComponentStore, Engine, EngineSettings, Limits, PolicySpec,
+    Pools, WasmStats,
 };
 
 const CALLS: u32 = 500;
@@ -56,12 +56,19 @@ const INVITE: &str = "INVITE sip:bob@example.org SIP/2.0\r\n\
 fn main() -> ExitCode {
     let mut good = true;
     for (component, settings) in [
-        ("policy-residential", r#"{"domains":{"example.org":{"auth":"all"}}}"#),
+        (
+            "policy-residential",
+            r#"{"domains":{"example.org":{"auth":"all"}}}"#,
+        ),
         ("guest-routes", r#"{"table":{"bob":"sip:bob@192.0.2.20"}}"#),
     ] {
         good &= measure(component, settings);
     }
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn measure(name: &str, settings: &str) -> bool {
@@ -92,7 +99,9 @@ fn measure(name: &str, settings: &str) -> bool {
         plan
     };
 
-    let view = sipbox_wasm::view_of(&hook_call(OwnedMessage::parse(Bytes::from_static(INVITE.as_bytes())).unwrap()));
+    let view = sipbox_wasm::view_of(&hook_call(
+        OwnedMessage::parse(Bytes::from_static(INVITE.as_bytes())).unwrap(),
+    ));
     let mut bare = Bare::new(&bytes, settings, view);
     let (mut of_bare, mut of_ours) = (Vec::new(), Vec::new());
     for batch in 0..BATCHES + 10 {
@@ -114,16 +123,23 @@ fn measure(name: &str, settings: &str) -> bool {
     }
     let (bare, ours) = (median(of_bare), median(of_ours));
     let above = ours.as_secs_f64() / bare.as_secs_f64();
-    println!("{name}: bare wasmtime {bare:?}, through sipbox {ours:?}, {:.0}% above", (above - 1.0) * 100.0);
+    println!(
+        "{name}: bare wasmtime {bare:?}, through sipbox {ours:?}, {:.0}% above",
+        (above - 1.0) * 100.0
+    );
     let good = ours <= BAR && above <= BAR_ABOVE_BARE;
     if !good {
-        println!("  misses its bar: {BAR:?} and {:.0}% above bare", (BAR_ABOVE_BARE - 1.0) * 100.0);
+        println!(
+            "  misses its bar: {BAR:?} and {:.0}% above bare",
+            (BAR_ABOVE_BARE - 1.0) * 100.0
+        );
     }
     good
 }
 
 fn component(name: &str) -> PathBuf {
-    let folder = std::env::var_os("SIPBOX_POLICIES").expect("run by `cargo xtask bench`, which sets SIPBOX_POLICIES");
+    let folder = std::env::var_os("SIPBOX_POLICIES")
+        .expect("run by `cargo xtask bench`, which sets SIPBOX_POLICIES");
     PathBuf::from(folder).join(format!("{name}.wasm"))
 }
 

@@ -61,20 +61,32 @@ impl Bare {
         linker
             .instance("sipbox:policy/message@0.1.0")
             .unwrap()
-            .func_wrap("view", |store: wasmtime::StoreContextMut<'_, Host>, (): ()| {
-                let host = store.data();
-                Ok((View { bytes: Arc::clone(&host.bytes), index: Arc::clone(&host.index) },))
-            })
+            .func_wrap(
+                "view",
+                |store: wasmtime::StoreContextMut<'_, Host>, (): ()| {
+                    let host = store.data();
+                    Ok((View {
+                        bytes: Arc::clone(&host.bytes),
+                        index: Arc::clone(&host.index),
+                    },))
+                },
+            )
             .unwrap();
         let pre = linker.instantiate_pre(&component).unwrap();
-        let host = Host { bytes: Arc::new(bytes), index: Arc::new(index) };
+        let host = Host {
+            bytes: Arc::new(bytes),
+            index: Arc::new(index),
+        };
         let mut store = Store::new(&engine, host);
         // Nothing ticks here: the check stays, the deadline never comes.
         store.set_epoch_deadline(1);
         let instance: Instance = pre.instantiate(&mut store).unwrap();
         let lifecycle = lifecycle::GuestIndices::new(&pre).unwrap();
         let lifecycle = lifecycle.load(&mut store, &instance).unwrap();
-        lifecycle.call_configure(&mut store, settings).unwrap().unwrap();
+        lifecycle
+            .call_configure(&mut store, settings)
+            .unwrap()
+            .unwrap();
         let hook = request_hook::GuestIndices::new(&pre).unwrap();
         let hook = hook.load(&mut store, &instance).unwrap();
         Self { store, hook }
@@ -93,7 +105,10 @@ type Outcome = wasmtime::Result<Result<(), Error>>;
 
 impl message::Host for Host {
     fn view(&mut self) -> wasmtime::Result<message::MessageView> {
-        Ok(message::MessageView { bytes: self.bytes.to_vec(), index: self.index.to_vec() })
+        Ok(message::MessageView {
+            bytes: self.bytes.to_vec(),
+            index: self.index.to_vec(),
+        })
     }
     fn method(&mut self) -> wasmtime::Result<String> {
         Ok("INVITE".to_owned())
@@ -148,7 +163,10 @@ impl call::Host for Host {
         Ok("acme".to_owned())
     }
     fn now(&mut self) -> wasmtime::Result<call::Time> {
-        Ok(call::Time { seconds: 1_790_000_000, milliseconds: 123 })
+        Ok(call::Time {
+            seconds: 1_790_000_000,
+            milliseconds: 123,
+        })
     }
     fn in_dialog(&mut self) -> wasmtime::Result<bool> {
         Ok(false)

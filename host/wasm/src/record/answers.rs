@@ -7,11 +7,22 @@ use sipbox_core::policy::{AuthOutcome, BindingView, CallError, Realm, SaveLimits
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Asked {
     /// `auth.check`
-    Check { realm: String, proxy: bool, algorithms: Vec<String>, strict_uri: bool },
+    Check {
+        realm: String,
+        proxy: bool,
+        algorithms: Vec<String>,
+        strict_uri: bool,
+    },
     /// `location.lookup`
     Lookup { aor: String },
     /// `location.save`
-    Save { aor: String, min: u32, max: u32, default: u32, contacts: u32 },
+    Save {
+        aor: String,
+        min: u32,
+        max: u32,
+        default: u32,
+        contacts: u32,
+    },
     /// `location.remove`
     Remove { aor: String },
 }
@@ -27,7 +38,9 @@ impl Asked {
     }
 
     pub(super) fn lookup(aor: &str) -> Self {
-        Self::Lookup { aor: aor.to_owned() }
+        Self::Lookup {
+            aor: aor.to_owned(),
+        }
     }
 
     pub(super) fn save(aor: &str, limits: &SaveLimits) -> Self {
@@ -41,7 +54,9 @@ impl Asked {
     }
 
     pub(super) fn remove(aor: &str) -> Self {
-        Self::Remove { aor: aor.to_owned() }
+        Self::Remove {
+            aor: aor.to_owned(),
+        }
     }
 }
 
@@ -144,7 +159,9 @@ impl Recorded for Vec<BindingView> {
     }
 
     fn read(value: &Value) -> Option<Self> {
-        let Value::Bindings(bindings) = value else { return None };
+        let Value::Bindings(bindings) = value else {
+            return None;
+        };
         Some(
             bindings
                 .iter()

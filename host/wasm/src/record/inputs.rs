@@ -33,7 +33,9 @@ impl Wire {
     fn bytes(&self) -> Result<Bytes, String> {
         match self {
             Self::Text(text) => Ok(Bytes::from(text.clone())),
-            Self::Hex(text) => unhex(text).map(Bytes::from).ok_or_else(|| "hexadecimal".to_owned()),
+            Self::Hex(text) => unhex(text)
+                .map(Bytes::from)
+                .ok_or_else(|| "hexadecimal".to_owned()),
         }
     }
 
@@ -48,7 +50,12 @@ pub(super) enum Input {
     Request,
     Branch(TargetRecord),
     Reply,
-    Failure { status: u16, reason: String, failed: Vec<(u32, String, u16)>, cancelled: bool },
+    Failure {
+        status: u16,
+        reason: String,
+        failed: Vec<(u32, String, u16)>,
+        cancelled: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,9 +68,17 @@ pub(super) struct TargetRecord {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum DestinationRecord {
-    Uri { uri: String, next_hop: String, path: Vec<String>, flow: String },
+    Uri {
+        uri: String,
+        next_hop: String,
+        path: Vec<String>,
+        flow: String,
+    },
     Registered(String),
-    Set { name: String, algorithm: String },
+    Set {
+        name: String,
+        algorithm: String,
+    },
 }
 
 impl From<&HookInput> for Input {
@@ -75,7 +90,11 @@ impl From<&HookInput> for Input {
             HookInput::Failure(failure) => Self::Failure {
                 status: failure.status,
                 reason: failure.reason.clone(),
-                failed: failure.failed.iter().map(|f| (f.id, f.uri.clone(), f.status)).collect(),
+                failed: failure
+                    .failed
+                    .iter()
+                    .map(|f| (f.id, f.uri.clone(), f.status))
+                    .collect(),
                 cancelled: failure.cancelled,
             },
         }
@@ -86,9 +105,16 @@ impl From<&Input> for HookInput {
     fn from(input: &Input) -> Self {
         match input {
             Input::Request => Self::Request,
-            Input::Branch(target) => Self::Branch(BranchCall { target: Target::from(target) }),
+            Input::Branch(target) => Self::Branch(BranchCall {
+                target: Target::from(target),
+            }),
             Input::Reply => Self::Reply,
-            Input::Failure { status, reason, failed, cancelled } => Self::Failure(Failure {
+            Input::Failure {
+                status,
+                reason,
+                failed,
+                cancelled,
+            } => Self::Failure(Failure {
                 status: *status,
                 reason: reason.clone(),
                 failed: failed
@@ -116,9 +142,10 @@ impl From<&Target> for TargetRecord {
                     flow: uri.flow.clone(),
                 },
                 Destination::Registered(aor) => DestinationRecord::Registered(aor.clone()),
-                Destination::Set { name, algorithm } => {
-                    DestinationRecord::Set { name: name.clone(), algorithm: algorithm.clone() }
-                }
+                Destination::Set { name, algorithm } => DestinationRecord::Set {
+                    name: name.clone(),
+                    algorithm: algorithm.clone(),
+                },
             },
             q: target.q,
             id: target.id,
@@ -131,18 +158,22 @@ impl From<&TargetRecord> for Target {
     fn from(target: &TargetRecord) -> Self {
         Self {
             destination: match &target.destination {
-                DestinationRecord::Uri { uri, next_hop, path, flow } => {
-                    Destination::Uri(UriTarget {
-                        uri: uri.clone(),
-                        next_hop: next_hop.clone(),
-                        path: path.clone(),
-                        flow: flow.clone(),
-                    })
-                }
+                DestinationRecord::Uri {
+                    uri,
+                    next_hop,
+                    path,
+                    flow,
+                } => Destination::Uri(UriTarget {
+                    uri: uri.clone(),
+                    next_hop: next_hop.clone(),
+                    path: path.clone(),
+                    flow: flow.clone(),
+                }),
                 DestinationRecord::Registered(aor) => Destination::Registered(aor.clone()),
-                DestinationRecord::Set { name, algorithm } => {
-                    Destination::Set { name: name.clone(), algorithm: algorithm.clone() }
-                }
+                DestinationRecord::Set { name, algorithm } => Destination::Set {
+                    name: name.clone(),
+                    algorithm: algorithm.clone(),
+                },
             },
             q: target.q,
             id: target.id,
@@ -168,10 +199,17 @@ pub(super) struct FactsRecord {
     route_params: Wire,
 }
 
-const DIRECTIONS: [Direction; 3] =
-    [Direction::Unknown, Direction::Downstream, Direction::Upstream];
-const OUTCOMES: [RouteOutcome; 4] =
-    [RouteOutcome::None, RouteOutcome::Loose, RouteOutcome::Strict, RouteOutcome::Preloaded];
+const DIRECTIONS: [Direction; 3] = [
+    Direction::Unknown,
+    Direction::Downstream,
+    Direction::Upstream,
+];
+const OUTCOMES: [RouteOutcome; 4] = [
+    RouteOutcome::None,
+    RouteOutcome::Loose,
+    RouteOutcome::Strict,
+    RouteOutcome::Preloaded,
+];
 
 fn named<T: std::fmt::Debug + Copy>(all: &[T], name: &str) -> Result<T, String> {
     let found = all.iter().find(|value| format!("{value:?}") == name);
@@ -252,6 +290,10 @@ impl CallRecord {
 
     pub(super) fn armed(&self) -> Armed {
         let (branch, reply, failure) = self.armed;
-        Armed { branch, reply, failure }
+        Armed {
+            branch,
+            reply,
+            failure,
+        }
     }
 }

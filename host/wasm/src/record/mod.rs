@@ -68,7 +68,11 @@ impl Outcome {
                 Err(failure) => Err(failure.to_string()),
             },
             edits: call.edits.iter().map(|edit| format!("{edit:?}")).collect(),
-            effects: call.effects.iter().map(|effect| format!("{effect:?}")).collect(),
+            effects: call
+                .effects
+                .iter()
+                .map(|effect| format!("{effect:?}"))
+                .collect(),
             after: CallRecord::of(call),
         }
     }
@@ -121,7 +125,10 @@ impl<'a, 'b> Recorder<'a, 'b> {
     /// Records the calls that go through it to `host`.
     #[must_use]
     pub fn new(host: &'a mut ChainHost<'b>) -> Self {
-        Self { host, recordings: Vec::new() }
+        Self {
+            host,
+            recordings: Vec::new(),
+        }
     }
 }
 
@@ -140,7 +147,10 @@ impl PolicyHost for Recorder<'_, '_> {
         let before = CallRecord::of(call);
         // Core empties these before each call; what stands there is not ours.
         let request = Wire::of(call.request.buffer());
-        let response = call.response.as_ref().map(|response| Wire::of(response.buffer()));
+        let response = call
+            .response
+            .as_ref()
+            .map(|response| Wire::of(response.buffer()));
         let facts = FactsRecord::from(&*call.facts);
 
         let tape = Arc::new(Tape {
@@ -148,8 +158,10 @@ impl PolicyHost for Recorder<'_, '_> {
             answers: Mutex::default(),
             log: Mutex::default(),
         });
-        let inner =
-            std::mem::replace(&mut call.capabilities, Arc::clone(&tape) as Arc<dyn Capabilities>);
+        let inner = std::mem::replace(
+            &mut call.capabilities,
+            Arc::clone(&tape) as Arc<dyn Capabilities>,
+        );
         let result = self.host.call(policy, input, call);
         call.capabilities = inner;
         self.recordings.push(Recording {
@@ -216,14 +228,25 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
         capabilities: Arc::clone(&script) as Arc<dyn Capabilities>,
     };
     let result = instance.run(&HookInput::from(&recording.input), &mut call);
-    if let Some((asked, recorded)) =
-        script.surprise.lock().unwrap_or_else(PoisonError::into_inner).take()
+    if let Some((asked, recorded)) = script
+        .surprise
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
     {
         return Err(Difference::Asked { asked, recorded });
     }
-    if let Some(left) = script.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+    if let Some(left) = script
+        .answers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .pop_front()
+    {
         let recorded = format!("{:?}", left.asked);
-        return Err(Difference::Asked { asked: "nothing".to_owned(), recorded });
+        return Err(Difference::Asked {
+            asked: "nothing".to_owned(),
+            recorded,
+        });
     }
     let replayed = Outcome::of(&result, &call);
     if replayed != recording.outcome {
@@ -234,7 +257,10 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
     }
     let log = take(&script.log);
     if log != recording.log {
-        return Err(Difference::Log { recorded: recording.log.clone(), replayed: log });
+        return Err(Difference::Log {
+            recorded: recording.log.clone(),
+            replayed: log,
+        });
     }
     Ok(())
 }
@@ -248,7 +274,10 @@ struct Tape {
 
 impl Tape {
     fn keep(&self, answer: Answer) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(answer);
     }
 }
 
@@ -301,7 +330,11 @@ struct Script {
 
 impl Script {
     fn answer<T: answers::Recorded>(&self, asked: &Asked) -> Result<T, CallError> {
-        let next = self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let next = self
+            .answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front();
         let recorded = match &next {
             Some(answer) if answer.asked == *asked => match answer.get::<T>() {
                 Some(answer) => return answer,
@@ -325,12 +358,7 @@ impl Capabilities for Script {
         self.answer(&Asked::lookup(aor))
     }
 
-    fn save(
-        &self,
-        _: &HookCall,
-        aor: &str,
-        limits: &SaveLimits,
-    ) -> Result<SaveOutcome, CallError> {
+    fn save(&self, _: &HookCall, aor: &str, limits: &SaveLimits) -> Result<SaveOutcome, CallError> {
         self.answer(&Asked::save(aor, limits))
     }
 
@@ -355,8 +383,15 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect();
     let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |n, d| (n << 4) | d)).collect())
+    Some(
+        digits
+            .chunks_exact(2)
+            .map(|pair| pair.iter().fold(0, |n, d| (n << 4) | d))
+            .collect(),
+    )
 }

@@ -21,7 +21,10 @@ impl CallCx {
     fn wall(&self) -> Datetime {
         let now = self.call.facts.now;
         let milliseconds = u32::try_from(now.0 % 1000).unwrap_or(0);
-        Datetime { seconds: now.seconds(), nanoseconds: milliseconds * RESOLUTION }
+        Datetime {
+            seconds: now.seconds(),
+            nanoseconds: milliseconds * RESOLUTION,
+        }
     }
 
     fn monotonic(&self) -> u64 {
@@ -39,7 +42,10 @@ pub(super) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
     wall.func_wrap("resolution", |mut store, (): ()| {
         let cx: &mut CallCx = store.data_mut();
         cx.enter()?;
-        Ok((Datetime { seconds: 0, nanoseconds: RESOLUTION },))
+        Ok((Datetime {
+            seconds: 0,
+            nanoseconds: RESOLUTION,
+        },))
     })?;
 
     let mut monotonic = linker.instance(&format!("wasi:clocks/monotonic-clock{VERSION}"))?;

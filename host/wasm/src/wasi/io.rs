@@ -37,8 +37,16 @@ pub(super) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
     errors(linker)?;
     polls(linker)?;
     let mut streams = linker.instance(&format!("wasi:io/streams{VERSION}"))?;
-    streams.resource("input-stream", ResourceType::host::<InputStream>(), |_, _| Ok(()))?;
-    streams.resource("output-stream", ResourceType::host::<OutputStream>(), |_, _| Ok(()))?;
+    streams.resource(
+        "input-stream",
+        ResourceType::host::<InputStream>(),
+        |_, _| Ok(()),
+    )?;
+    streams.resource(
+        "output-stream",
+        ResourceType::host::<OutputStream>(),
+        |_, _| Ok(()),
+    )?;
     for name in ["read", "blocking-read"] {
         streams.func_wrap(
             &format!("[method]input-stream.{name}"),
@@ -136,19 +144,30 @@ fn polls(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
         |mut store, (pollable,): (Resource<Pollable>,)| {
             let cx: &mut CallCx = store.data_mut();
             cx.enter()?;
-            if pollable.rep() == READY { Ok(()) } else { Err(stop(HookFailure::WasiWait)) }
+            if pollable.rep() == READY {
+                Ok(())
+            } else {
+                Err(stop(HookFailure::WasiWait))
+            }
         },
     )?;
-    polls.func_wrap("poll", |mut store, (pollables,): (Vec<Resource<Pollable>>,)| {
-        let cx: &mut CallCx = store.data_mut();
-        cx.enter()?;
-        let ready: Vec<u32> = (0u32..)
-            .zip(&pollables)
-            .filter(|(_, pollable)| pollable.rep() == READY)
-            .map(|(at, _)| at)
-            .collect();
-        if ready.is_empty() { Err(stop(HookFailure::WasiWait)) } else { Ok((ready,)) }
-    })
+    polls.func_wrap(
+        "poll",
+        |mut store, (pollables,): (Vec<Resource<Pollable>>,)| {
+            let cx: &mut CallCx = store.data_mut();
+            cx.enter()?;
+            let ready: Vec<u32> = (0u32..)
+                .zip(&pollables)
+                .filter(|(_, pollable)| pollable.rep() == READY)
+                .map(|(at, _)| at)
+                .collect();
+            if ready.is_empty() {
+                Err(stop(HookFailure::WasiWait))
+            } else {
+                Ok((ready,))
+            }
+        },
+    )
 }
 
 impl CallCx {

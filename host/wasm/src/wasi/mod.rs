@@ -59,11 +59,19 @@ impl CallCx {
     }
 
     fn stream(&mut self, stream: u32) -> &mut Vec<u8> {
-        if stream == io::STDERR { &mut self.wasi.stderr } else { &mut self.wasi.stdout }
+        if stream == io::STDERR {
+            &mut self.wasi.stderr
+        } else {
+            &mut self.wasi.stdout
+        }
     }
 
     fn log_bytes(&mut self, stream: u32, line: &[u8]) -> wasmtime::Result<()> {
-        let level = if stream == io::STDERR { LogLevel::Warn } else { LogLevel::Info };
+        let level = if stream == io::STDERR {
+            LogLevel::Warn
+        } else {
+            LogLevel::Info
+        };
         self.log_line(level, &String::from_utf8_lossy(line))
     }
 }

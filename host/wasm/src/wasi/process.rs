@@ -30,65 +30,65 @@ pub(super) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
         Ok((None::<String>,))
     })?;
 
-    linker.instance(&format!("wasi:cli/exit{VERSION}"))?.func_wrap(
-        "exit",
-        |_, (status,): (Result<(), ()>,)| {
+    linker
+        .instance(&format!("wasi:cli/exit{VERSION}"))?
+        .func_wrap("exit", |_, (status,): (Result<(), ()>,)| {
             let how = if status.is_ok() { "success" } else { "failure" };
             Err::<(), _>(stop(HookFailure::Trap(format!("exit with {how}"))))
-        },
-    )?;
+        })?;
 
-    linker.instance(&format!("wasi:cli/stdin{VERSION}"))?.func_wrap(
-        "get-stdin",
-        |mut store, (): ()| {
+    linker
+        .instance(&format!("wasi:cli/stdin{VERSION}"))?
+        .func_wrap("get-stdin", |mut store, (): ()| {
             let cx: &mut CallCx = store.data_mut();
             cx.enter()?;
             Ok((Resource::<InputStream>::new_own(0),))
-        },
-    )?;
-    for (interface, function, stream) in
-        [("stdout", "get-stdout", STDOUT), ("stderr", "get-stderr", STDERR)]
-    {
-        linker.instance(&format!("wasi:cli/{interface}{VERSION}"))?.func_wrap(
-            function,
-            move |mut store, (): ()| {
+        })?;
+    for (interface, function, stream) in [
+        ("stdout", "get-stdout", STDOUT),
+        ("stderr", "get-stderr", STDERR),
+    ] {
+        linker
+            .instance(&format!("wasi:cli/{interface}{VERSION}"))?
+            .func_wrap(function, move |mut store, (): ()| {
                 let cx: &mut CallCx = store.data_mut();
                 cx.enter()?;
                 Ok((Resource::<OutputStream>::new_own(stream),))
-            },
-        )?;
+            })?;
     }
 
-    linker.instance(&format!("wasi:cli/terminal-input{VERSION}"))?.resource(
-        "terminal-input",
-        ResourceType::host::<TerminalInput>(),
-        |_, _| Ok(()),
-    )?;
-    linker.instance(&format!("wasi:cli/terminal-output{VERSION}"))?.resource(
-        "terminal-output",
-        ResourceType::host::<TerminalOutput>(),
-        |_, _| Ok(()),
-    )?;
-    linker.instance(&format!("wasi:cli/terminal-stdin{VERSION}"))?.func_wrap(
-        "get-terminal-stdin",
-        |mut store, (): ()| {
+    linker
+        .instance(&format!("wasi:cli/terminal-input{VERSION}"))?
+        .resource(
+            "terminal-input",
+            ResourceType::host::<TerminalInput>(),
+            |_, _| Ok(()),
+        )?;
+    linker
+        .instance(&format!("wasi:cli/terminal-output{VERSION}"))?
+        .resource(
+            "terminal-output",
+            ResourceType::host::<TerminalOutput>(),
+            |_, _| Ok(()),
+        )?;
+    linker
+        .instance(&format!("wasi:cli/terminal-stdin{VERSION}"))?
+        .func_wrap("get-terminal-stdin", |mut store, (): ()| {
             let cx: &mut CallCx = store.data_mut();
             cx.enter()?;
             Ok((None::<Resource<TerminalInput>>,))
-        },
-    )?;
+        })?;
     for (interface, function) in [
         ("terminal-stdout", "get-terminal-stdout"),
         ("terminal-stderr", "get-terminal-stderr"),
     ] {
-        linker.instance(&format!("wasi:cli/{interface}{VERSION}"))?.func_wrap(
-            function,
-            |mut store, (): ()| {
+        linker
+            .instance(&format!("wasi:cli/{interface}{VERSION}"))?
+            .func_wrap(function, |mut store, (): ()| {
                 let cx: &mut CallCx = store.data_mut();
                 cx.enter()?;
                 Ok((None::<Resource<TerminalOutput>>,))
-            },
-        )?;
+            })?;
     }
     Ok(())
 }

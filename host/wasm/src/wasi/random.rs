@@ -17,7 +17,11 @@ pub(super) struct Random {
 
 impl Random {
     fn new(seed: [u8; 32]) -> Self {
-        Self { seed, block: 0, left: Vec::new() }
+        Self {
+            seed,
+            block: 0,
+            left: Vec::new(),
+        }
     }
 
     pub(super) fn seed(&self) -> [u8; 32] {
@@ -46,12 +50,17 @@ const LIMIT: u64 = 64 << 10;
 impl CallCx {
     fn random_bytes(&mut self, wanted: u64) -> wasmtime::Result<Vec<u8>> {
         if wanted > LIMIT {
-            return Err(stop(HookFailure::Trap(format!("{wanted} random bytes at once"))));
+            return Err(stop(HookFailure::Trap(format!(
+                "{wanted} random bytes at once"
+            ))));
         }
         let wanted = usize::try_from(wanted)?;
         let seed = self.wasi.replayed_seed.unwrap_or_else(|| self.call_seed());
         let mut bytes = Vec::with_capacity(wanted);
-        self.wasi.random.get_or_insert_with(|| Random::new(seed)).fill(wanted, &mut bytes);
+        self.wasi
+            .random
+            .get_or_insert_with(|| Random::new(seed))
+            .fill(wanted, &mut bytes);
         Ok(bytes)
     }
 
@@ -75,7 +84,11 @@ impl CallCx {
 pub(super) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
     for (interface, bytes, number) in [
         ("random", "get-random-bytes", "get-random-u64"),
-        ("insecure", "get-insecure-random-bytes", "get-insecure-random-u64"),
+        (
+            "insecure",
+            "get-insecure-random-bytes",
+            "get-insecure-random-u64",
+        ),
     ] {
         let mut random = linker.instance(&format!("wasi:random/{interface}{VERSION}"))?;
         random.func_wrap(bytes, |mut store, (wanted,): (u64,)| {
@@ -89,12 +102,11 @@ pub(super) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
             Ok((cx.random_u64()?,))
         })?;
     }
-    linker.instance(&format!("wasi:random/insecure-seed{VERSION}"))?.func_wrap(
-        "insecure-seed",
-        |mut store, (): ()| {
+    linker
+        .instance(&format!("wasi:random/insecure-seed{VERSION}"))?
+        .func_wrap("insecure-seed", |mut store, (): ()| {
             let cx: &mut CallCx = store.data_mut();
             cx.enter()?;
             Ok(((cx.random_u64()?, cx.random_u64()?),))
-        },
-    )
+        })
 }

@@ -2,7 +2,10 @@
 
 /// Interfaces and their functions.
 pub(crate) const SERVED: &[(&str, &[&str])] = &[
-    ("wasi:cli/environment", &["get-environment", "get-arguments", "initial-cwd"]),
+    (
+        "wasi:cli/environment",
+        &["get-environment", "get-arguments", "initial-cwd"],
+    ),
     ("wasi:cli/exit", &["exit"]),
     ("wasi:cli/stdin", &["get-stdin"]),
     ("wasi:cli/stdout", &["get-stdout"]),
@@ -13,7 +16,10 @@ pub(crate) const SERVED: &[(&str, &[&str])] = &[
     ("wasi:cli/terminal-stdout", &["get-terminal-stdout"]),
     ("wasi:cli/terminal-stderr", &["get-terminal-stderr"]),
     ("wasi:io/error", &["[method]error.to-debug-string"]),
-    ("wasi:io/poll", &["[method]pollable.ready", "[method]pollable.block", "poll"]),
+    (
+        "wasi:io/poll",
+        &["[method]pollable.ready", "[method]pollable.block", "poll"],
+    ),
     (
         "wasi:io/streams",
         &[
@@ -33,10 +39,21 @@ pub(crate) const SERVED: &[(&str, &[&str])] = &[
     ("wasi:clocks/wall-clock", &["now", "resolution"]),
     (
         "wasi:clocks/monotonic-clock",
-        &["now", "resolution", "subscribe-instant", "subscribe-duration"],
+        &[
+            "now",
+            "resolution",
+            "subscribe-instant",
+            "subscribe-duration",
+        ],
     ),
-    ("wasi:random/random", &["get-random-bytes", "get-random-u64"]),
-    ("wasi:random/insecure", &["get-insecure-random-bytes", "get-insecure-random-u64"]),
+    (
+        "wasi:random/random",
+        &["get-random-bytes", "get-random-u64"],
+    ),
+    (
+        "wasi:random/insecure",
+        &["get-insecure-random-bytes", "get-insecure-random-u64"],
+    ),
     ("wasi:random/insecure-seed", &["insecure-seed"]),
     ("wasi:filesystem/preopens", &["get-directories"]),
     (
@@ -59,7 +76,9 @@ pub(crate) const SERVED: &[(&str, &[&str])] = &[
 /// Whether `item` of `interface` (with its version) is served; an empty item
 /// asks for the interface alone.
 pub(crate) fn serves(interface: &str, item: &str) -> bool {
-    let Some((name, version)) = interface.split_once('@') else { return false };
+    let Some((name, version)) = interface.split_once('@') else {
+        return false;
+    };
     version.starts_with("0.2.")
         && SERVED
             .iter()
@@ -80,7 +99,10 @@ mod tests {
             for function in *functions {
                 // A name can be defined once only.
                 let again = instance.func_new(function, |_, _, _, _| Ok(()));
-                assert!(again.is_err(), "{interface}#{function} is listed and not linked");
+                assert!(
+                    again.is_err(),
+                    "{interface}#{function} is listed and not linked"
+                );
             }
             assert!(instance.func_new("nothing", |_, _, _, _| Ok(())).is_ok());
         }
@@ -92,7 +114,13 @@ mod tests {
         assert!(serves("wasi:io/error@0.2.11", ""));
         assert!(!serves("wasi:io/poll@0.3.0", "poll"));
         assert!(!serves("wasi:io/poll", "poll"));
-        assert!(!serves("wasi:sockets/tcp@0.2.0", "[method]tcp-socket.start-bind"));
-        assert!(!serves("wasi:filesystem/types@0.2.0", "[method]descriptor.unlink-file-at"));
+        assert!(!serves(
+            "wasi:sockets/tcp@0.2.0",
+            "[method]tcp-socket.start-bind"
+        ));
+        assert!(!serves(
+            "wasi:filesystem/types@0.2.0",
+            "[method]descriptor.unlink-file-at"
+        ));
     }
 }

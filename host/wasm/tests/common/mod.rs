@@ -52,7 +52,11 @@ pub(crate) fn guest(name: &str) -> PathBuf {
         target_dir().join("policies")
     });
     let path = folder.join(format!("guest-{name}.wasm"));
-    assert!(path.is_file(), "{} is missing: cargo xtask policies", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: cargo xtask policies",
+        path.display()
+    );
     path
 }
 
@@ -69,7 +73,10 @@ pub(crate) fn target_dir() -> PathBuf {
 pub(crate) fn engine() -> &'static ComponentStore {
     static STORE: OnceLock<ComponentStore> = OnceLock::new();
     STORE.get_or_init(|| {
-        let settings = EngineSettings { instances: 200, ..EngineSettings::default() };
+        let settings = EngineSettings {
+            instances: 200,
+            ..EngineSettings::default()
+        };
         ComponentStore::new(&Engine::new(&settings).unwrap())
     })
 }
@@ -104,7 +111,12 @@ impl Tenant {
     pub(crate) fn try_new(specs: Vec<PolicySpec>) -> Result<Self, Vec<(usize, LoadError)>> {
         let stats = Arc::new(WasmStats::default());
         let chain = Chain::new(&Arc::from("acme"), specs, None, &stats)?;
-        Ok(Self { chain: Arc::new(chain), pools: Pools::new(), stats, host: Arc::default() })
+        Ok(Self {
+            chain: Arc::new(chain),
+            pools: Pools::new(),
+            stats,
+            host: Arc::default(),
+        })
     }
 
     pub(crate) fn one(guest: &str, settings: &str) -> Self {
@@ -131,7 +143,9 @@ impl Tenant {
     }
 
     pub(crate) fn failed(&self, policy: &str, reason: &str) -> u64 {
-        self.stats.policy(&Arc::from("acme"), &Arc::from(policy)).failed(reason)
+        self.stats
+            .policy(&Arc::from("acme"), &Arc::from(policy))
+            .failed(reason)
     }
 }
 

@@ -182,7 +182,10 @@ fn facts(request: &Request) -> Verdict {
             "X-From",
             format!("{}|{}", from.uri(), from.tag().unwrap_or_default()),
         )
-        .header("X-To", format!("{}|{}", to.uri(), to.tag().unwrap_or_default()))
+        .header(
+            "X-To",
+            format!("{}|{}", to.uri(), to.tag().unwrap_or_default()),
+        )
         .header("X-Call-Id", request.call_id())
         .header(
             "X-Cseq",

@@ -30,7 +30,10 @@ impl Guest for Wasi {
         }
         let mut headers = Vec::new();
         let mut tell = |name: &str, value: String| {
-            headers.push(Header { name: format!("X-{name}"), value });
+            headers.push(Header {
+                name: format!("X-{name}"),
+                value,
+            });
         };
         let nothing = (
             environment::get_environment().len(),
@@ -51,7 +54,13 @@ impl Guest for Wasi {
         let _ = out.write(b"hello\nwor");
         let _ = err.write(b"careful");
         let _ = out.write(b"ld\n");
-        tell("Written", format!("{}", out.check_write().is_ok() && out.blocking_flush().is_ok()));
+        tell(
+            "Written",
+            format!(
+                "{}",
+                out.check_write().is_ok() && out.blocking_flush().is_ok()
+            ),
+        );
 
         let now = wall_clock::now();
         tell("Wall", format!("{}.{:09}", now.seconds, now.nanoseconds));

@@ -277,6 +277,10 @@ fn elements<'a>(
 
 /// Length of the first element: up to a comma outside of quotes and brackets.
 fn element_end(text: &[u8]) -> usize {
+    // Most fields have one element, and memchr says so at once.
+    if memchr::memchr(b',', text).is_none() {
+        return text.len();
+    }
     let mut at = 0;
     let mut quoted = false;
     let mut bracketed = false;

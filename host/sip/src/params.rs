@@ -111,7 +111,12 @@ impl<'a> Iterator for ParamsIter<'a> {
 
 /// Position of the first `mark` outside of quoted strings.
 pub(crate) fn unquoted(bytes: &[u8], mark: u8) -> Option<usize> {
-    let mut at = 0;
+    let first = memchr::memchr2(mark, b'"', bytes)?;
+    if bytes.get(first) == Some(&mark) {
+        return Some(first);
+    }
+    // A backslash means something behind the first quote only.
+    let mut at = first;
     let mut in_quotes = false;
     while let Some(&b) = bytes.get(at) {
         match b {

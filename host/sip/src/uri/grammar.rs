@@ -5,7 +5,7 @@ use nom::Parser;
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till1, take_while1};
 use nom::combinator::{map_opt, opt, rest};
-use nom::sequence::{delimited, preceded, separated_pair};
+use nom::sequence::{delimited, preceded};
 
 use super::escape::{escape_at, is_user_byte};
 use super::{Host, Scheme, Uri};
@@ -219,8 +219,8 @@ pub(crate) type HostPort<'a> = ((Host<'a>, &'a [u8]), Option<u16>);
 /// `hostport`, with white space around the colon as Via allows it.
 pub(crate) fn host_port(input: &[u8]) -> Parsed<'_, HostPort<'_>> {
     let (after, found) = host(input)?;
-    match separated_pair(host, lex::separator(b":"), lex::port).parse(input) {
-        Ok((rest, (host, port))) => Ok((rest, (host, Some(port)))),
+    match preceded(lex::separator(b":"), lex::port).parse(after) {
+        Ok((rest, port)) => Ok((rest, (found, Some(port)))),
         Err(_) => Ok((after, (found, None))),
     }
 }

@@ -49,6 +49,23 @@ pub fn sipbox() -> PathBuf {
     path
 }
 
+/// Where the programs of all tests keep compiled policies. Wasmtime's cache
+/// knows by content and version what is in it.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn compiled_components() -> PathBuf {
+    let executable = std::env::current_exe().unwrap();
+    let folder = executable
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("test-components");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// The root of the workspace.
 ///
 /// # Panics

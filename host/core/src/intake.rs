@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sipbox_sip::{EditList, HeaderId, Message, Method, OwnedMessage, Uri};
+use sipbox_sip::{EditList, HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Uri, Via};
 
 use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
@@ -52,7 +52,7 @@ pub(crate) fn judge(
     if !ack {
         proxy_require(message, settings)?;
     }
-    let in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
+    let in_dialog = tag(message, HeaderId::To).is_some();
     let routed = routing::process(message, bytes, in_dialog, settings, ids, edits)
         .map_err(|_| refusal(Internal::Unbuildable.status()))?;
     let tenant = tenant(message, &routed, in_dialog, settings, flow)
@@ -126,13 +126,8 @@ pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> u32 {
         hasher.write(bytes);
     };
     part(message.request_uri());
-    for address in [message.from(), message.to()] {
-        part(
-            address
-                .ok()
-                .and_then(|address| address.tag())
-                .unwrap_or_default(),
-        );
+    for id in [HeaderId::From, HeaderId::To] {
+        part(tag(message, id).unwrap_or_default());
     }
     part(message.call_id().unwrap_or_default());
     part(
@@ -155,15 +150,39 @@ pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> u32 {
     u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
-/// 16.3 step 4 and RFC 5393 4.2.2.
+/// 16.3 step 4 and RFC 5393 4.2.2. The branch is looked at first: it tells most
+/// Vias from ours before they have to be read.
 fn looped(message: Message<'_>, hash: u32, settings: &Settings, ids: &Ids) -> bool {
-    message.vias().flatten().any(|via| {
-        settings.is_our_sent_by(&via.host, via.port_or_default())
-            && via
-                .branch()
-                .and_then(|branch| ids.read_branch(branch))
-                .is_some_and(|own| own.loop_hash == hash)
+    message.values(HeaderId::Via).any(|value| {
+        let value = value.as_bytes();
+        let own = params_of(value)
+            .get(b"branch")
+            .and_then(|branch| ids.read_branch(branch));
+        own.is_some_and(|own| own.loop_hash == hash)
+            && Via::parse(value)
+                .is_ok_and(|via| settings.is_our_sent_by(&via.host, via.port_or_default()))
     })
+}
+
+/// The parameters of a Via, or of an address without brackets.
+fn params_of(value: &[u8]) -> Params<'_> {
+    let from = value.iter().position(|b| *b == b';').unwrap_or(value.len());
+    Params::new(value.get(from..).unwrap_or_default())
+}
+
+/// The tag of a From or To that the validator has passed. It stands behind the
+/// address, which need not be read again to find it.
+pub(crate) fn tag(message: Message<'_>, id: HeaderId) -> Option<&[u8]> {
+    let value = message.header(id)?;
+    let tail = match value.iter().rposition(|b| *b == b'>') {
+        Some(at) => value.get(at + 1..)?,
+        None => value,
+    };
+    if tail.contains(&b'"') {
+        // Quotes may hold brackets and semicolons.
+        return NameAddr::parse(value).ok()?.tag();
+    }
+    params_of(tail).get(b"tag").filter(|tag| !tag.is_empty())
 }
 
 /// Whose request it is: in a dialog the tenant that our Record-Route names; else by
@@ -176,7 +195,7 @@ fn tenant(
     flow: Flow,
 ) -> Option<TenantId> {
     if in_dialog {
-        let params = sipbox_sip::Params::new(&routed.params);
+        let params = Params::new(&routed.params);
         let named = params
             .get(TENANT_PARAM.as_bytes())
             .and_then(|name| settings.tenant_by_param(name));
@@ -194,4 +213,30 @@ fn tenant(
         of_uri.or_else(|| of(message.from().ok().map(|from| from.uri.host_raw)))
     };
     by_domain.or_else(|| settings.listener(flow.listener)?.tenant)
+}
+
+#[cfg(test)]
+mod tests {
+    use sipbox_sip::Index;
+
+    use super::*;
+
+    #[test]
+    fn a_tag_is_found_as_the_full_parser_finds_it() {
+        for value in [
+            "<sip:a@x>;tag=1",
+            "<sip:a@x>",
+            "sip:a@x;tag=2",
+            "\"x>;tag=no\" <sip:a@x;tag=no>;x=y; TAG = 3",
+            "\"<\" <sip:a@x;tag=no>",
+            "<sip:a@x>;x=\">;tag=no\";tag=4",
+            "A <sip:a@x>;tag=5;tag=6",
+        ] {
+            let text = format!("OPTIONS sip:a SIP/2.0\r\nTo: {value}\r\n\r\n");
+            let mut index = Index::new();
+            let message = Message::parse(text.as_bytes(), &mut index).unwrap();
+            let full = message.to().unwrap().tag();
+            assert_eq!(tag(message, HeaderId::To), full, "{value}");
+        }
+    }
 }

@@ -144,9 +144,8 @@ fn strip_maddr(
 
 /// The value of [`FROM_PARAM`] for a request that makes a dialog.
 pub(crate) fn from_mark(message: Message<'_>, ids: &Ids) -> TagText {
-    let from = message.from().ok();
     let mut hasher = ids.hasher(b'f');
-    hasher.write(from.as_ref().and_then(NameAddr::tag).unwrap_or_default());
+    hasher.write(crate::intake::tag(message, HeaderId::From).unwrap_or_default());
     TagText::of(hasher.finish())
 }
 

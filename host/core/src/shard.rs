@@ -4,7 +4,7 @@
 mod requests;
 mod verdicts;
 
-use sipbox_sip::{Message, Method};
+use sipbox_sip::{Message, Method, Via};
 
 use crate::context::{ResponseContext, strip_via};
 use crate::cx::Cx;
@@ -89,6 +89,7 @@ impl Shard {
         &mut self,
         place: Place,
         response: Message<'_>,
+        via: &Via<'_>,
         flow: Flow,
         cx: &mut Cx<'_, '_>,
     ) {
@@ -97,6 +98,13 @@ impl Shard {
             cx.out.dropped(Dropped::Stray);
             return;
         };
+        if !client
+            .settings
+            .is_our_sent_by(&via.host, via.port_or_default())
+        {
+            cx.out.dropped(Dropped::ForeignVia);
+            return;
+        }
         let (server, branch, invite) = (
             client.server,
             client.branch,

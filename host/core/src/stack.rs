@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sipbox_sip::stream::FrameErrorKind;
-use sipbox_sip::{Message, Method, Via, validate};
+use sipbox_sip::{HeaderId, Message, Method, Via, validate};
 
 use crate::cx::Cx;
 use crate::decision::Decision;
@@ -272,9 +272,7 @@ impl Stack {
     /// An ACK for a response that we sent and forgot (8.2.7).
     fn acknowledges_us(&self, key: &TransactionKey, message: Message<'_>) -> bool {
         let own = self.ids.to_tag(key.base);
-        message
-            .to()
-            .is_ok_and(|to| to.tag() == Some(own.as_str().as_bytes()))
+        intake::tag(message, HeaderId::To) == Some(own.as_str().as_bytes())
     }
 
     fn cancels_stateless(&self, env: &Env<'_>, flow: Flow) -> bool {
@@ -293,14 +291,6 @@ impl Stack {
             out.dropped(Dropped::ForeignVia);
             return;
         };
-        // 18.1.2: a response whose top Via is not ours is not for us.
-        if !env
-            .settings
-            .is_our_sent_by(&via.host, via.port_or_default())
-        {
-            out.dropped(Dropped::ForeignVia);
-            return;
-        }
         let Some(branch) = via.branch().and_then(|branch| self.ids.read_branch(branch)) else {
             out.dropped(Dropped::ForeignVia);
             return;
@@ -309,14 +299,20 @@ impl Stack {
             out.dropped(Dropped::Stray);
             return;
         }
+        // 18.1.2: sent-by must be one of ours too. A transaction asks the settings
+        // that it began with, since a reload may have changed the listeners.
         match branch.place {
-            None => {
+            None if env
+                .settings
+                .is_our_sent_by(&via.host, via.port_or_default()) =>
+            {
                 let mut cx = self.cx(env, out);
                 stateless::respond(message, flow, &mut cx);
             }
+            None => out.dropped(Dropped::ForeignVia),
             Some(place) if usize::from(place.shard) < self.shards.len() => {
                 self.step(usize::from(place.shard), env, out, |shard, cx| {
-                    shard.response(place, message, flow, cx);
+                    shard.response(place, message, &via, flow, cx);
                 });
             }
             Some(_) => out.dropped(Dropped::Stray),

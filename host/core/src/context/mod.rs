@@ -547,6 +547,17 @@ pub(crate) fn strip_via(
     response: Message<'_>,
     scratch: &mut crate::transaction::Scratch,
 ) -> Option<Bytes> {
+    let top = response.field(HeaderId::Via)?;
+    let line = top.line;
+    let alone = !response.get(top.value).contains(&b',');
+    if alone && response.all(HeaderId::Via).nth(1).is_some() {
+        // The usual case: a field of its own, so the rest is copied at once.
+        scratch.edits.clear();
+        scratch.edits.remove(line).ok()?;
+        scratch.message.clear();
+        scratch.edits.write(response, &mut scratch.message).ok()?;
+        return Some(keep(&scratch.message));
+    }
     let mut vias = response.values(HeaderId::Via);
     let top = vias.next()?;
     vias.next()?;

@@ -335,3 +335,18 @@ fn over_tcp_nothing_is_retransmitted_and_responses_go_down_the_connection() {
     assert_eq!(rig.take().len(), 0);
     rig.finish();
 }
+
+#[test]
+fn a_call_goes_on_with_the_listeners_that_it_began_with() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    let mut other = spec();
+    for listener in &mut other.listeners {
+        listener.address = address("192.0.2.101:5060");
+    }
+    rig.settings = Arc::new(Settings::new(other).unwrap());
+    rig.receive(&response(&invite.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    rig.finish();
+}

@@ -221,14 +221,14 @@ mod tests {
         })
         .unwrap();
         let weak = engine.inner.weak();
-        std::thread::sleep(20 * TICK);
+        thread::sleep(20 * TICK);
         drop(engine);
         // The thread lets go of the engine at its next tick.
         for _ in 0..1000 {
             if weak.upgrade().is_none() {
                 return;
             }
-            std::thread::sleep(TICK);
+            thread::sleep(TICK);
         }
         panic!("something still holds the engine");
     }

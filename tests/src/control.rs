@@ -18,7 +18,7 @@ pub fn call(socket: &Path, method: &str, params: &Value) -> Result<Value, Value>
     let mut stream = UnixStream::connect(socket)
         .unwrap_or_else(|error| panic!("control socket {}: {error}", socket.display()));
     stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
+        .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     stream.write_all(format!("{request}\n").as_bytes()).unwrap();

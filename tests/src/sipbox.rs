@@ -266,6 +266,11 @@ impl Sipbox {
                 self.log()
             );
         }
+        // A socket of an earlier run may still lie there.
+        let socket = self.file("sipbox.sock");
+        crate::process::wait_until("the control socket", Duration::from_secs(10), || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
     }
 
     /// Its process id.

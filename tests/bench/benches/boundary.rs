@@ -4,6 +4,13 @@
 //!
 //! Bars: guest and boundary together at most 2 us on the residential policy's
 //! INVITE path; Sipbox's layers at most 30% above bare wasmtime.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench ends where it fails"
+)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -361,33 +361,96 @@ mod tests {
         fn uri(&mut self) -> String {
             let scheme = self.pick(&["sip:", "sip:", "sip:", "sips:", "SIP:", "tel:", ""]);
             let user = self.pick(&[
-                "", "bob@", "b.o-b@", "+49(30)1@", "a%41@", "a:b@", "@", "a@b@", "a;b@", "a?b@",
-                "a=1@", "\u{e4}@",
+                "",
+                "bob@",
+                "b.o-b@",
+                "+49(30)1@",
+                "a%41@",
+                "a:b@",
+                "@",
+                "a@b@",
+                "a;b@",
+                "a?b@",
+                "a=1@",
+                "\u{e4}@",
             ]);
             let host = self.pick(&[
-                "example.org", "a", "a.", ".", "a..b", ".a", "-", "_x.y", "192.0.2.1", "1.2.3",
-                "256.1.1.1", "1.2.3.4.", "[::1]", "", "01.2.3.4", "ex%61mple.org",
+                "example.org",
+                "a",
+                "a.",
+                ".",
+                "a..b",
+                ".a",
+                "-",
+                "_x.y",
+                "192.0.2.1",
+                "1.2.3",
+                "256.1.1.1",
+                "1.2.3.4.",
+                "[::1]",
+                "",
+                "01.2.3.4",
+                "ex%61mple.org",
             ]);
             let port = self.pick(&["", "", ":5060", ":0", ":65536", ":", ":00005060", ":5a"]);
             let tail = self.pick(&[
-                "", "", ";lr", ";transport=tcp;lr", ";", ";;lr", ";=x", ";a==b", ";x=%41", "?a=b",
-                ";m=a@b", " ", ";a=<b>", ";a=\"b\"",
+                "",
+                "",
+                ";lr",
+                ";transport=tcp;lr",
+                ";",
+                ";;lr",
+                ";=x",
+                ";a==b",
+                ";x=%41",
+                "?a=b",
+                ";m=a@b",
+                " ",
+                ";a=<b>",
+                ";a=\"b\"",
             ]);
             format!("{scheme}{user}{host}{port}{tail}")
         }
 
         fn address(&mut self) -> String {
             let display = self.pick(&[
-                "", "", "\"Alice A.\" ", "\"\"", "\"a\"  ", "Bob ", "\"a\\\"b\" ", "\"open ", "\"<a>\"",
+                "",
+                "",
+                "\"Alice A.\" ",
+                "\"\"",
+                "\"a\"  ",
+                "Bob ",
+                "\"a\\\"b\" ",
+                "\"open ",
+                "\"<a>\"",
                 "\"t\"\t",
             ]);
             let uri = self.uri();
-            let (open, close) = if self.pick(&["y", "y", "y", "n"]) == "y" { ("<", ">") } else { ("", "") };
+            let (open, close) = if self.pick(&["y", "y", "y", "n"]) == "y" {
+                ("<", ">")
+            } else {
+                ("", "")
+            };
             let mut text = format!("{display}{open}{uri}{close}");
             for _ in 0..2 {
                 text.push_str(self.pick(&[
-                    "", "", ";tag=1x", ";TAG=y", ";tag", ";tag=", ";a=\"b;c\"", ";a=\"b\\\"c\"", ";=x",
-                    ";", " ;tag=z", ";tag = z", ";a=[::1]", ";a=b,c", ",<sip:x@y>", "x", ";tag=\"q\"",
+                    "",
+                    "",
+                    ";tag=1x",
+                    ";TAG=y",
+                    ";tag",
+                    ";tag=",
+                    ";a=\"b;c\"",
+                    ";a=\"b\\\"c\"",
+                    ";=x",
+                    ";",
+                    " ;tag=z",
+                    ";tag = z",
+                    ";a=[::1]",
+                    ";a=b,c",
+                    ",<sip:x@y>",
+                    "x",
+                    ";tag=\"q\"",
                 ]));
             }
             text

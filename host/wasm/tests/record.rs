@@ -1,4 +1,11 @@
 //! Recorded calls replay on a fresh instance to identical verdicts and edits.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
 
 mod common;
 

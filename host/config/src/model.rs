@@ -117,8 +117,8 @@ pub struct PolicyLimits {
     pub output_bytes: u32,
     /// `log_bytes`: bytes of log text of a hook call.
     pub log_bytes: u32,
-    /// `cpu_budget`: CPU time of all its hook calls in each second; `None`: no limit.
-    pub cpu_budget: Option<Duration>,
+    /// `cpu_budget`: CPU time of all its hook calls in each second.
+    pub cpu_budget: Duration,
 }
 
 impl Default for PolicyLimits {
@@ -132,7 +132,7 @@ impl Default for PolicyLimits {
             edit_bytes: 65_536,
             output_bytes: 65_536,
             log_bytes: 4096,
-            cpu_budget: None,
+            cpu_budget: Duration::from_millis(500),
         }
     }
 }

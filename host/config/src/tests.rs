@@ -62,15 +62,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(example.log, default.log);
     assert_eq!(example.auth, default.auth);
     let limits = example.tenants[0].limits;
-    // It has no default, so the example cannot show it.
-    assert_eq!(limits.cpu_budget, Some(Duration::from_millis(500)));
-    assert_eq!(
-        crate::PolicyLimits {
-            cpu_budget: None,
-            ..limits
-        },
-        crate::PolicyLimits::default()
-    );
+    assert_eq!(limits, crate::PolicyLimits::default());
 }
 
 #[test]

@@ -55,8 +55,8 @@ pub(crate) struct TenantParts {
     pub(crate) grants: Vec<Capability>,
     /// The limits of each of their calls.
     pub(crate) limits: Limits,
-    /// CPU time for each second; `None`: no limit.
-    pub(crate) cpu_budget: Option<Duration>,
+    /// CPU time of all their calls for each second.
+    pub(crate) cpu_budget: Duration,
     /// The chain.
     pub(crate) policies: Vec<PolicyParts>,
 }

@@ -110,10 +110,8 @@ impl Sandbox {
                     }),
                 }
             }
-            let budget = parts
-                .cpu_budget
-                .map(|budget| Arc::new(CpuBudget::new(budget)));
-            match Chain::new(&name, specs, budget, &self.stats) {
+            let budget = Arc::new(CpuBudget::new(parts.cpu_budget));
+            match Chain::new(&name, specs, Some(budget), &self.stats) {
                 Ok(chain) => chains.push(chain),
                 Err(errors) => refused.extend(errors.into_iter().map(|(at, error)| Refused {
                     tenant: position,

@@ -228,7 +228,9 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
         wall: table
             .duration("wall", MS..=30 * SECOND, out)
             .unwrap_or(default.wall),
-        cpu_budget: table.duration("cpu_budget", 10 * MS..=64 * SECOND, out),
+        cpu_budget: table
+            .duration("cpu_budget", 10 * MS..=64 * SECOND, out)
+            .unwrap_or(default.cpu_budget),
         memory_mib,
         host_calls,
         edits,

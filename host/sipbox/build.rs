@@ -1,12 +1,15 @@
 //! Builds the embedded policy through the same builder as everything else.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sipbox_policy_build::{BuildRequest, build_script};
 
 fn main() -> ExitCode {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Cargo runs a build script in its package's folder; asked now and not when this was
+    // compiled, so that checkouts may share a target folder.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, PathBuf::from);
+    let root = folder.join("../..");
     let request = BuildRequest::new(
         root.join("policies/residential"),
         "policy-residential",

@@ -2,6 +2,7 @@
 
 use super::escape::same_escaped;
 use super::{Scheme, Uri};
+use crate::params::{Param, Params};
 
 /// Whether two URIs are equivalent: sip and sips by RFC 3261 19.1.4, tel by
 /// RFC 3966 4, other schemes byte for byte. Not transitive, as 19.1.4 notes.
@@ -37,21 +38,26 @@ fn sip_equivalent(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 /// to count as well).
 fn params_match(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     a.params.iter().all(|param| {
-        match b
-            .params
-            .iter()
-            .find(|other| same_escaped(param.name, other.name, true))
-        {
-            Some(other) => same_escaped(
-                param.value.unwrap_or_default(),
-                other.value.unwrap_or_default(),
-                true,
-            ),
-            None => ![&b"user"[..], b"ttl", b"method", b"maddr", b"transport"]
+        matches(param, b.params).unwrap_or_else(|| {
+            ![&b"user"[..], b"ttl", b"method", b"maddr", b"transport"]
                 .iter()
-                .any(|name| param.name.eq_ignore_ascii_case(name)),
-        }
+                .any(|name| param.name.eq_ignore_ascii_case(name))
+        })
     })
+}
+
+/// Whether one of the parameters of this name has this value, if there is any of
+/// this name. A name should not come twice (19.1.1), but does.
+fn matches(param: Param<'_>, others: Params<'_>) -> Option<bool> {
+    let value = param.value.unwrap_or_default();
+    let mut found = None;
+    for other in others {
+        if same_escaped(param.name, other.name, true) {
+            let same = same_escaped(value, other.value.unwrap_or_default(), true);
+            found = Some(same || found == Some(true));
+        }
+    }
+    found
 }
 
 fn headers_match(a: &Uri<'_>, b: &Uri<'_>) -> bool {
@@ -63,23 +69,18 @@ fn headers_match(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 }
 
 fn tel_equivalent(a: &Uri<'_>, b: &Uri<'_>) -> bool {
-    let digits = |uri: &Uri<'_>| -> Vec<u8> {
-        let number = uri.user.unwrap_or_default().iter();
-        number
-            .filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'))
-            .map(u8::to_ascii_lowercase)
-            .collect()
-    };
+    let is_digit = |b: &u8| !matches!(b, b'-' | b'.' | b'(' | b')');
+    let digits = |number: &[u8]| number.iter().copied().filter(is_digit).collect::<Digits>();
+    let (x, y) = (
+        digits(a.user.unwrap_or_default()),
+        digits(b.user.unwrap_or_default()),
+    );
     let covered = |x: &Uri<'_>, y: &Uri<'_>| {
-        x.params.iter().all(|param| {
-            y.params.find(param.name).is_some_and(|other| {
-                let (v, w) = (
-                    param.value.unwrap_or_default(),
-                    other.value.unwrap_or_default(),
-                );
-                same_escaped(v, w, true)
-            })
-        })
+        x.params
+            .iter()
+            .all(|param| matches(param, y.params) == Some(true))
     };
-    digits(a) == digits(b) && covered(a, b) && covered(b, a)
+    x.eq_ignore_ascii_case(&y) && covered(a, b) && covered(b, a)
 }
+
+type Digits = smallvec::SmallVec<[u8; 32]>;

@@ -143,6 +143,7 @@ fn equivalence_is_that_of_the_rfc() {
             "tel:1;X=1;phone-context=a.example",
         ),
         ("URN:service:sos", "urn:service:sos"),
+        ("sip:h;ttl=;ttl=1", "sip:h;ttl=1;TTL="),
     ];
     for (a, b) in same {
         assert!(equivalent(&uri(a), &uri(b)), "{a} {b}");
@@ -179,6 +180,7 @@ fn equivalence_is_that_of_the_rfc() {
         ("tel:1", "tel:1;phone-context=a"),
         ("urn:service:sos", "urn:service:SOS"),
         ("tel:1", "urn:1"),
+        ("sip:h;ttl=1;ttl=2", "sip:h;ttl=1;ttl=3"),
     ];
     for (a, b) in different {
         assert!(!equivalent(&uri(a), &uri(b)), "{a} {b}");

@@ -8,6 +8,7 @@
 )]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -87,8 +88,14 @@ pub(crate) fn engine() -> &'static ComponentStore {
     })
 }
 
+/// A guest's component, compiled once for all tests of a binary.
 pub(crate) fn load(name: &str) -> Arc<Policy> {
-    engine().load_file(&guest(name)).unwrap()
+    static LOADED: OnceLock<Mutex<HashMap<String, Arc<Policy>>>> = OnceLock::new();
+    let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap();
+    let policy = loaded
+        .entry(name.to_owned())
+        .or_insert_with(|| engine().load_file(&guest(name)).unwrap());
+    Arc::clone(policy)
 }
 
 /// A tenant with a chain, its pools and its counters, as one worker has them.

@@ -15,6 +15,9 @@ use tokio::time::timeout;
 use crate::commands::Commands;
 use crate::rpc;
 
+/// How long a client whose line was refused may go on sending it.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// What clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
@@ -176,6 +179,10 @@ async fn serve(
         if !whole && u64::try_from(read).unwrap_or(u64::MAX) >= limits.line {
             let answer = b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"invalid request: the line is too long\"}}\n";
             timeout(limits.idle, writer.write_all(answer)).await??;
+            // Closing with bytes unread would take the answer back: the client gets
+            // as much again to end its line.
+            let mut rest = (&mut reader).take(limits.line.saturating_mul(16));
+            timeout(GRACE, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await??;
             return Ok(());
         }
         if line.trim_ascii().is_empty() {

@@ -77,7 +77,8 @@ pub(crate) fn write(
     if let Some(top) = request.values(HeaderId::Via).next() {
         reply::received_via(request, outgoing.arrived.peer, text);
         if text.as_slice() != top.as_bytes() {
-            edits.replace_element(&top, text)?;
+            // Its own bytes with parameters added: the folds in them are the sender's.
+            edits.replace(top.span, text)?;
         }
     }
     text.clear();

@@ -29,6 +29,10 @@ pub(crate) fn write(
     out: &mut Vec<u8>,
 ) -> Result<(), BuildError> {
     received_via(request, wanted.source, via);
+    // Folds are the sender's; a value that we write stands on one line.
+    for byte in via.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')) {
+        *byte = b' ';
+    }
     let mut builder = ResponseBuilder::new(request, reply.status)
         .to_tag(wanted.tag.as_str().as_bytes())
         .top_via(via);

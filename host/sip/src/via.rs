@@ -141,18 +141,6 @@ impl<'a> Via<'a> {
 /// the sender put there are replaced, since only the receiver knows them. Returns
 /// whether the element differs from before.
 pub fn write_received(value: &[u8], via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) -> bool {
-    let start = out.len();
-    let changed = write_params(value, via, source, out);
-    // A response of ours carries the value on one line.
-    for byte in out.get_mut(start..).unwrap_or_default() {
-        if matches!(byte, b'\r' | b'\n') {
-            *byte = b' ';
-        }
-    }
-    changed
-}
-
-fn write_params(value: &[u8], via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) -> bool {
     let ip = source.ip().to_canonical();
     let wants_port = via.params.has(b"rport");
     let wants_ip = wants_port || via.host.ip().map(|host| host.to_canonical()) != Some(ip);

@@ -164,14 +164,8 @@ fn user_and_host(bytes: &[u8], from: usize) -> Option<UserAndHost> {
         return None;
     }
     let end = host + run(bytes, host, HOST);
-    // A second '@' or an escape further on would move the host.
-    if bytes
-        .iter()
-        .skip(end)
-        .any(|b| matches!(b, b'@' | b'%' | b'?'))
-    {
-        return None;
-    }
+    // A second '@', an escape or a password is met by what follows: none of
+    // them can stand in a port or in parameters as they are read here.
     let name = bytes.get(host..end)?;
     let mut before = b'.';
     let mut number = true;
@@ -355,7 +349,13 @@ mod tests {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;
-            pieces[(self.0 >> 33) as usize % pieces.len()]
+            // The first is the ordinary one; half of the time it is taken.
+            let at = (self.0 >> 33) as usize % (2 * pieces.len());
+            pieces
+                .get(at)
+                .or(pieces.first())
+                .copied()
+                .unwrap_or_default()
         }
 
         fn uri(&mut self) -> String {

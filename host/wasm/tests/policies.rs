@@ -328,7 +328,10 @@ fn an_instance_serves_many_calls_and_is_never_shared() {
     );
     let mut other = Tenant::one("probe", r#"{"do":"count"}"#);
     assert!(
-        Arc::ptr_eq(&common::load("probe"), &common::engine().load_file(&common::guest("probe")).unwrap()),
+        Arc::ptr_eq(
+            &common::load("probe"),
+            &common::engine().load_file(&common::guest("probe")).unwrap()
+        ),
         "one compiled component"
     );
     std::mem::swap(&mut other.pools, &mut tenant.pools);

@@ -42,6 +42,7 @@ pub struct Sipp {
     keys: Vec<(String, String)>,
     users: Option<String>,
     response_times: bool,
+    lossy: bool,
 }
 
 /// A running SIPp.
@@ -86,6 +87,7 @@ impl Sipp {
             keys: Vec::new(),
             users: None,
             response_times: false,
+            lossy: false,
         }
     }
 
@@ -137,6 +139,13 @@ impl Sipp {
         self
     }
 
+    /// Messages get lost: those that come again in a pause are answered again.
+    #[must_use]
+    pub fn lossy(mut self) -> Self {
+        self.lossy = true;
+        self
+    }
+
     /// Also keep response times.
     #[must_use]
     pub fn timed(mut self) -> Self {
@@ -183,8 +192,10 @@ impl Sipp {
         ]);
         // The limit of open calls must fit the limit of open files.
         sipp.args(["-l", &self.calls.min(15_000).to_string()]);
-        // Not `-pause_msg_ign`: it also ignores what comes again in a pause, and
-        // so never repeats the ACK or the 200 that was lost.
+        if !self.lossy {
+            // Without it a call hangs for ever when its 180 comes behind the 200, in a pause.
+            sipp.arg("-pause_msg_ign");
+        }
         sipp.arg("-timeout_error");
         sipp.args(["-timeout", &format!("{}s", self.limit.as_secs())]);
         sipp.args([

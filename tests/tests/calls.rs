@@ -215,12 +215,14 @@ fn every_call_completes_in_spite_of_loss() {
     let uas = Sipp::new("uas_lossy", bob)
         .calls(100, 20)
         .within(limit)
+        .lossy()
         .key("contact", near_bob)
         .start();
-    let uac = Sipp::new("uac_call", alice)
+    let uac = Sipp::new("uac_lossy", alice)
         .to(near_alice)
         .calls(100, 20)
         .within(limit)
+        .lossy()
         .key("domain", DOMAIN)
         .key("target", "bob@lab.test")
         .run();

@@ -75,6 +75,7 @@ const fn classes() -> [u8; 256] {
     classes
 }
 
+#[inline]
 fn is(byte: u8, class: u8) -> bool {
     CLASSES
         .get(usize::from(byte))
@@ -82,12 +83,12 @@ fn is(byte: u8, class: u8) -> bool {
 }
 
 /// How many bytes from `from` on are of a class.
+#[inline]
 fn run(bytes: &[u8], from: usize, class: u8) -> usize {
-    bytes
-        .iter()
-        .skip(from)
-        .take_while(|b| is(**b, class))
-        .count()
+    let rest = bytes.get(from..).unwrap_or_default();
+    rest.iter()
+        .position(|b| !is(*b, class))
+        .unwrap_or(rest.len())
 }
 
 /// The parts of an ordinary sip or sips URI that fills `bytes`.

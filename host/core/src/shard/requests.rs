@@ -139,7 +139,7 @@ impl Shard {
     }
 
     /// 9.2 and 16.10: a CANCEL has a transaction of its own, and stops the INVITE
-    /// with its branch.
+    /// with its branch. Any other request goes on as it was.
     pub(crate) fn cancel(
         &mut self,
         key: TransactionKey,
@@ -151,20 +151,23 @@ impl Shard {
         if let Matched::Absorbed = self.retransmission(&key, cx) {
             return Matched::Absorbed;
         }
-        let Some(invite) = self.tx.find(&key.with_method(Method::Invite)) else {
+        let Some(found) = self.tx.find_cancelled(&key) else {
             return Matched::No;
         };
-        let Some(tenant) = self.tx.servers.get(invite).map(|server| server.tenant) else {
+        let Some(cancelled) = self.tx.servers.get(found) else {
             return Matched::No;
         };
+        let (tenant, tag) = (cancelled.tenant, cancelled.tag);
+        // 9.2: it has no effect on other requests.
+        let invite = (cancelled.method == Method::Invite).then_some(found);
         let new = NewServer {
             key,
             method: Method::Cancel,
             tenant,
             flow,
             reply_to: reply::hop(via, flow),
-            // 9.2: the tag that the response to the INVITE has.
-            tag: cx.ids.to_tag(key.base),
+            // 9.2: the tag that the response to the cancelled request has.
+            tag,
             rfc2543: false,
             user: None,
         };
@@ -181,7 +184,7 @@ impl Shard {
             }
             .reply(message, &ok);
         }
-        if !cx.mutant(Mutation::LoseCancel) {
+        if let Some(invite) = invite.filter(|_| !cx.mutant(Mutation::LoseCancel)) {
             self.stop(invite, Stop::Cancel, cx);
         }
         self.in_step = None;

@@ -139,6 +139,29 @@ fn a_cancel_that_matches_nothing_gets_481() {
 }
 
 #[test]
+fn a_cancel_of_another_request_than_an_invite_is_answered_and_changes_nothing() {
+    // 9.2: extension methods have transactions too.
+    for method in ["MESSAGE", "REGISTER", "FROBNICATE"] {
+        let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+        rig.receive(&request(method, "1", ""), udp(ALICE));
+        let [down] = rig.take_n();
+        let cancel = request("CANCEL", "1", "");
+        for _copy in 0..2 {
+            rig.receive(&cancel, udp(ALICE));
+            let [ok] = rig.take_n();
+            assert_eq!(ok.first_line(), "SIP/2.0 200 OK", "{method}");
+            assert_eq!(ok.header("CSeq").as_deref(), Some("1 CANCEL"));
+        }
+        rig.receive(&response(&down.text, 202, ""), udp(BOB));
+        assert_eq!(rig.first_lines(), ["SIP/2.0 202 X"], "{method}");
+        // Answered, it lives on for a while.
+        rig.receive(&cancel, udp(ALICE));
+        assert_eq!(rig.first_lines(), ["SIP/2.0 200 OK"], "{method}");
+        rig.finish();
+    }
+}
+
+#[test]
 fn a_failed_send_counts_as_503_of_its_branch() {
     let mut rig = Rig::new(|_, _| serial(&["192.0.2.2;transport=tcp", CAROL]));
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));

@@ -10,7 +10,7 @@ pub(crate) mod server;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use sipbox_sip::EditList;
+use sipbox_sip::{EditList, Method};
 use std::collections::HashMap;
 
 use crate::ids::Place;
@@ -92,6 +92,17 @@ impl Transactions {
 
     pub(crate) fn find(&self, key: &TransactionKey) -> Option<Key> {
         self.matching.get(key).copied()
+    }
+
+    /// 9.2: the transaction that a CANCEL means, by all but the method, which it does
+    /// not tell.
+    pub(crate) fn find_cancelled(&self, cancel: &TransactionKey) -> Option<Key> {
+        let methods = Method::ALL.iter().copied();
+        methods
+            .filter(|method| !matches!(method, Method::Ack | Method::Cancel))
+            // Transactions of extension methods stand under this name too.
+            .chain([Method::Other])
+            .find_map(|method| self.find(&cancel.with_method(method)))
     }
 
     pub(crate) fn place(&self, key: Key) -> Place {

@@ -134,6 +134,10 @@ impl Transactions {
         })?;
         if !cx.mutant(Mutation::ForgetMatching) {
             self.matching.insert(match_key, key);
+            if new.method == Method::Other {
+                self.matching
+                    .insert(match_key.with_method(Method::Other), key);
+            }
         }
         Some(key)
     }
@@ -247,8 +251,11 @@ impl Transactions {
         let Some(server) = self.servers.remove(key) else {
             return;
         };
-        if self.matching.get(&server.key) == Some(&key) {
-            self.matching.remove(&server.key);
+        let other = (server.method == Method::Other).then(|| server.key.with_method(Method::Other));
+        for name in [Some(server.key), other].into_iter().flatten() {
+            if self.matching.get(&name) == Some(&key) {
+                self.matching.remove(&name);
+            }
         }
         for timer in [server.retransmit, server.life].into_iter().flatten() {
             self.wheel.cancel(timer);

@@ -1,11 +1,15 @@
 //! The local user agent: the transaction user that answers by itself, as a policy
-//! worded it. (Probes, BYEs of our own and back-to-back calls will be here too.)
+//! worded it, and the sessions that such answers begin. (Probes and back-to-back
+//! calls will be here too.)
 
-use sipbox_sip::{HeaderId, Message, OwnedMessage};
+pub(crate) mod session;
 
+use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};
+
+use crate::context::strip_via;
 use crate::decision::ResolvedTarget;
 use crate::policy::Reply;
-use crate::transaction::UserTimer;
+use crate::transaction::{UserTimer, is_success};
 use crate::user::{Ended, Io, Stop, TransactionUser};
 use crate::wheel::TimerHandle;
 
@@ -28,14 +32,24 @@ impl LocalAgent {
 
     /// Sends the reply (8.2.6).
     pub(crate) fn answer(&mut self, reply: &Reply, io: &mut Io<'_, '_, '_>) {
-        io.reply(self.request.as_ref(), reply);
+        let sent = io.reply(self.request.as_ref(), reply);
         if reply.status >= 200 {
-            self.answered = true;
-            io.disarm(&mut self.timer);
+            self.finished(io);
+            if is_success(reply.status)
+                && self.request.as_ref().method() == Method::Invite
+                && let Some(sent) = sent
+            {
+                io.begin_session(&self.request, sent);
+            }
         } else if self.timer.is_none() {
             let after = io.cx.env.settings.timers.decide;
             self.timer = Some(io.arm(UserTimer::Decide, after));
         }
+    }
+
+    fn finished(&mut self, io: &mut Io<'_, '_, '_>) {
+        self.answered = true;
+        io.disarm(&mut self.timer);
     }
 }
 
@@ -52,7 +66,18 @@ impl TransactionUser for LocalAgent {
         }
     }
 
-    fn response(&mut self, _: u16, _: Message<'_>, _: &mut Io<'_, '_, '_>) {}
+    /// RFC 6026 8.7: of a branch that was given up before the agent took over. A phone
+    /// has been picked up, so its 2xx goes upstream.
+    fn response(&mut self, _: u16, response: Message<'_>, io: &mut Io<'_, '_, '_>) {
+        let status = response.status().unwrap_or_default();
+        if self.request.as_ref().method() != Method::Invite || !is_success(status) {
+            return;
+        }
+        if let Some(bytes) = strip_via(response, &mut io.tx.scratch) {
+            self.finished(io);
+            io.tx.respond(io.server, status, bytes, io.cx);
+        }
+    }
 
     fn ended(&mut self, _: u16, _: Ended, _: &mut Io<'_, '_, '_>) {}
 

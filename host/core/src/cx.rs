@@ -1,5 +1,7 @@
 //! What every step is handed: the world, the names, the outbox.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::ids::Ids;
 use crate::outbox::Outbox;
 use crate::stack::Env;
@@ -36,6 +38,12 @@ pub(crate) enum Mutation {
     LastResponse,
     /// Our Via is left in responses.
     KeepVia,
+    /// The ACK for a 2xx of our own is taken for somebody else's.
+    IgnoreOwnAck,
+    /// A 2xx of our own is not sent again.
+    AnswerOnce,
+    /// A session whose 2xx nobody acknowledged is forgotten.
+    NoBye,
     /// A step panics half-way.
     Panic,
 }
@@ -44,6 +52,8 @@ pub(crate) struct Cx<'a, 'e> {
     pub(crate) env: &'a mut Env<'e>,
     pub(crate) ids: &'a Ids,
     pub(crate) out: &'a mut Outbox,
+    /// How many sessions all shards have.
+    pub(crate) sessions: &'a AtomicUsize,
     #[cfg(test)]
     pub(crate) mutation: Option<Mutation>,
 }
@@ -51,6 +61,14 @@ pub(crate) struct Cx<'a, 'e> {
 impl Cx<'_, '_> {
     pub(crate) fn now(&self) -> Time {
         self.env.now
+    }
+
+    pub(crate) fn session_began(&self) {
+        self.sessions.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn session_ended(&self) {
+        self.sessions.fetch_sub(1, Ordering::Release);
     }
 
     #[cfg(test)]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sipbox_sip::{Method, OwnedMessage, Transport};
 use smallvec::SmallVec;
 
+use crate::agent::session::Answered;
 use crate::decision::{ArmedSet, ResolvedTarget};
 use crate::flow::{NextHop, TenantId};
 use crate::ids::{AskId, ResolveToken, SendToken};
@@ -241,6 +242,8 @@ pub struct Outbox {
     pub resolves: Vec<Resolve>,
     /// What happened.
     pub events: Vec<Event>,
+    /// 2xx responses of our own, for the shards of their dialogs.
+    pub(crate) answered: Vec<Answered>,
     /// Memory for steps outside of any shard.
     pub(crate) scratch: Scratch,
 }
@@ -253,6 +256,7 @@ impl Outbox {
         self.asks.clear();
         self.resolves.clear();
         self.events.clear();
+        self.answered.clear();
     }
 
     /// Whether there is nothing to do.

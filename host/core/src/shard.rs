@@ -6,6 +6,7 @@ mod verdicts;
 
 use sipbox_sip::{Message, Method, Via};
 
+use crate::agent::session;
 use crate::context::{ResponseContext, strip_via};
 use crate::cx::Cx;
 use crate::flow::Flow;
@@ -77,6 +78,10 @@ impl Shard {
     ) {
         if token.serial == stateless::SERIAL {
             stateless::resolved(&mut self.tx, key(token.place), result, cx);
+            return;
+        }
+        if token.serial == session::SERIAL {
+            self.tx.session_resolved(key(token.place), result, cx);
             return;
         }
         self.with_context(key(token.place), cx, |context, io| {
@@ -198,6 +203,10 @@ impl Shard {
             }
             Due::User(timer) => {
                 self.with_user(key, cx, |user, io| user.as_dyn().fired(timer, io));
+                Told::Nothing
+            }
+            Due::Session(timer) => {
+                self.tx.session_fired(key, timer, cx);
                 Told::Nothing
             }
             Due::Waiting => {

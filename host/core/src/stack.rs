@@ -9,13 +9,14 @@
 
 mod types;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sipbox_sip::stream::FrameErrorKind;
 use sipbox_sip::{HeaderId, Message, Method, Via, validate};
 
+use crate::agent::session::DialogKey;
 use crate::cx::Cx;
 use crate::decision::Decision;
 use crate::error::Internal;
@@ -37,6 +38,8 @@ pub struct Stack {
     shards: Box<[Mutex<Shard>]>,
     ids: Ids,
     draining: AtomicBool,
+    /// How many sessions the shards have: while there are none no ACK is looked up.
+    sessions: AtomicUsize,
     #[cfg(test)]
     pub(crate) mutation: Option<crate::cx::Mutation>,
 }
@@ -53,6 +56,7 @@ impl Stack {
                 .collect(),
             ids: Ids::new(options.key, options.node, options.boot),
             draining: AtomicBool::new(false),
+            sessions: AtomicUsize::new(0),
             #[cfg(test)]
             mutation: None,
         }
@@ -149,7 +153,10 @@ impl Stack {
             return;
         }
         match message.method() {
-            Method::Ack if self.acknowledges_us(&key, message) => {
+            Method::Ack
+                if self.acknowledges_session(env, message, out)
+                    || self.acknowledges_us(&key, message) =>
+            {
                 out.dropped(Dropped::AbsorbedAck);
                 return;
             }
@@ -275,6 +282,34 @@ impl Stack {
         intake::tag(message, HeaderId::To) == Some(own.as_str().as_bytes())
     }
 
+    /// The ACK for a 2xx of ours (13.3.1.4).
+    fn acknowledges_session(
+        &self,
+        env: &mut Env<'_>,
+        message: Message<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        if self.sessions.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let dialog = DialogKey::of(message, &self.ids);
+        let shard = dialog.shard(self.shards.len());
+        let acknowledged = self.step(shard, env, out, |shard, cx| {
+            shard.tx.acknowledge_session(dialog, cx)
+        });
+        acknowledged == Some(true)
+    }
+
+    /// Hands what was answered to the shards of the dialogs.
+    fn begin_sessions(&self, env: &mut Env<'_>, out: &mut Outbox) {
+        while let Some(answered) = out.answered.pop() {
+            let shard = answered.dialog.shard(self.shards.len());
+            self.step(shard, env, out, |shard, cx| {
+                shard.tx.begin_session(answered, cx);
+            });
+        }
+    }
+
     fn cancels_stateless(&self, env: &Env<'_>, flow: Flow) -> bool {
         let settings = env.settings;
         settings
@@ -343,6 +378,7 @@ impl Stack {
                 .map(|carried| !matches!(carried, Carried::Late)),
             out,
         );
+        self.begin_sessions(env, out);
         if let Some(Carried::Forward(forward)) = done {
             self.send_stateless(env, *forward, out);
         }
@@ -360,6 +396,7 @@ impl Stack {
         let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
             shard.failure_verdict(ask, decision, cx)
         });
+        self.begin_sessions(env, out);
         in_time(done, out)
     }
 
@@ -480,6 +517,7 @@ impl Stack {
                 counts.clients += shard.tx.clients.len();
                 counts.timers += shard.tx.wheel.armed();
                 counts.waiting += shard.tx.waiting.len();
+                counts.sessions += shard.tx.sessions.len();
             });
         }
         counts
@@ -536,6 +574,7 @@ impl Stack {
             env,
             ids: &self.ids,
             out,
+            sessions: &self.sessions,
             #[cfg(test)]
             mutation: self.mutation,
         }

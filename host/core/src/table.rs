@@ -11,6 +11,14 @@ pub(crate) struct Key {
     pub(crate) generation: u32,
 }
 
+impl Key {
+    /// The key of no table's entry: generations of 24 bits do not reach it.
+    pub(crate) const NOBODY: Self = Self {
+        slot: NONE,
+        generation: u32::MAX,
+    };
+}
+
 struct Slot<T> {
     generation: u32,
     next_free: u32,

@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipbox_sip::{Message, OwnedMessage};
+use bytes::Bytes;
+use sipbox_sip::{Index, Message, OwnedMessage};
 
 use crate::agent::LocalAgent;
+use crate::agent::session::{Answered, DialogKey};
 use crate::context::ResponseContext;
 use crate::cx::Cx;
 use crate::ids::AskId;
@@ -113,11 +115,9 @@ pub(crate) struct Io<'t, 'c, 'e> {
 }
 
 impl Io<'_, '_, '_> {
-    /// Sends a response of our own.
-    pub(crate) fn reply(&mut self, request: Message<'_>, reply: &Reply) {
-        let Some(server) = self.tx.servers.get(self.server) else {
-            return;
-        };
+    /// Sends a response of our own; its bytes, if it is as it was worded.
+    pub(crate) fn reply(&mut self, request: Message<'_>, reply: &Reply) -> Option<Bytes> {
+        let server = self.tx.servers.get(self.server)?;
         let wanted = reply::Wanted {
             source: server.flow.peer,
             tag: server.tag,
@@ -154,14 +154,37 @@ impl Io<'_, '_, '_> {
                 // Nothing can be said, and a transaction that waits for an answer
                 // which never comes would stay for ever.
                 self.tx.end_server(self.server);
-                return;
+                return None;
             }
             let bytes = keep(&scratch.message);
             self.tx.respond(self.server, 500, bytes, self.cx);
-            return;
+            return None;
         }
         let bytes = keep(&scratch.message);
-        self.tx.respond(self.server, reply.status, bytes, self.cx);
+        self.tx
+            .respond(self.server, reply.status, bytes.clone(), self.cx);
+        Some(bytes)
+    }
+
+    /// 13.3.1.4: a 2xx of our own was sent, and its ACK has to come. The session is
+    /// another shard's, so it is told when this step is over.
+    pub(crate) fn begin_session(&mut self, invite: &OwnedMessage, response: Bytes) {
+        let Some(server) = self.tx.servers.get(self.server) else {
+            return;
+        };
+        let mut index = Index::new();
+        let Ok(message) = Message::parse(&response, &mut index) else {
+            return;
+        };
+        let dialog = DialogKey::of(message, self.cx.ids);
+        self.cx.out.answered.push(Answered {
+            dialog,
+            invite: invite.clone(),
+            hop: server.reply_to,
+            arrived: server.flow,
+            settings: Arc::clone(&server.settings),
+            response,
+        });
     }
 
     /// A reply that is nothing but its status.

@@ -9,10 +9,19 @@ use sipbox_sip::{Method, OwnedMessage};
 use super::{Phase, ResponseContext};
 use crate::decision::{Decision, Relay, Ruling};
 use crate::outbox::Ask;
-use crate::policy::Failure;
+use crate::policy::{Failure, Reply};
 use crate::stack::ReplyVerdict;
 use crate::transaction::{UserTimer, is_success, keep};
 use crate::user::Io;
+
+/// What became of an answer to `Ask::Failure`.
+pub(crate) enum AfterFailure {
+    /// It came too late.
+    Late,
+    CarriedOut,
+    /// The failure is none: the policy answers as a user agent would.
+    Answer(OwnedMessage, Reply),
+}
 
 impl ResponseContext {
     /// The chain's answer to `Ask::Failure`.
@@ -21,9 +30,9 @@ impl ResponseContext {
         serial: u32,
         decision: Decision,
         io: &mut Io<'_, '_, '_>,
-    ) -> bool {
+    ) -> AfterFailure {
         if self.phase != (Phase::Failing { serial }) {
-            return false;
+            return AfterFailure::Late;
         }
         io.disarm(&mut self.decide_timer);
         self.state = decision.state;
@@ -31,12 +40,16 @@ impl ResponseContext {
         if self.stopped.is_some() {
             // 9.2: the caller wants none of it any more.
             self.deliver(io);
-            return true;
+            return AfterFailure::CarriedOut;
         }
         match decision.ruling {
             Ruling::Relay(relay) => {
                 self.request = decision.request;
                 self.relay(relay, io);
+            }
+            Ruling::Reply(reply) | Ruling::ReplyStateless(reply) if reply.status < 300 => {
+                self.answered(io);
+                return AfterFailure::Answer(self.request.clone(), reply);
             }
             Ruling::Reply(reply) | Ruling::ReplyStateless(reply) => self.answer(&reply, io),
             Ruling::Redirect(targets) => self.answer(&crate::agent::redirect(&targets), io),
@@ -53,7 +66,7 @@ impl ResponseContext {
             Ruling::Drop => self.finish_silently(io),
             Ruling::Best => self.deliver(io),
         }
-        true
+        AfterFailure::CarriedOut
     }
 
     /// The chain's answer to `Ask::Reply`.

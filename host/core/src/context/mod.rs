@@ -22,6 +22,8 @@ use crate::transaction::{UserTimer, is_success, keep};
 use crate::user::{Deciding, Ended, Io, Stop, TransactionUser};
 use crate::wheel::TimerHandle;
 
+pub(crate) use hooks::AfterFailure;
+
 use best::{Best, Candidate, upstream_status};
 use branch::{Branch, Stage};
 

@@ -4,7 +4,7 @@ use sipbox_sip::{Message, OwnedMessage};
 
 use super::{Carried, Shard, key};
 use crate::agent::{self, LocalAgent};
-use crate::context::ResponseContext;
+use crate::context::{AfterFailure, ResponseContext};
 use crate::cx::{Cx, Mutation};
 use crate::decision::{Decision, Ruling};
 use crate::error::Internal;
@@ -109,8 +109,20 @@ impl Shard {
         decision: Decision,
         cx: &mut Cx<'_, '_>,
     ) -> bool {
-        self.with_context(key(ask.place), cx, |context, io| {
-            context.failure_verdict(ask.serial, decision, io)
+        self.with_user(key(ask.place), cx, |user, io| {
+            let User::Proxy(context) = user else {
+                return false;
+            };
+            match context.failure_verdict(ask.serial, decision, io) {
+                AfterFailure::Late => false,
+                AfterFailure::CarriedOut => true,
+                AfterFailure::Answer(request, reply) => {
+                    let mut agent = LocalAgent::new(request);
+                    agent.answer(&reply, io);
+                    *user = User::Agent(Box::new(agent));
+                    true
+                }
+            }
         })
         .unwrap_or(false)
     }

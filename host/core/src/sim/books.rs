@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::call::{Mood, Order, Temper};
 use super::uas::Uas;
-use super::world::{Phone, Report, World, branch_of, status_of};
+use super::world::{DESK, Phone, Report, World, branch_of, status_of};
 use crate::stack::Counts;
 use crate::testing::header;
 use crate::time::Time;
@@ -24,6 +24,12 @@ pub(super) struct Books {
     /// First INVITEs that left, by branch.
     invites: BTreeMap<String, Time>,
     pub(super) deciding: BTreeMap<usize, Time>,
+    /// Calls that a policy picked up itself.
+    answered: BTreeMap<usize, Time>,
+    /// Those whose ACK has arrived.
+    answer_acked: BTreeMap<usize, Time>,
+    /// Those that we ended.
+    hung_up: BTreeMap<usize, Time>,
 }
 
 impl World {
@@ -32,6 +38,9 @@ impl World {
         let cseq = header(text, "CSeq").unwrap_or_default();
         if text.starts_with("ACK ") && header(text, "Route").is_none() && from.number == 0 {
             self.books.acked.entry(from.call).or_insert(now);
+        }
+        if text.starts_with(&format!("ACK {DESK} ")) {
+            self.books.answer_acked.entry(from.call).or_insert(now);
         }
         if text.starts_with("CANCEL ") {
             self.books.cancelled.entry(from.call).or_insert(now);
@@ -71,6 +80,20 @@ impl World {
             }
         }
         let status = status_of(text);
+        if status == Some(200) && cseq.ends_with("INVITE") && text.contains(DESK) {
+            self.books.answered.entry(to.call).or_insert(now);
+            if let Some(at) = self.books.answer_acked.get(&to.call)
+                && now > *at
+            {
+                self.problems.push(format!(
+                    "call {}: the policy's 200 sent again at {now:?}, after its ACK at {at:?}",
+                    to.call
+                ));
+            }
+        }
+        if text.starts_with("BYE ") && self.books.answered.contains_key(&to.call) {
+            self.books.hung_up.entry(to.call).or_insert(now);
+        }
         if to.number == 0
             && cseq.ends_with("INVITE")
             && status.is_some_and(|status| status >= 300)
@@ -93,6 +116,8 @@ impl World {
         for call in 0..self.plans.len() {
             self.judge(call);
         }
+        self.report.answered = self.books.answered.len();
+        self.report.hung_up = self.books.hung_up.len();
         self.report.cancelled = self.books.cancelled.len();
         self.report.cancelled_deciding = self.books.cancelled_deciding.len();
         if self.problems.is_empty() {
@@ -156,6 +181,15 @@ impl World {
                 ));
             }
         }
+        if self.books.answered.contains_key(&call) {
+            let acked = self.books.answer_acked.contains_key(&call);
+            let hung_up = self.books.hung_up.contains_key(&call);
+            if acked == hung_up {
+                say(format!(
+                    "the policy picked up, acknowledged {acked}, ended by us {hung_up}"
+                ));
+            }
+        }
         // The best response (RFC 3261 16.7 step 6), where nothing else came between.
         let all_refused = phones.iter().all(|phone| {
             matches!(phone.temper, Temper::Refuses { .. })
@@ -165,6 +199,7 @@ impl World {
         let plain = decided
             && plan.order == Order::Parallel
             && cancelled.is_none()
+            && !self.books.answered.contains_key(&call)
             && self.shut_at.is_none()
             && self.setup.loss <= 100;
         if plain && all_refused && !vanished {

@@ -35,6 +35,8 @@ pub(super) enum Order {
     Parallel,
     Serial,
     Refuse,
+    /// It picks up by itself.
+    Answer,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +59,8 @@ impl Plan {
         let phones = random.pick(&[1, 1, 1, 2, 2, 3]);
         let order = match random.below(10) {
             0 => Order::Refuse,
-            1..=5 => Order::Parallel,
+            1 => Order::Answer,
+            2..=5 => Order::Parallel,
             _ => Order::Serial,
         };
         let ring_timeout = match (order, random.below(2)) {

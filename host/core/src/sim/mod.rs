@@ -53,6 +53,8 @@ fn on_a_perfect_network_every_call_ends_as_it_should() {
     assert!(report.cancelled_deciding > 10, "{report:?}");
     assert!(report.late_verdicts > 10, "{report:?}");
     assert!(report.failed > 100, "{report:?}");
+    assert!(report.answered > 30, "{report:?}");
+    assert!(report.hung_up > 0, "{report:?}");
 }
 
 #[test]
@@ -129,6 +131,9 @@ fn every_mutant_is_found() {
         (Mutation::VerdictAfterCancel, "after the CANCEL"),
         (Mutation::LastResponse, "best"),
         (Mutation::KeepVia, "Via"),
+        (Mutation::IgnoreOwnAck, "after its ACK"),
+        (Mutation::AnswerOnce, "final response"),
+        (Mutation::NoBye, "ended by us false"),
     ] {
         let setup = Setup {
             calls: CALLS,

@@ -199,7 +199,7 @@ impl Uac {
             return;
         }
         let to = format!("<sip:bob@home.example>;tag={tag}");
-        let route = format!("Route: {}\r\n", dialog.route);
+        let route = routed(&dialog.route);
         let text = self.head("BYE", &dialog.contact.clone(), &branch, &to, 2, &route);
         self.begin(text, desk);
     }
@@ -310,7 +310,7 @@ impl Uac {
         routes.reverse();
         let route = routes.join(", ");
         let branch = format!("{}a{number}", self.branch);
-        let more = format!("Route: {route}\r\n");
+        let more = routed(&route);
         let ack = self.head("ACK", &contact, &branch, to, 1, &more);
         desk.send(&ack);
         let unwanted = !self.dialogs.is_empty() || self.failure.is_some() || self.pending.len() > 1;
@@ -327,5 +327,13 @@ impl Uac {
         } else if !self.plan.callee_hangs_up {
             desk.alarm(self.plan.talks, Alarm::HangUp);
         }
+    }
+}
+
+fn routed(route: &str) -> String {
+    if route.is_empty() {
+        String::new()
+    } else {
+        format!("Route: {route}\r\n")
     }
 }

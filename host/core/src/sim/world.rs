@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use sipbox_sip::Method;
+
 use super::books::Books;
 use super::call::{Order, Plan};
 use super::random::Random;
@@ -13,7 +15,7 @@ use crate::cx::Mutation;
 use crate::decision::{Relay, ResolvedTarget, Ruling};
 use crate::flow::NextHop;
 use crate::outbox::{Ask, Dropped, Event as StackEvent};
-use crate::policy::{Armed, Facts};
+use crate::policy::{Armed, Facts, Reply};
 use crate::stack::{BranchVerdict, ReplyVerdict, Stack};
 use crate::testing::{Rig, header, udp};
 use crate::time::Time;
@@ -45,7 +47,12 @@ pub(super) struct Report {
     pub(super) lost: usize,
     pub(super) doubled: usize,
     pub(super) asked: usize,
+    pub(super) answered: usize,
+    pub(super) hung_up: usize,
 }
+
+/// Who picks up where a policy does.
+pub(super) const DESK: &str = "sip:desk@192.0.2.100:5060";
 
 impl Report {
     pub(super) fn add(&mut self, other: &Self) {
@@ -59,6 +66,8 @@ impl Report {
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.asked += other.asked;
+        self.answered += other.answered;
+        self.hung_up += other.hung_up;
     }
 }
 
@@ -355,7 +364,12 @@ impl World {
                     None => {}
                 }
             }
-            Ask::Stateless { .. } => self.decide(ask),
+            Ask::Stateless { request, .. } => {
+                if request.as_ref().request_uri() == DESK.as_bytes() {
+                    self.problems.push("an ACK of ours was offered".into());
+                }
+                self.decide(ask);
+            }
             _ if !self.setup.hooks => {
                 self.problems
                     .push("a hook was asked that nobody armed".into());
@@ -419,7 +433,13 @@ impl World {
             }
             Ask::Failure { id, request, .. } => {
                 self.rig.armed = Armed::default();
-                let decision = self.rig.decide(request, Ruling::Best);
+                let invite = request.as_ref().method() == Method::Invite;
+                let ruling = if invite && self.random.permille(200) {
+                    picks_up()
+                } else {
+                    Ruling::Best
+                };
+                let decision = self.rig.decide(request, ruling);
                 self.rig
                     .call(|stack, env, out| stack.failure_verdict(env, id, decision, out));
             }
@@ -444,7 +464,11 @@ impl World {
 
     fn ruling(&self, text: &str, facts: &Facts) -> Ruling {
         if facts.in_dialog {
-            return Ruling::Relay(Relay::default());
+            return if text.contains(&format!(" {DESK} ")) {
+                Ruling::reply(200)
+            } else {
+                Ruling::Relay(Relay::default())
+            };
         }
         let call = call_of(text);
         let plan = &self.plans[call];
@@ -458,6 +482,7 @@ impl World {
         let targets: Vec<ResolvedTarget> = (0..plan.phones.len()).map(target).collect();
         let groups = match plan.order {
             Order::Refuse => return Ruling::reply(403),
+            Order::Answer => return picks_up(),
             Order::Parallel => vec![targets],
             Order::Serial => targets.into_iter().map(|target| vec![target]).collect(),
         };
@@ -468,6 +493,14 @@ impl World {
             record_route: Some(vec![]),
         })
     }
+}
+
+fn picks_up() -> Ruling {
+    Ruling::Reply(Reply {
+        status: 200,
+        headers: vec![("Contact".into(), format!("<{DESK}>"))],
+        ..Reply::default()
+    })
 }
 
 pub(super) fn call_of(text: &str) -> usize {

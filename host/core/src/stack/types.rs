@@ -49,6 +49,8 @@ pub struct Counts {
     pub timers: usize,
     /// Requests that are forwarded statelessly and wait for a name.
     pub waiting: usize,
+    /// Sessions of the local user agent whose ACK is due, or may come again.
+    pub sessions: usize,
 }
 
 /// The chain's answer to `Ask::Branch`.

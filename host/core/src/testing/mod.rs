@@ -1,6 +1,7 @@
 //! Tests of the whole stack, message by message: a rig that plays driver and
 //! network by hand. (The simulator in [`crate::sim`] plays them by itself.)
 
+mod answers;
 mod calls;
 mod failures;
 mod forks;

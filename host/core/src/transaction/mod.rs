@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use sipbox_sip::{EditList, Method};
 use std::collections::HashMap;
 
+use crate::agent::session::{SessionTimer, Sessions};
 use crate::ids::Place;
 use crate::stateless::Waiting;
 use crate::table::{Key, Table};
@@ -35,6 +36,7 @@ pub(crate) enum Due {
     /// The CANCEL's own machine.
     Cancel(Letter),
     User(UserTimer),
+    Session(SessionTimer),
     /// A stateless forward that waits for a name.
     Waiting,
 }
@@ -72,6 +74,7 @@ pub(crate) struct Transactions {
     pub(crate) servers: Table<Server>,
     pub(crate) clients: Table<Client>,
     pub(crate) waiting: Table<Waiting>,
+    pub(crate) sessions: Sessions,
     /// The keys are keyed hashes already.
     matching: HashMap<TransactionKey, Key, FixedState>,
     pub(crate) scratch: Scratch,
@@ -85,6 +88,7 @@ impl Transactions {
             servers: Table::new(),
             clients: Table::new(),
             waiting: Table::new(),
+            sessions: Sessions::new(),
             matching: HashMap::with_hasher(FixedState::default()),
             scratch: Scratch::default(),
         }

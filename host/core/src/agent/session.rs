@@ -1,0 +1,408 @@
+//! Sessions that a 2xx of the local user agent began (RFC 3261 13.3.1.4): the 2xx is
+//! sent again until its ACK comes, and where none comes a BYE ends the session.
+//!
+//! The server transaction ends on its own meanwhile (RFC 6026). The ACK has a branch of
+//! its own, so a session lives in the shard of its dialog, not in that of the INVITE.
+//! A 2xx that a policy wanted to be stateless has no session: who wants nothing to be
+//! left behind has nobody to send it again (8.2.7).
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use sipbox_sip::build::RequestBuilder;
+use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, lex};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::cx::{Cx, Mutation};
+use crate::decision::ResolvedTarget;
+use crate::flow::{Flow, NextHop};
+use crate::ids::{Ids, ResolveToken};
+use crate::intake;
+use crate::locate::{Located, locate};
+use crate::outbox::{self, Candidates, NextHopCandidate, Resolve, ResolveError};
+use crate::settings::Settings;
+use crate::table::{Key, Table};
+use crate::transaction::{Due, Timer, Transactions, keep};
+use crate::wheel::TimerHandle;
+
+/// Marks the look-ups of this module among those of branches.
+pub(crate) const SERIAL: u32 = u32::MAX - 1;
+
+/// What a 2xx and its ACK have in common (13.2.2.4): Call-ID, tags and CSeq number,
+/// as a keyed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DialogKey(u128);
+
+impl DialogKey {
+    pub(crate) fn of(message: Message<'_>, ids: &Ids) -> Self {
+        let mut hasher = SipHasher13::new_with_key(ids.key());
+        hasher.write_u8(b'd');
+        for part in [
+            message.call_id().unwrap_or_default(),
+            intake::tag(message, HeaderId::From).unwrap_or_default(),
+            intake::tag(message, HeaderId::To).unwrap_or_default(),
+        ] {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        hasher.write_u32(message.cseq().map(|cseq| cseq.number).unwrap_or_default());
+        Self(hasher.finish128().as_u128())
+    }
+
+    /// The shard of the session.
+    pub(crate) fn shard(self, shards: usize) -> usize {
+        let spread = u64::try_from(self.0 >> 64).unwrap_or(0);
+        usize::try_from(spread % shards.max(1) as u64).unwrap_or(0)
+    }
+}
+
+/// A 2xx that has just been sent.
+pub(crate) struct Answered {
+    pub(crate) dialog: DialogKey,
+    pub(crate) invite: OwnedMessage,
+    pub(crate) response: Bytes,
+    /// Where the response went.
+    pub(crate) hop: NextHop,
+    /// How the INVITE came.
+    pub(crate) arrived: Flow,
+    pub(crate) settings: Arc<Settings>,
+}
+
+/// The timers of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionTimer {
+    Retransmit,
+    End,
+}
+
+enum Stage {
+    /// No ACK yet.
+    Open {
+        invite: OwnedMessage,
+        response: Bytes,
+    },
+    /// What comes again is absorbed.
+    Acknowledged,
+    /// The BYE waits for a name.
+    Ending { bye: OwnedMessage },
+}
+
+struct Session {
+    dialog: DialogKey,
+    hop: NextHop,
+    arrived: Flow,
+    settings: Arc<Settings>,
+    stage: Stage,
+    interval: Duration,
+    retransmit: Option<TimerHandle>,
+    end: Option<TimerHandle>,
+}
+
+/// The sessions of a shard.
+pub(crate) struct Sessions {
+    table: Table<Session>,
+    /// The keys are keyed hashes already.
+    matching: HashMap<DialogKey, Key, FixedState>,
+}
+
+impl Sessions {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Table::new(),
+            matching: HashMap::with_hasher(FixedState::default()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+}
+
+impl Transactions {
+    pub(crate) fn begin_session(&mut self, answered: Answered, cx: &mut Cx<'_, '_>) {
+        let timers = answered.settings.timers;
+        let session = Session {
+            dialog: answered.dialog,
+            hop: answered.hop,
+            arrived: answered.arrived,
+            settings: answered.settings,
+            stage: Stage::Open {
+                invite: answered.invite,
+                response: answered.response,
+            },
+            interval: timers.t1,
+            retransmit: None,
+            end: None,
+        };
+        // In a full table the 2xx has been sent once, and nobody waits for its ACK.
+        let Some(key) = self.sessions.table.insert(session) else {
+            return;
+        };
+        self.sessions.matching.insert(answered.dialog, key);
+        cx.session_began();
+        self.arm_session(key, SessionTimer::Retransmit, timers.t1, cx);
+        self.arm_session(key, SessionTimer::End, timers.t1_64(), cx);
+    }
+
+    /// Whether this is the ACK of a session, which has seen it then.
+    pub(crate) fn acknowledge_session(&mut self, dialog: DialogKey, cx: &mut Cx<'_, '_>) -> bool {
+        if cx.mutant(Mutation::IgnoreOwnAck) {
+            return false;
+        }
+        let Some(key) = self.sessions.matching.get(&dialog).copied() else {
+            return false;
+        };
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return false;
+        };
+        if matches!(session.stage, Stage::Open { .. }) {
+            session.stage = Stage::Acknowledged;
+        }
+        if let Some(timer) = session.retransmit.take() {
+            self.wheel.cancel(timer);
+        }
+        true
+    }
+
+    pub(crate) fn session_fired(&mut self, key: Key, timer: SessionTimer, cx: &mut Cx<'_, '_>) {
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return;
+        };
+        match timer {
+            SessionTimer::Retransmit => {
+                session.retransmit = None;
+                let Stage::Open { response, .. } = &session.stage else {
+                    return;
+                };
+                if cx.mutant(Mutation::AnswerOnce) {
+                    return;
+                }
+                cx.out.send_kept(session.hop, response.clone(), None);
+                cx.out.event(outbox::Event::Retransmitted {
+                    method: Method::Invite,
+                });
+                session.interval = (session.interval * 2).min(session.settings.timers.t2);
+                let after = session.interval;
+                self.arm_session(key, SessionTimer::Retransmit, after, cx);
+            }
+            SessionTimer::End => {
+                session.end = None;
+                self.give_up_session(key, cx);
+            }
+        }
+    }
+
+    /// 64 T1 are over. Without an ACK the dialog stands all the same, and the session
+    /// in it is ended by a BYE.
+    fn give_up_session(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return;
+        };
+        let Stage::Open { invite, response } = &session.stage else {
+            self.end_session(key, cx);
+            return;
+        };
+        cx.out.event(outbox::Event::TimedOut {
+            method: Method::Invite,
+        });
+        let Some(Bye { request, next_hop }) = bye(invite.as_ref(), response) else {
+            self.end_session(key, cx);
+            return;
+        };
+        if cx.mutant(Mutation::NoBye) {
+            self.end_session(key, cx);
+            return;
+        }
+        let target = ResolvedTarget {
+            next_hop,
+            ..ResolvedTarget::default()
+        };
+        match locate(request.as_ref(), &target, &session.settings) {
+            Located::At { candidates, .. } => self.send_bye(key, &request, &candidates, cx),
+            Located::Name {
+                host,
+                port,
+                transport,
+                secure,
+            } => {
+                let after = session.settings.timers.decide;
+                session.stage = Stage::Ending { bye: request };
+                if let Some(timer) = session.retransmit.take() {
+                    self.wheel.cancel(timer);
+                }
+                self.arm_session(key, SessionTimer::End, after, cx);
+                let token = ResolveToken {
+                    place: self.place(key),
+                    serial: SERIAL,
+                };
+                cx.out.resolves.push(Resolve {
+                    token,
+                    host,
+                    port,
+                    transport,
+                    secure,
+                });
+            }
+            Located::Nowhere => self.end_session(key, cx),
+        }
+    }
+
+    /// The answer to a look-up.
+    pub(crate) fn session_resolved(
+        &mut self,
+        key: Key,
+        result: Result<Candidates, ResolveError>,
+        cx: &mut Cx<'_, '_>,
+    ) {
+        let bye = self.sessions.table.get(key).map(|session| &session.stage);
+        if let Some(Stage::Ending { bye }) = bye {
+            let bye = bye.clone();
+            self.send_bye(key, &bye, &result.unwrap_or_default(), cx);
+        }
+    }
+
+    /// In a client transaction that has no user: whatever is answered, the session is
+    /// over (15.1.1).
+    fn send_bye(
+        &mut self,
+        key: Key,
+        bye: &OwnedMessage,
+        candidates: &Candidates,
+        cx: &mut Cx<'_, '_>,
+    ) {
+        let Some(session) = self.sessions.table.get(key) else {
+            return;
+        };
+        let settings = Arc::clone(&session.settings);
+        let arrived = session.arrived.listener;
+        self.end_session(key, cx);
+        let hop = candidates.iter().find_map(|candidate| {
+            let NextHopCandidate { transport, address } = *candidate;
+            let listener = settings.outbound(arrived, transport, address.ip())?;
+            Some((
+                listener,
+                NextHop::Address {
+                    listener,
+                    transport,
+                    address,
+                },
+            ))
+        });
+        let Some((listener, hop)) = hop else { return };
+        let Some(leaves) = settings.listener(listener) else {
+            return;
+        };
+        let Some(client) = self.reserve_client(Key::NOBODY, 0, Method::Bye, hop, &settings) else {
+            return;
+        };
+        let branch = cx
+            .ids
+            .branch(self.place(client), intake::loop_hash(bye.as_ref(), cx.ids));
+        let scratch = &mut self.scratch;
+        scratch.text.clear();
+        scratch.text.extend_from_slice(leaves.via.as_bytes());
+        scratch.text.extend_from_slice(branch.as_str().as_bytes());
+        scratch.edits.clear();
+        scratch.message.clear();
+        let written = scratch
+            .edits
+            .prepend_header(bye.as_ref(), HeaderId::Via, &scratch.text)
+            .and_then(|()| scratch.edits.write(bye.as_ref(), &mut scratch.message));
+        if written.is_err() {
+            cx.out.dropped(outbox::Dropped::Unbuildable);
+            self.end_client(client);
+            return;
+        }
+        let bytes = keep(&scratch.message);
+        self.launch(client, bytes, cx);
+    }
+
+    fn end_session(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
+        let Some(session) = self.sessions.table.remove(key) else {
+            return;
+        };
+        cx.session_ended();
+        if self.sessions.matching.get(&session.dialog) == Some(&key) {
+            self.sessions.matching.remove(&session.dialog);
+        }
+        for timer in [session.retransmit, session.end].into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    fn arm_session(&mut self, key: Key, timer: SessionTimer, after: Duration, cx: &mut Cx<'_, '_>) {
+        let due = Due::Session(timer);
+        let handle = self.wheel.arm(cx.now() + after, Timer { key, due });
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            self.wheel.cancel(handle);
+            return;
+        };
+        let old = match timer {
+            SessionTimer::Retransmit => session.retransmit.replace(handle),
+            SessionTimer::End => session.end.replace(handle),
+        };
+        if let Some(old) = old {
+            self.wheel.cancel(old);
+        }
+    }
+}
+
+/// A BYE before it has a Via.
+struct Bye {
+    request: OwnedMessage,
+    /// As a URI.
+    next_hop: Bytes,
+}
+
+/// 15.1.1 and 12.2.1.1, for the dialog that `response` made of `invite`: to the
+/// remote target, which is the Contact of the INVITE, along its recorded routes in
+/// their order (12.1.1).
+///
+/// `None` where that is not possible: the INVITE has no Contact to send it to, or came
+/// inside a dialog. That dialog is of others, and a BYE in it would need their
+/// sequence numbers.
+fn bye(invite: Message<'_>, response: &[u8]) -> Option<Bye> {
+    if intake::tag(invite, HeaderId::To).is_some() {
+        return None;
+    }
+    let mut index = Index::new();
+    let response = Message::parse(response, &mut index).ok()?;
+    let contact = invite.values(HeaderId::Contact).next()?;
+    let target = NameAddr::parse(contact.as_bytes()).ok()?.uri_raw();
+    let mut routes: Vec<Vec<u8>> = invite
+        .values(HeaderId::RecordRoute)
+        .map(|value| lex::unfold(value.as_bytes()).into_owned())
+        .collect();
+    let first = match routes.first() {
+        Some(first) => Some(NameAddr::parse(first).ok()?),
+        None => None,
+    };
+    let next_hop = keep(first.as_ref().map_or(target, |route| route.uri_raw()));
+    let mut uri = keep(target);
+    if first.is_some_and(|route| !route.uri.lr()) {
+        // A strict router: it gets itself as the Request-URI, and the target last.
+        routes.remove(0);
+        routes.push([b"<", target, b">"].concat());
+        uri = next_hop.clone();
+    }
+    let from = lex::unfold(response.header(HeaderId::To)?);
+    let to = lex::unfold(response.header(HeaderId::From)?);
+    let mut builder = RequestBuilder::new(Method::Bye.token().as_bytes(), &uri);
+    for route in &routes {
+        builder = builder.header(HeaderId::Route, route);
+    }
+    let mut text = Vec::new();
+    builder
+        .header(HeaderId::From, &from)
+        .header(HeaderId::To, &to)
+        .header(HeaderId::CallId, response.call_id().ok()?)
+        .cseq(1)
+        .write(&mut text)
+        .ok()?;
+    let request = OwnedMessage::parse(text.into()).ok()?;
+    Some(Bye { request, next_hop })
+}

@@ -81,21 +81,18 @@ impl Stack {
             datagram: !flow.transport.reliable(),
             ..validate::Limits::default()
         };
-        if let Err(fault) = validate::check(message, &limits) {
-            if fault.answerable {
+        match validate::check(message, &limits) {
+            Ok(via) if message.is_request() => self.request(env, message, &via, bytes, flow, out),
+            Ok(via) => self.response(env, message, &via, flow, out),
+            Err(fault) if fault.answerable => {
                 let reply = Reply {
                     status: fault.status,
                     reason: fault.reason.to_owned(),
                     ..Reply::default()
                 };
                 self.refuse(env, message, flow, &reply, out);
-            } else {
-                out.dropped(Dropped::Unanswerable);
             }
-        } else if message.is_request() {
-            self.request(env, message, bytes, flow, out);
-        } else {
-            self.response(env, message, flow, out);
+            Err(_) => out.dropped(Dropped::Unanswerable),
         }
     }
 
@@ -134,19 +131,16 @@ impl Stack {
         &self,
         env: &mut Env<'_>,
         message: Message<'_>,
+        via: &Via<'_>,
         bytes: &Bytes,
         flow: Flow,
         out: &mut Outbox,
     ) {
-        let Ok(via) = message.via_top() else {
-            out.dropped(Dropped::Unanswerable);
-            return;
-        };
-        let key = TransactionKey::of(self.ids.key(), message, &via);
+        let key = TransactionKey::of(self.ids.key(), message, via);
         let shard = key.shard(self.shards.len());
         let matched = self.step(shard, env, out, |shard, cx| match message.method() {
             Method::Ack => shard.ack(&key, message, cx),
-            Method::Cancel => shard.cancel(key, message, &via, flow, cx),
+            Method::Cancel => shard.cancel(key, message, via, flow, cx),
             _ => shard.retransmission(&key, cx),
         });
         if matched != Some(Matched::No) {
@@ -175,7 +169,7 @@ impl Stack {
         let judged = intake::judge(env, &self.ids, message, bytes, flow, &mut edits);
         out.scratch.edits = edits;
         match judged {
-            Ok(intake) => self.admit(env, key, message, &via, intake, flow, out),
+            Ok(intake) => self.admit(env, key, message, via, intake, flow, out),
             Err(_) if message.method() == Method::Ack => out.dropped(Dropped::LostAck),
             Err(reply) => self.refuse(env, message, flow, &reply, out),
         }
@@ -321,11 +315,14 @@ impl Stack {
                 .any(|t| t.stateless.contains(&Method::Invite))
     }
 
-    fn response(&self, env: &mut Env<'_>, message: Message<'_>, flow: Flow, out: &mut Outbox) {
-        let Ok(via) = message.via_top() else {
-            out.dropped(Dropped::ForeignVia);
-            return;
-        };
+    fn response(
+        &self,
+        env: &mut Env<'_>,
+        message: Message<'_>,
+        via: &Via<'_>,
+        flow: Flow,
+        out: &mut Outbox,
+    ) {
         let Some(branch) = via.branch().and_then(|branch| self.ids.read_branch(branch)) else {
             out.dropped(Dropped::ForeignVia);
             return;
@@ -347,7 +344,7 @@ impl Stack {
             None => out.dropped(Dropped::ForeignVia),
             Some(place) if usize::from(place.shard) < self.shards.len() => {
                 self.step(usize::from(place.shard), env, out, |shard, cx| {
-                    shard.response(place, message, &via, flow, cx);
+                    shard.response(place, message, via, flow, cx);
                 });
             }
             Some(_) => out.dropped(Dropped::Stray),

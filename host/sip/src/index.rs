@@ -75,6 +75,8 @@ pub struct Index {
     pub(crate) malformed: Option<Span>,
     /// Whether an empty line ends the header fields.
     pub(crate) terminated: bool,
+    /// Whether a CR without LF stands in start line or header fields.
+    pub(crate) stray_cr: bool,
 }
 
 impl Default for Index {
@@ -97,6 +99,7 @@ impl Index {
             content_length: ContentLength::Absent,
             malformed: None,
             terminated: false,
+            stray_cr: false,
         }
     }
 
@@ -122,7 +125,7 @@ impl Index {
         if begin == bytes.len() {
             return Err(ParseError::Empty);
         }
-        let (line_end, next) = line_at(bytes, begin);
+        let (line_end, next) = self.line_at(bytes, begin);
         self.begin = Span::at(begin, begin).start;
         self.start = start_line(bytes, Span::at(begin, line_end)).ok_or(ParseError::StartLine)?;
         self.header_fields(bytes, next);
@@ -188,6 +191,7 @@ impl Index {
         self.content_length = ContentLength::Absent;
         self.malformed = None;
         self.terminated = false;
+        self.stray_cr = false;
     }
 
     fn header_fields(&mut self, bytes: &[u8], from: usize) {
@@ -199,14 +203,31 @@ impl Index {
                 break;
             }
             let start = at;
-            let (mut value_end, mut next) = line_at(bytes, at);
+            let (mut value_end, mut next) = self.line_at(bytes, at);
             while let Some(b' ' | b'\t') = bytes.get(next) {
-                (value_end, next) = line_at(bytes, next);
+                (value_end, next) = self.line_at(bytes, next);
             }
             self.field(bytes, start, value_end, next);
             at = next;
         }
         self.head_end = Span::at(at, at).start;
+    }
+
+    /// End of the text of the line at `at`, and start of the next line.
+    fn line_at(&mut self, bytes: &[u8], at: usize) -> (usize, usize) {
+        let mut from = at;
+        loop {
+            let rest = bytes.get(from..).unwrap_or_default();
+            let Some(found) = memchr::memchr2(b'\r', b'\n', rest) else {
+                return (bytes.len(), bytes.len());
+            };
+            match rest.get(found..) {
+                Some([b'\r', b'\n', ..]) => return (from + found, from + found + 2),
+                Some([b'\n', ..]) => return (from + found, from + found + 1),
+                _ => self.stray_cr = true,
+            }
+            from += found + 1;
+        }
     }
 
     fn field(&mut self, bytes: &[u8], start: usize, text_end: usize, next: usize) {
@@ -300,19 +321,6 @@ fn empty_line(bytes: &[u8], at: usize) -> Option<usize> {
         [b'\r', b'\n', ..] => Some(at + 2),
         [b'\n', ..] => Some(at + 1),
         _ => None,
-    }
-}
-
-/// End of the text of the line at `at`, and start of the next line.
-fn line_at(bytes: &[u8], at: usize) -> (usize, usize) {
-    let rest = bytes.get(at..).unwrap_or_default();
-    match memchr::memchr(b'\n', rest) {
-        Some(lf) => {
-            let end = at + lf;
-            let cr = lf > 0 && bytes.get(end - 1) == Some(&b'\r');
-            (end - usize::from(cr), end + 1)
-        }
-        None => (bytes.len(), bytes.len()),
     }
 }
 

@@ -3,6 +3,8 @@
 //! made sure of it), so white space here means SP, HTAB, CR and LF.
 
 use std::borrow::Cow;
+use std::io::Write as _;
+use std::net::IpAddr;
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while, take_while1};
@@ -18,8 +20,9 @@ pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 /// `token` of RFC 3261 25.1.
 #[inline]
 #[must_use]
-pub fn is_token_byte(b: u8) -> bool {
-    TOKEN.get(usize::from(b)).copied().unwrap_or(false)
+pub const fn is_token_byte(b: u8) -> bool {
+    #[allow(clippy::indexing_slicing, reason = "every byte is inside the table")]
+    TOKEN[b as usize]
 }
 
 // A table, since the index looks at every byte of every header name.
@@ -189,6 +192,27 @@ impl Decimal {
     }
 }
 
+/// Appends an address as `Display` writes it, the common kind without the
+/// machinery of formatting.
+pub fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    let IpAddr::V4(v4) = ip else {
+        // Writing into a Vec cannot fail.
+        let _ = write!(out, "{ip}");
+        return;
+    };
+    for (at, octet) in v4.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        write_decimal(usize::from(octet), out);
+    }
+}
+
+/// Appends a number.
+pub fn write_decimal(number: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(Decimal::new(number).as_bytes());
+}
+
 /// A decimal number of seconds, saturating at 32 bits (RFC 3261 20.19 caps
 /// intervals at 2^32-1).
 pub(crate) fn delta_seconds(bytes: &[u8]) -> Option<u32> {
@@ -238,7 +262,7 @@ fn gen_value(input: &[u8]) -> Parsed<'_, &[u8]> {
     alt((quoted_string, take_while1(is_value_byte))).parse(input)
 }
 
-const fn is_value_byte(b: u8) -> bool {
+pub(crate) const fn is_value_byte(b: u8) -> bool {
     // Wider than the grammar, which would refuse what phones write in their own
     // parameters; nothing here can end a parameter, an element or a line.
     b > b' ' && b != 0x7f && !matches!(b, b';' | b',' | b'"' | b'<' | b'>' | b'\\')
@@ -319,6 +343,15 @@ mod tests {
             Ok(&b";;b"[..])
         );
         assert_eq!(header_params(b"").map(|(rest, _)| rest), Ok(&b""[..]));
+    }
+
+    #[test]
+    fn addresses_are_written_as_display_writes_them() {
+        for ip in ["0.0.0.0", "10.20.103.9", "255.255.255.255", "2001:db8::1"] {
+            let mut out = Vec::new();
+            write_ip(ip.parse().unwrap(), &mut out);
+            assert_eq!(out, ip.as_bytes());
+        }
     }
 
     #[test]

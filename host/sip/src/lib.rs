@@ -28,6 +28,7 @@ pub mod lex;
 pub mod message;
 pub mod method;
 pub mod name_addr;
+mod ordinary;
 pub mod params;
 pub mod sdp;
 pub mod span;

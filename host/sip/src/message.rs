@@ -194,19 +194,30 @@ impl<'a> Message<'a> {
     /// The elements of a comma-separated header over all of its fields. Commas in
     /// quotes and angle brackets do not separate. A field without any value has
     /// no element; an empty place between commas is an empty element.
-    pub fn values(&self, id: HeaderId) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let bytes = self.bytes;
-        self.numbered(id)
-            .flat_map(move |(at, field)| elements(bytes, at, field))
+    #[must_use]
+    pub fn values(&self, id: HeaderId) -> Values<'a> {
+        let first = self.index.position(id).unwrap_or(self.index.headers.len());
+        Values {
+            bytes: self.bytes,
+            fields: self.index.headers.get(first..).unwrap_or_default(),
+            next: first,
+            id,
+            rest: None,
+        }
     }
 
     /// The elements of one field.
-    pub fn field_values(&self, position: usize) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let bytes = self.bytes;
-        let field = self.index.headers.get(position);
-        field
-            .into_iter()
-            .flat_map(move |field| elements(bytes, position, field))
+    #[must_use]
+    pub fn field_values(&self, position: usize) -> Values<'a> {
+        let fields = self.index.headers.get(position..=position);
+        let fields = fields.unwrap_or_default();
+        Values {
+            bytes: self.bytes,
+            fields,
+            next: position,
+            id: fields.first().map_or(HeaderId::Other, |field| field.id),
+            rest: None,
+        }
     }
 
     /// Whether an option tag or token stands in a comma-separated header
@@ -249,30 +260,57 @@ impl<'a> Message<'a> {
     }
 }
 
-fn elements<'a>(
+/// Walks the elements of a comma-separated header.
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
     bytes: &'a [u8],
-    field: usize,
-    header: &HeaderField,
-) -> impl Iterator<Item = Value<'a>> + use<'a> {
-    let mut next = (!header.value.is_empty()).then_some(header.value);
-    std::iter::from_fn(move || {
-        let rest = next.take()?;
-        let text = rest.of(bytes);
-        let end = element_end(text);
-        if end < text.len() {
-            next = Some(Span {
-                start: rest.start + Span::new(end + 1, 0).start,
-                end: rest.end,
-            });
+    /// Fields still to be looked at.
+    fields: &'a [HeaderField],
+    /// Position of the first of them.
+    next: usize,
+    id: HeaderId,
+    /// What is left of the field in front of them.
+    rest: Option<Span>,
+}
+
+impl Values<'_> {
+    #[inline]
+    fn next_field(&mut self) -> Option<Span> {
+        loop {
+            let (field, fields) = self.fields.split_first()?;
+            self.fields = fields;
+            self.next += 1;
+            if field.id == self.id && !field.value.is_empty() {
+                return Some(field.value);
+            }
         }
-        let element = lex::trim(text.get(..end)?);
-        let span = crate::span::span_within(bytes, element)?;
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        let rest = match self.rest.take() {
+            Some(rest) => rest,
+            None => self.next_field()?,
+        };
+        let text = rest.of(self.bytes);
+        let end = element_end(text);
+        let start = rest.start as usize;
+        if end < text.len() {
+            self.rest = Some(Span::at(start + end + 1, rest.end as usize));
+        }
+        let text = text.get(..end)?;
+        let element = lex::trim_start(text);
+        let start = start + text.len() - element.len();
+        let element = lex::trim_end(element);
         Some(Value {
-            field,
-            span,
+            field: self.next - 1,
+            span: Span::at(start, start + element.len()),
             bytes: element,
         })
-    })
+    }
 }
 
 /// Length of the first element: up to a comma outside of quotes and brackets.

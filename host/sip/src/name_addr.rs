@@ -10,6 +10,7 @@ use nom::sequence::{delimited, terminated};
 
 use crate::error::ValueError;
 use crate::lex::{self, Parsed};
+use crate::ordinary;
 use crate::params::Params;
 use crate::uri::Uri;
 
@@ -37,6 +38,13 @@ impl<'a> NameAddr<'a> {
     /// When the value breaks its grammar.
     pub fn parse(value: &'a [u8]) -> Result<Self, ValueError> {
         let value = lex::trim(value);
+        match ordinary::address(value) {
+            Some(address) => Ok(address),
+            None => Self::by_grammar(value),
+        }
+    }
+
+    pub(crate) fn by_grammar(value: &'a [u8]) -> Result<Self, ValueError> {
         let malformed = |_| ValueError::Malformed("address");
         let (_, raw) = all_consuming(address).parse(value).map_err(malformed)?;
         Ok(Self {

@@ -28,6 +28,11 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// Parameters from bytes that have no white space at their ends.
+    pub(crate) const fn exact(raw: &'a [u8]) -> Self {
+        Self { raw }
+    }
+
     /// The bytes, from the first semicolon on.
     #[must_use]
     pub fn raw(self) -> &'a [u8] {
@@ -86,15 +91,15 @@ impl<'a> Iterator for ParamsIter<'a> {
 
     fn next(&mut self) -> Option<Param<'a>> {
         loop {
-            self.rest = lex::trim(self.rest);
+            self.rest = lex::trim_start(self.rest);
             self.rest = self.rest.strip_prefix(b";").unwrap_or(self.rest);
             if self.rest.is_empty() {
                 return None;
             }
-            let end = unquoted(self.rest, b';').unwrap_or(self.rest.len());
+            let (end, equals) = ends(self.rest);
             let (param, rest) = self.rest.split_at_checked(end)?;
             self.rest = rest;
-            let (name, value) = match memchr::memchr(b'=', param) {
+            let (name, value) = match equals {
                 Some(at) => (param.get(..at)?, param.get(at + 1..)),
                 None => (param, None),
             };
@@ -107,6 +112,27 @@ impl<'a> Iterator for ParamsIter<'a> {
             }
         }
     }
+}
+
+/// Where the first parameter ends, and where its name does if a value follows.
+#[inline]
+fn ends(bytes: &[u8]) -> (usize, Option<usize>) {
+    let mut equals = None;
+    for (at, &b) in bytes.iter().enumerate() {
+        match b {
+            b';' => return (at, equals),
+            b'=' if equals.is_none() => equals = Some(at),
+            b'"' => {
+                let end = unquoted(bytes, b';').unwrap_or(bytes.len());
+                return (
+                    end,
+                    equals.or_else(|| memchr::memchr(b'=', bytes.get(..end)?)),
+                );
+            }
+            _ => {}
+        }
+    }
+    (bytes.len(), equals)
 }
 
 /// Position of the first `mark` outside of quoted strings.

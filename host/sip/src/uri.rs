@@ -8,6 +8,7 @@ use nom::Parser;
 use nom::combinator::all_consuming;
 
 use crate::error::ValueError;
+use crate::ordinary;
 use crate::params::Params;
 use crate::transport::Transport;
 
@@ -17,7 +18,7 @@ mod grammar;
 
 pub use equivalence::equivalent;
 pub use escape::{escape_header, escape_param, escape_user, unescape};
-pub(crate) use grammar::host_port;
+pub(crate) use grammar::{host, host_port};
 
 /// A URI's scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,13 @@ impl<'a> Uri<'a> {
     /// # Errors
     /// When it breaks the grammar of its scheme.
     pub fn parse(raw: &'a [u8]) -> Result<Self, ValueError> {
+        match ordinary::uri(raw) {
+            Some(uri) => Ok(uri),
+            None => Self::by_grammar(raw),
+        }
+    }
+
+    pub(crate) fn by_grammar(raw: &'a [u8]) -> Result<Self, ValueError> {
         all_consuming(grammar::uri)
             .parse(raw)
             .map(|(_, uri)| Self { raw, ..uri })
@@ -125,7 +133,7 @@ impl<'a> Uri<'a> {
     #[must_use]
     pub fn maddr(&self) -> Option<Host<'a>> {
         let value = self.params.get(b"maddr")?;
-        all_consuming(grammar::host)
+        all_consuming(host)
             .parse(value)
             .ok()
             .map(|(_, (host, _))| host)
@@ -166,6 +174,13 @@ impl<'a> Uri<'a> {
                 },
             )
     }
+}
+
+/// Whether `bytes` are an address of record in its ordinary form: `user@host`,
+/// without escapes, password or port. What is not may still be one.
+#[must_use]
+pub fn is_user_at_host(bytes: &[u8]) -> bool {
+    ordinary::is_user_at_host(bytes)
 }
 
 const MALFORMED: ValueError = ValueError::Malformed("URI");

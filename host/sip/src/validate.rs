@@ -58,9 +58,11 @@ pub struct Fault {
 /// Judges a received message. A response with a fault is to be dropped; what a
 /// proxy does not read of it is not judged (16.7), for its sender cannot be told.
 ///
+/// Returns its topmost Via, which whoever acts on it needs first.
+///
 /// # Errors
 /// The first rule that the message breaks.
-pub fn check(message: Message<'_>, limits: &Limits) -> Result<(), Fault> {
+pub fn check<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Fault> {
     let judged = if message.is_request() {
         request(message, limits)
     } else {
@@ -82,7 +84,7 @@ pub fn check(message: Message<'_>, limits: &Limits) -> Result<(), Fault> {
 #[derive(Clone, Copy)]
 struct Rule(u16, &'static str, &'static str);
 
-fn request(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
+fn request<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Rule> {
     version(message)?;
     if message.buffer().len() > limits.message {
         return Err(Rule(513, "Message Too Large", "RFC 3261 21.5.7"));
@@ -105,7 +107,7 @@ fn request(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
     message
         .max_forwards()
         .map_err(|error| field(HeaderId::MaxForwards, error))?;
-    vias(message)?;
+    let top = vias(message)?;
     for id in [HeaderId::Route, HeaderId::RecordRoute, HeaderId::Path] {
         for address in message.addresses(id) {
             // Route and its kin are name-addr only (20.30, 20.34).
@@ -114,10 +116,11 @@ fn request(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
             }
         }
     }
-    contacts(message)
+    contacts(message)?;
+    Ok(top)
 }
 
-fn response(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
+fn response<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Rule> {
     if !message.version().eq_ignore_ascii_case(b"SIP/2.0") {
         return Err(Rule(505, "Version Not Supported", "RFC 3261 7.2"));
     }
@@ -131,8 +134,7 @@ fn response(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
     message
         .cseq()
         .map_err(|error| field(HeaderId::CSeq, error))?;
-    vias(message)?;
-    next_via(message)
+    vias(message)
 }
 
 /// 16.3 1 and 21.5.6: a version that is not ours is said to be so, before anything
@@ -200,12 +202,8 @@ fn head(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
             "RFC 3261 21.5.7",
         ));
     }
-    let head = message
-        .buffer()
-        .get(index.begin as usize..index.head_end())
-        .unwrap_or_default();
     // A CR alone is a line end to some readers and white space to others.
-    if memchr::memchr_iter(b'\r', head).any(|at| head.get(at + 1) != Some(&b'\n')) {
+    if index.stray_cr {
         return Err(Rule(400, "Bad Request: CR without LF", "RFC 3261 25.1"));
     }
     Ok(())
@@ -271,15 +269,17 @@ fn addresses(message: Message<'_>) -> Result<(), Rule> {
 }
 
 /// Every Via is well-formed: responses will go along each of them. A branch that
-/// is nothing but the cookie identifies nothing (RFC 4475 3.2.1).
-fn vias(message: Message<'_>) -> Result<(), Rule> {
-    let mut top = true;
+/// is nothing but the cookie identifies nothing (RFC 4475 3.2.1). A response that
+/// would go on to a broadcast or multicast address is not sent there (3.3.10).
+fn vias(message: Message<'_>) -> Result<Via<'_>, Rule> {
+    let mut top = None;
+    let mut second = false;
     for via in message.vias() {
         let via = via.map_err(|error| field(HeaderId::Via, error))?;
         if !via.protocol.eq_ignore_ascii_case(b"SIP") || via.version != b"2.0" {
             return Err(Rule(400, "Bad Request: Via protocol", "RFC 3261 20.42"));
         }
-        if top
+        if top.is_none()
             && message.is_request()
             && via.has_cookie()
             && via
@@ -292,13 +292,17 @@ fn vias(message: Message<'_>) -> Result<(), Rule> {
                 "RFC 4475 3.2.1",
             ));
         }
-        top = false;
+        if second && !message.is_request() && destination(&via).is_some_and(is_many) {
+            return Err(Rule(
+                400,
+                "Bad Request: broadcast address in Via",
+                "RFC 4475 3.3.10",
+            ));
+        }
+        second = top.is_none();
+        top.get_or_insert(via);
     }
-    if top {
-        Err(field(HeaderId::Via, ValueError::Missing(HeaderId::Via)))
-    } else {
-        Ok(())
-    }
+    top.ok_or_else(|| field(HeaderId::Via, ValueError::Missing(HeaderId::Via)))
 }
 
 /// Contact elements are well-formed. The star stands alone and in REGISTER only
@@ -306,22 +310,6 @@ fn vias(message: Message<'_>) -> Result<(), Rule> {
 fn contacts(message: Message<'_>) -> Result<(), Rule> {
     for contact in message.contacts() {
         contact.map_err(|error| field(HeaderId::Contact, error))?;
-    }
-    Ok(())
-}
-
-/// A response that would go on to a broadcast or multicast address is not sent
-/// there (RFC 4475 3.3.10).
-fn next_via(message: Message<'_>) -> Result<(), Rule> {
-    let Some(Ok(via)) = message.vias().nth(1) else {
-        return Ok(());
-    };
-    if destination(&via).is_some_and(is_many) {
-        return Err(Rule(
-            400,
-            "Bad Request: broadcast address in Via",
-            "RFC 4475 3.3.10",
-        ));
     }
     Ok(())
 }

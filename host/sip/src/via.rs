@@ -1,6 +1,5 @@
 //! The Via header field (RFC 3261 20.42, RFC 3581): one hop of a response's way.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use nom::Parser;
@@ -9,6 +8,7 @@ use nom::sequence::terminated;
 
 use crate::error::ValueError;
 use crate::lex::{self, Parsed};
+use crate::ordinary;
 use crate::params::Params;
 use crate::transport::Transport;
 use crate::uri::{self, Host};
@@ -33,6 +33,46 @@ pub struct Via<'a> {
     pub port: Option<u16>,
     /// The parameters.
     pub params: Params<'a>,
+    known: Known<'a>,
+}
+
+/// The parameters that every message asks for, found in one walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known<'a> {
+    branch: Option<&'a [u8]>,
+    received: Option<&'a [u8]>,
+    rport: Option<Option<&'a [u8]>>,
+    maddr: Option<&'a [u8]>,
+}
+
+impl<'a> Known<'a> {
+    fn of(params: Params<'a>) -> Self {
+        let mut known = Self::default();
+        for param in params {
+            known.note(param.name, param.value);
+        }
+        known
+    }
+
+    /// Of parameters with the same name the first counts.
+    #[inline]
+    pub(crate) fn note(&mut self, name: &[u8], value: Option<&'a [u8]>) {
+        match name.len() {
+            6 if self.branch.is_none() && name.eq_ignore_ascii_case(b"branch") => {
+                self.branch = Some(value.unwrap_or_default());
+            }
+            5 if self.rport.is_none() && name.eq_ignore_ascii_case(b"rport") => {
+                self.rport = Some(value);
+            }
+            8 if self.received.is_none() && name.eq_ignore_ascii_case(b"received") => {
+                self.received = Some(value.unwrap_or_default());
+            }
+            5 if self.maddr.is_none() && name.eq_ignore_ascii_case(b"maddr") => {
+                self.maddr = Some(value.unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
 }
 
 impl<'a> Via<'a> {
@@ -42,13 +82,46 @@ impl<'a> Via<'a> {
     /// When it breaks the grammar of `via-parm`.
     pub fn parse(value: &'a [u8]) -> Result<Self, ValueError> {
         let value = lex::trim(value);
+        match ordinary::via(value) {
+            Some(via) => Ok(via),
+            None => Self::by_grammar(value),
+        }
+    }
+
+    /// The element with these parameters.
+    pub(crate) fn with(self, params: Params<'a>, known: Known<'a>) -> Self {
+        Self {
+            params,
+            known,
+            ..self
+        }
+    }
+
+    /// The element up to its parameters.
+    pub(crate) fn sent(
+        protocol: [&'a [u8]; 3],
+        (host, host_raw): (Host<'a>, &'a [u8]),
+        port: Option<u16>,
+    ) -> Self {
+        let [protocol, version, transport] = protocol;
+        Self {
+            protocol,
+            version,
+            transport,
+            host,
+            host_raw,
+            port,
+            params: Params::default(),
+            known: Known::default(),
+        }
+    }
+
+    pub(crate) fn by_grammar(value: &'a [u8]) -> Result<Self, ValueError> {
         let (_, (via, params)) = all_consuming((sent, terminated(lex::header_params, lex::lws0)))
             .parse(value)
             .map_err(|_| ValueError::Malformed("Via"))?;
-        Ok(Self {
-            params: Params::new(params),
-            ..via
-        })
+        let params = Params::new(params);
+        Ok(via.with(params, Known::of(params)))
     }
 
     /// Reads what is needed to answer a request whose Via is otherwise broken:
@@ -57,13 +130,15 @@ impl<'a> Via<'a> {
     /// # Errors
     /// When not even sent-by is readable.
     pub fn parse_lenient(value: &'a [u8]) -> Result<Self, ValueError> {
-        let (rest, via) = sent(lex::trim(value)).map_err(|_| ValueError::Malformed("Via"))?;
+        let value = lex::trim(value);
+        if let Some(via) = ordinary::via(value) {
+            return Ok(via);
+        }
+        let (rest, via) = sent(value).map_err(|_| ValueError::Malformed("Via"))?;
         let rest = lex::trim(rest);
         let params = if rest.starts_with(b";") { rest } else { b"" };
-        Ok(Self {
-            params: Params::new(params),
-            ..via
-        })
+        let params = Params::new(params);
+        Ok(via.with(params, Known::of(params)))
     }
 
     /// The transport, if it is one that we know.
@@ -75,9 +150,7 @@ impl<'a> Via<'a> {
     /// The `branch` parameter.
     #[must_use]
     pub fn branch(&self) -> Option<&'a [u8]> {
-        self.params
-            .get(b"branch")
-            .filter(|branch| !branch.is_empty())
+        self.known.branch.filter(|branch| !branch.is_empty())
     }
 
     /// Whether the branch identifies a transaction by itself (RFC 3261 17.2.3).
@@ -94,18 +167,21 @@ impl<'a> Via<'a> {
     /// The `received` parameter as an address, with or without brackets.
     #[must_use]
     pub fn received(&self) -> Option<IpAddr> {
-        let text = self.params.get(b"received")?;
+        let text = self.known.received?;
         let text = text
             .strip_prefix(b"[")
             .and_then(|t| t.strip_suffix(b"]"))
             .unwrap_or(text);
-        std::str::from_utf8(text).ok()?.parse().ok()
+        match ordinary::ipv4(text) {
+            Some(ip) => Some(ip.into()),
+            None => std::str::from_utf8(text).ok()?.parse().ok(),
+        }
     }
 
     /// The `rport` parameter: `Some(None)` when it asks to be filled in.
     #[must_use]
     pub fn rport(&self) -> Option<Option<u16>> {
-        let value = self.params.find(b"rport")?.value;
+        let value = self.known.rport?;
         Some(
             value
                 .and_then(lex::decimal)
@@ -117,7 +193,7 @@ impl<'a> Via<'a> {
     /// The `maddr` parameter's bytes.
     #[must_use]
     pub fn maddr(&self) -> Option<&'a [u8]> {
-        self.params.get(b"maddr")
+        self.known.maddr
     }
 
     /// The `ttl` parameter.
@@ -142,9 +218,9 @@ impl<'a> Via<'a> {
 /// whether the element differs from before.
 pub fn write_received(value: &[u8], via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) -> bool {
     let ip = source.ip().to_canonical();
-    let wants_port = via.params.has(b"rport");
+    let wants_port = via.known.rport.is_some();
     let wants_ip = wants_port || via.host.ip().map(|host| host.to_canonical()) != Some(ip);
-    if !wants_ip && !via.params.has(b"received") {
+    if !wants_ip && via.known.received.is_none() {
         out.extend_from_slice(value);
         return false;
     }
@@ -160,16 +236,17 @@ pub fn write_received(value: &[u8], via: &Via<'_>, source: SocketAddr, out: &mut
         }
         out.push(b';');
         out.extend_from_slice(param.name);
-        // Writing into a Vec cannot fail.
         if param.name.eq_ignore_ascii_case(b"rport") {
-            let _ = write!(out, "={}", source.port());
+            out.push(b'=');
+            lex::write_decimal(usize::from(source.port()), out);
         } else if let Some(value) = param.value {
             out.push(b'=');
             out.extend_from_slice(value);
         }
     }
     if wants_ip {
-        let _ = write!(out, ";received={ip}");
+        out.extend_from_slice(b";received=");
+        lex::write_ip(ip, out);
     }
     true
 }
@@ -183,17 +260,6 @@ fn sent(input: &[u8]) -> Parsed<'_, Via<'_>> {
         return Err(nom::Err::Error(()));
     }
     let (rest, ((host, host_raw), port)) = uri::host_port(rest)?;
-    let params = Params::default();
-    Ok((
-        rest,
-        Via {
-            protocol,
-            version,
-            transport,
-            host,
-            host_raw,
-            port,
-            params,
-        },
-    ))
+    let via = Via::sent([protocol, version, transport], (host, host_raw), port);
+    Ok((rest, via))
 }

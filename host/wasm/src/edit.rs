@@ -7,7 +7,6 @@ use sipbox_sip::{HeaderId, Uri, lex};
 
 use crate::bindings::wit::types as wit;
 use crate::cx::CallCx;
-use crate::quick;
 
 /// Fields that belong to the host, whatever a policy says: what keeps
 /// transactions, dialogs and routes right. The table is in `wit/README.md`.
@@ -74,9 +73,6 @@ pub(crate) fn check_value(what: &str, value: &str) -> Result<(), CallError> {
 /// Checks a URI that fills a text.
 pub(crate) fn check_uri(what: &str, uri: &str) -> Result<(), CallError> {
     let bytes = uri.as_bytes();
-    if quick::uri(bytes).is_some() {
-        return Ok(());
-    }
     // A URI has no white space and no brackets around it.
     let plain = bytes
         .iter()

@@ -23,7 +23,6 @@ mod location;
 mod log;
 mod message;
 mod pool;
-mod quick;
 mod record;
 mod stats;
 mod view;

@@ -1,13 +1,12 @@
 //! The interface `location`.
 
 use sipbox_core::policy::{BindingView, CallError, Effect, Hook, SaveLimits, SaveOutcome};
-use sipbox_sip::Method;
+use sipbox_sip::{Method, uri};
 
 use crate::bindings::wit::location as wit;
 use crate::bindings::wit::types::Error;
 use crate::cx::CallCx;
 use crate::edit;
-use crate::quick;
 
 impl wit::Host for CallCx {
     fn lookup(&mut self, aor: String) -> wasmtime::Result<Result<Vec<wit::Binding>, Error>> {
@@ -88,7 +87,7 @@ impl CallCx {
 
 /// `user@domain`, as it would stand in a SIP URI.
 pub(crate) fn check_aor(aor: &str) -> Result<(), CallError> {
-    if quick::is_user_at_host(aor.as_bytes()) {
+    if uri::is_user_at_host(aor.as_bytes()) {
         return Ok(());
     }
     let malformed = || CallError::Malformed(format!("address of record `{}`", edit::shown(aor)));

@@ -2,19 +2,16 @@
 //! over them. The table of ids is in `wit/README.md`; this is its only home in
 //! the host.
 
-use std::io::Write;
-use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use sipbox_core::policy::{Direction, HookCall, RouteOutcome};
+use sipbox_sip::lex;
 use sipbox_sip::{Contact, HeaderId, Message, NameAddr, Uri};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
 use crate::cx::CallCx;
 use crate::linker::{PACKAGE, VERSION};
-use crate::quick;
 
 /// Ids of the triples.
 pub(crate) mod id {
@@ -284,33 +281,6 @@ impl Spans<'_> {
         self.push(id, start, len);
     }
 
-    /// A part of something that begins at `base`.
-    fn range(&mut self, id: u32, base: usize, range: Option<Range<usize>>) {
-        if let Some(range) = range {
-            self.push(id, base + range.start, range.len());
-        }
-    }
-
-    /// From or To.
-    fn party(&mut self, message: Message<'_>, header: HeaderId, first: u32) {
-        let Some(field) = message.field(header) else {
-            return;
-        };
-        let value = message.get(field.value);
-        let start = field.value.start as usize;
-        if let Some(found) = quick::address(value, false) {
-            let base = start + found.uri.start;
-            self.push(first, base, found.uri.len());
-            self.range(first + id::ADDRESS_USER, base, found.parts.user);
-            self.range(first + id::ADDRESS_HOST, base, Some(found.parts.host));
-            self.range(first + id::ADDRESS_TAG, start, found.tag);
-            self.range(first + id::ADDRESS_DISPLAY, start, found.display);
-            self.range(first + id::ADDRESS_PORT, base, found.parts.port);
-        } else if let Ok(address) = NameAddr::parse(value) {
-            self.address(first, &address);
-        }
-    }
-
     fn address(&mut self, base: u32, address: &NameAddr<'_>) {
         self.part(base, address.uri.raw);
         self.some(base + id::ADDRESS_USER, address.uri.user);
@@ -327,16 +297,7 @@ fn start_line(message: Message<'_>, spans: &mut Spans<'_>) {
     if message.is_request() {
         spans.part(id::METHOD, message.method_token());
         spans.part(id::REQUEST_URI, message.request_uri());
-        let base = message.request_uri_span().start as usize;
-        if let Some(parts) = quick::uri(message.request_uri()) {
-            spans.push(id::URI_SCHEME, base, parts.scheme);
-            spans.range(id::URI_USER, base, parts.user);
-            spans.range(id::URI_HOST, base, Some(parts.host));
-            spans.range(id::URI_PORT, base, parts.port);
-            if !parts.params.is_empty() {
-                spans.range(id::URI_PARAMS, base, Some(parts.params));
-            }
-        } else if let Ok(uri) = Uri::parse(message.request_uri()) {
+        if let Ok(uri) = Uri::parse(message.request_uri()) {
             let scheme = uri.raw.iter().position(|b| *b == b':').unwrap_or(0);
             spans.some(id::URI_SCHEME, uri.raw.get(..scheme));
             spans.some(id::URI_USER, uri.user);
@@ -370,8 +331,12 @@ fn start_line(message: Message<'_>, spans: &mut Spans<'_>) {
 }
 
 fn well_known(message: Message<'_>, spans: &mut Spans<'_>) {
-    spans.party(message, HeaderId::From, id::FROM);
-    spans.party(message, HeaderId::To, id::TO);
+    if let Ok(from) = message.from() {
+        spans.address(id::FROM, &from);
+    }
+    if let Ok(to) = message.to() {
+        spans.address(id::TO, &to);
+    }
     if let Ok(call_id) = message.call_id() {
         spans.part(id::CALL_ID, call_id);
     }
@@ -386,16 +351,7 @@ fn well_known(message: Message<'_>, spans: &mut Spans<'_>) {
 }
 
 fn contact(message: Message<'_>, spans: &mut Spans<'_>) {
-    let Some(field) = message.field(HeaderId::Contact) else {
-        return;
-    };
-    if let Some(found) = quick::address(message.get(field.value), true) {
-        let base = field.value.start as usize + found.uri.start;
-        spans.push(id::CONTACT_URI, base, found.uri.len());
-        spans.range(id::CONTACT_USER, base, found.parts.user);
-        spans.range(id::CONTACT_HOST, base, Some(found.parts.host));
-        spans.range(id::CONTACT_PORT, base, found.parts.port);
-    } else if let Some(Ok(Contact::Addr(contact))) = message.contacts().next() {
+    if let Some(Ok(Contact::Addr(contact))) = message.contacts().next() {
         spans.part(id::CONTACT_URI, contact.uri.raw);
         spans.some(id::CONTACT_USER, contact.uri.user);
         if !contact.uri.host_raw.is_empty() {
@@ -444,29 +400,8 @@ fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
         );
     }
     let start = bytes.len();
-    address_text(facts.flow.peer.ip(), bytes);
+    lex::write_ip(facts.flow.peer.ip(), bytes);
     index.extend_from_slice(&[id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
-}
-
-/// The address as `Display` writes it, the common kind without the machinery.
-fn address_text(ip: IpAddr, bytes: &mut Vec<u8>) {
-    let IpAddr::V4(v4) = ip else {
-        // Writing to a vector does not fail.
-        let _ = write!(bytes, "{ip}");
-        return;
-    };
-    for (i, octet) in v4.octets().into_iter().enumerate() {
-        if i > 0 {
-            bytes.push(b'.');
-        }
-        if octet >= 100 {
-            bytes.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            bytes.push(b'0' + octet / 10 % 10);
-        }
-        bytes.push(b'0' + octet % 10);
-    }
 }
 
 fn fields(message: Message<'_>, spans: &mut Spans<'_>) {
@@ -529,15 +464,6 @@ fn word(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_written_as_display_writes_them() {
-        for ip in ["0.0.0.0", "10.20.103.9", "255.255.255.255", "2001:db8::1"] {
-            let mut bytes = Vec::new();
-            address_text(ip.parse().unwrap(), &mut bytes);
-            assert_eq!(bytes, ip.as_bytes());
-        }
-    }
 
     #[test]
     fn ids_are_those_of_the_table() {

@@ -258,6 +258,7 @@ fn list_elements_keep_their_field_and_place() {
         m: \"f, <g\" <sip:h@i>
         Supported:
         Supported: b,,c
+        k: d,
         ",
     );
     let message = parse(&bytes);
@@ -278,7 +279,7 @@ fn list_elements_keep_their_field_and_place() {
         .values(HeaderId::Supported)
         .map(|v| v.as_bytes())
         .collect();
-    assert_eq!(supported, [&b"a"[..], b"b", b"", b"c"]);
+    assert_eq!(supported, [&b"a"[..], b"b", b"", b"c", b"d", b""]);
     assert!(message.has_token(HeaderId::Supported, b"B"));
     assert!(!message.has_token(HeaderId::Supported, b"x"));
 }

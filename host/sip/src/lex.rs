@@ -204,7 +204,13 @@ pub fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
         if at > 0 {
             out.push(b'.');
         }
-        write_decimal(usize::from(octet), out);
+        if octet >= 100 {
+            out.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            out.push(b'0' + octet / 10 % 10);
+        }
+        out.push(b'0' + octet % 10);
     }
 }
 

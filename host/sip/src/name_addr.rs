@@ -25,6 +25,8 @@ pub struct NameAddr<'a> {
     pub bracketed: bool,
     /// The header parameters.
     pub params: Params<'a>,
+    /// Every message asks for it twice or more.
+    tag: Option<&'a [u8]>,
 }
 
 impl<'a> NameAddr<'a> {
@@ -47,12 +49,31 @@ impl<'a> NameAddr<'a> {
     pub(crate) fn by_grammar(value: &'a [u8]) -> Result<Self, ValueError> {
         let malformed = |_| ValueError::Malformed("address");
         let (_, raw) = all_consuming(address).parse(value).map_err(malformed)?;
+        let params = Params::new(raw.params);
         Ok(Self {
             display: raw.display,
             uri: Uri::parse(raw.uri)?,
             bracketed: raw.bracketed,
-            params: Params::new(raw.params),
+            params,
+            tag: params.get(b"tag"),
         })
+    }
+
+    /// An address in angle brackets, read elsewhere; `tag` is its first parameter of
+    /// that name.
+    pub(crate) fn bracketed(
+        display: Option<&'a [u8]>,
+        uri: Uri<'a>,
+        params: Params<'a>,
+        tag: Option<&'a [u8]>,
+    ) -> Self {
+        Self {
+            display,
+            uri,
+            bracketed: true,
+            params,
+            tag,
+        }
     }
 
     /// The URI's bytes.
@@ -70,7 +91,7 @@ impl<'a> NameAddr<'a> {
     /// The `tag` parameter.
     #[must_use]
     pub fn tag(&self) -> Option<&'a [u8]> {
-        self.params.get(b"tag").filter(|tag| !tag.is_empty())
+        self.tag.filter(|tag| !tag.is_empty())
     }
 
     /// The `q` parameter in thousandths; `None` when it is missing or malformed.

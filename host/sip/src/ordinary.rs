@@ -102,13 +102,16 @@ pub(crate) fn address(value: &[u8]) -> Option<NameAddr<'_>> {
     if !reader.eat(b'>') {
         return None;
     }
-    let params = reader.params(|_, _| {})?;
-    reader.rest.is_empty().then_some(NameAddr {
-        display,
-        uri: Uri { raw, ..uri },
-        bracketed: true,
-        params,
-    })
+    let mut tag = None;
+    let params = reader.params(|name, value| {
+        if name.len() == 3 && tag.is_none() && name.eq_ignore_ascii_case(b"tag") {
+            tag = Some(value.unwrap_or_default());
+        }
+    })?;
+    reader
+        .rest
+        .is_empty()
+        .then(|| NameAddr::bracketed(display, Uri { raw, ..uri }, params, tag))
 }
 
 /// `via-parm` that fills `value`, which begins and ends without white space.

@@ -46,7 +46,7 @@ impl CallCx {
 
 fn checked(realm: wit::Realm) -> Result<Realm, CallError> {
     edit::check_value("realm", &realm.name)?;
-    if realm.name.is_empty() || realm.name.contains(['"', '\\']) {
+    if realm.name.is_empty() || realm.name.bytes().any(|b| matches!(b, b'"' | b'\\')) {
         return Err(CallError::Malformed(format!(
             "realm `{}`",
             edit::shown(&realm.name)

@@ -392,29 +392,29 @@ impl Pools {
     ) -> (Result<HookOutput, HookFailure>, Option<Duration>) {
         let pool = self.pool(version, call.facts.now);
         pool.calls.fetch_add(1, Ordering::Relaxed);
-        let mut instance = match pool.idle.pop() {
-            Some(instance) => instance,
-            None => match Instance::new(version) {
-                Ok(instance) => instance,
+        if pool.idle.is_empty() {
+            match Instance::new(version) {
+                Ok(instance) => pool.idle.push(instance),
                 Err(LoadError::Configure(failure)) => return (Err(failure), None),
                 Err(error) => return (Err(HookFailure::Instantiate(error.to_string())), None),
-            },
+            }
+        }
+        let Some(instance) = pool.idle.last_mut() else {
+            return (
+                Err(HookFailure::Instantiate("no instance".to_owned())),
+                None,
+            );
         };
         let result = instance.call(input, call);
         let cpu = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();
-        let done = match result {
-            Ok(output) => {
-                pool.idle.push(instance);
-                (Ok(output), cpu)
+        let result = result.map_err(|(failure, health)| {
+            if health == Health::Poisoned {
+                pool.idle.pop();
             }
-            Err((failure, Health::Good)) => {
-                pool.idle.push(instance);
-                (Err(failure), cpu)
-            }
-            Err((failure, Health::Poisoned)) => (Err(failure), cpu),
-        };
+            failure
+        });
         self.last_seed = seed;
-        done
+        (result, cpu)
     }
 }

@@ -159,6 +159,8 @@ pub(crate) struct View {
 pub(crate) struct ViewBuffers {
     bytes: Arc<Vec<u8>>,
     index: Arc<Vec<u32>>,
+    /// The index before it is one list of numbers.
+    triples: Vec<[u32; 3]>,
     valid: bool,
 }
 
@@ -178,10 +180,12 @@ impl CallCx {
                 Arc::get_mut(&mut buffers.bytes),
                 Arc::get_mut(&mut buffers.index),
             ) {
-                build(self.message(), &self.call, bytes, index);
+                let triples = &mut buffers.triples;
+                build(self.message(), &self.call, bytes, triples);
+                index.clear();
+                index.extend_from_slice(triples.as_flattened());
             } else {
-                let (mut bytes, mut index) = (Vec::new(), Vec::new());
-                build(self.message(), &self.call, &mut bytes, &mut index);
+                let (bytes, index) = parts(self.message(), &self.call);
                 buffers.bytes = Arc::new(bytes);
                 buffers.index = Arc::new(index);
             }
@@ -219,23 +223,22 @@ pub(crate) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
 /// a call.
 #[must_use]
 pub fn view_of(call: &HookCall) -> (Vec<u8>, Vec<u32>) {
-    let (mut bytes, mut index) = (Vec::new(), Vec::new());
-    build(call.request.as_ref(), call, &mut bytes, &mut index);
-    (bytes, index)
+    parts(call.request.as_ref(), call)
+}
+
+fn parts(message: Message<'_>, call: &HookCall) -> (Vec<u8>, Vec<u32>) {
+    let (mut bytes, mut triples) = (Vec::new(), Vec::new());
+    build(message, call, &mut bytes, &mut triples);
+    (bytes, triples.into_flattened())
 }
 
 /// Fills both buffers for a message.
-pub(crate) fn build(
-    message: Message<'_>,
-    call: &HookCall,
-    bytes: &mut Vec<u8>,
-    index: &mut Vec<u32>,
-) {
+fn build(message: Message<'_>, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
     let buffer = message.buffer();
     bytes.clear();
     index.clear();
     // Name and value of each field, and what is known of every message.
-    index.reserve(6 * message.headers().len() + 120);
+    index.reserve(2 * message.headers().len() + 40);
     bytes.extend_from_slice(buffer.get(..message.head_end()).unwrap_or(buffer));
     let mut spans = Spans { buffer, index };
     start_line(message, &mut spans);
@@ -247,12 +250,12 @@ pub(crate) fn build(
 
 struct Spans<'a> {
     buffer: &'a [u8],
-    index: &'a mut Vec<u32>,
+    index: &'a mut Vec<[u32; 3]>,
 }
 
 impl Spans<'_> {
     fn push(&mut self, id: u32, start: usize, len: usize) {
-        self.index.extend_from_slice(&[id, word(start), word(len)]);
+        self.index.push([id, word(start), word(len)]);
     }
 
     /// A part of the buffer, found by its address.
@@ -361,30 +364,28 @@ fn contact(message: Message<'_>, spans: &mut Spans<'_>) {
     }
 }
 
-fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
+fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<[u32; 3]>) {
     let facts = &call.facts;
     let (seconds, milliseconds) = time(facts.now);
     let flags = u32::from(facts.in_dialog) | (u32::from(!message.is_request()) << 1);
-    index.extend_from_slice(&[
-        id::NOW,
-        seconds,
-        milliseconds,
+    index.push([id::NOW, seconds, milliseconds]);
+    index.push([
         id::SOURCE,
         u32::from(facts.flow.peer.port()),
         transport(facts.flow.transport),
+    ]);
+    index.push([
         id::ROUTING,
         outcome(facts.route_outcome),
         direction(facts.direction),
-        id::FLAGS,
-        flags,
-        word(message.body().len()),
     ]);
+    index.push([id::FLAGS, flags, word(message.body().len())]);
 }
 
-fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
+fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
     let facts = &call.facts;
     let mut text = |id: u32, text: &[u8]| {
-        index.extend_from_slice(&[id, word(bytes.len()), word(text.len())]);
+        index.push([id, word(bytes.len()), word(text.len())]);
         bytes.extend_from_slice(text);
     };
     text(id::TENANT, facts.tenant_name.as_bytes());
@@ -401,7 +402,7 @@ fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
     }
     let start = bytes.len();
     lex::write_ip(facts.flow.peer.ip(), bytes);
-    index.extend_from_slice(&[id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
+    index.push([id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
 }
 
 fn fields(message: Message<'_>, spans: &mut Spans<'_>) {

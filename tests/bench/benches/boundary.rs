@@ -61,6 +61,10 @@ const INVITE: &str = "INVITE sip:bob@example.org SIP/2.0\r\n\
     v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.10\r\ns=-\r\nc=IN IP4 192.0.2.10\r\nt=0 0\r\nm=audio 49172 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
 
 fn main() -> ExitCode {
+    // `cargo xtask bench boundary` measures; a number of batches serves profilers.
+    let batches = std::env::args()
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(BATCHES);
     let mut good = true;
     for (component, settings) in [
         (
@@ -69,7 +73,7 @@ fn main() -> ExitCode {
         ),
         ("guest-routes", r#"{"table":{"bob":"sip:bob@192.0.2.20"}}"#),
     ] {
-        good &= measure(component, settings);
+        good &= measure(component, settings, batches);
     }
     if good {
         ExitCode::SUCCESS
@@ -78,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(name: &str, settings: &str) -> bool {
+fn measure(name: &str, settings: &str, batches: usize) -> bool {
     let bytes = std::fs::read(component(name)).unwrap();
     let message = OwnedMessage::parse(Bytes::from_static(INVITE.as_bytes())).unwrap();
 
@@ -111,7 +115,7 @@ fn measure(name: &str, settings: &str) -> bool {
     ));
     let mut bare = Bare::new(&bytes, settings, view);
     let (mut of_bare, mut of_ours) = (Vec::new(), Vec::new());
-    for batch in 0..BATCHES + 10 {
+    for batch in 0..batches + 10 {
         let a = cpu(|| {
             for _ in 0..CALLS {
                 std::hint::black_box(bare.call());

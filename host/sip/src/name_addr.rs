@@ -127,6 +127,10 @@ impl<'a> NameAddr<'a> {
 
 /// One element of a Contact header field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives on the stack while it is read, and is hardly ever the star"
+)]
 pub enum Contact<'a> {
     /// `*`: all bindings (RFC 3261 10.2.2).
     Star,

@@ -286,18 +286,26 @@ fn stray_messages_are_met_with_silence() {
     alice.expect(&request, 200);
 }
 
-/// RFC 3261 section 9.2: a CANCEL that matches nothing.
+/// RFC 3261 section 16.10: a CANCEL that matches nothing goes where its INVITE would
+/// have gone, unchallenged; section 9.2 where it would have gone nowhere.
 #[test]
-fn a_cancel_of_nothing_is_told_so() {
+fn a_cancel_of_nothing_goes_on_or_is_told_so() {
     let Call {
         sipbox: _sipbox,
         mut alice,
-        bob: _bob,
-    } = two_users("");
-    let invite = alice.request("INVITE", "sip:bob@lab.test");
-    let cancel = alice.cancel(&invite);
-    alice.send(&cancel);
-    alice.expect(&cancel, 481);
+        mut bob,
+    } = two_users("auth = \"all\"");
+    for user in ["nobody", "bob"] {
+        let invite = alice.request("INVITE", &format!("sip:{user}@lab.test"));
+        let cancel = alice.cancel(&invite);
+        alice.send(&cancel);
+        if user == "bob" {
+            let arrived = bob.expect_request("CANCEL");
+            assert_eq!(arrived.values("Via").len(), 2, "{arrived}");
+            bob.respond(&arrived, 481, "Call/Transaction Does Not Exist");
+        }
+        alice.expect(&cancel, 481);
+    }
 }
 
 /// Section 18.3: over UDP a longer body is cut, a shorter one is an error.

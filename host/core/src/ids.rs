@@ -75,6 +75,15 @@ impl SendToken {
     }
 }
 
+/// What the branch of a request is made of that is forwarded statelessly: the same
+/// for an INVITE, for its CANCEL and for the ACK of its failure (RFC 3261 16.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StatelessId {
+    /// Of the Via that the request came with.
+    pub(crate) incoming: u64,
+    pub(crate) loop_hash: u32,
+}
+
 /// What a name look-up is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResolveToken {
@@ -144,12 +153,12 @@ impl Ids {
     }
 
     /// The branch of a request that is forwarded statelessly: the same for each
-    /// retransmission (RFC 3261 16.11), since it depends on `incoming` alone.
+    /// retransmission (RFC 3261 16.11), since it depends on what came alone.
     #[must_use]
-    pub fn stateless_branch(&self, incoming: u64, loop_hash: u32) -> BranchText {
-        let high = u32::try_from(incoming >> 32).unwrap_or(0);
-        let low = u32::try_from(incoming & u64::from(u32::MAX)).unwrap_or(0);
-        self.encode(STATELESS, high, low, loop_hash)
+    pub fn stateless_branch(&self, id: StatelessId) -> BranchText {
+        let high = u32::try_from(id.incoming >> 32).unwrap_or(0);
+        let low = u32::try_from(id.incoming & u64::from(u32::MAX)).unwrap_or(0);
+        self.encode(STATELESS, high, low, id.loop_hash)
     }
 
     /// Reads a branch; `None` if it is not one of this key.
@@ -356,9 +365,15 @@ mod tests {
 
     #[test]
     fn a_stateless_branch_depends_on_the_incoming_one_only() {
-        let one = ids().stateless_branch(0x1122_3344_5566_7788, 9);
-        assert_eq!(one, ids().stateless_branch(0x1122_3344_5566_7788, 9));
-        assert_ne!(one, ids().stateless_branch(0x1122_3344_5566_7789, 9));
+        let of = |incoming| {
+            ids().stateless_branch(StatelessId {
+                incoming,
+                loop_hash: 9,
+            })
+        };
+        let one = of(0x1122_3344_5566_7788);
+        assert_eq!(one, of(0x1122_3344_5566_7788));
+        assert_ne!(one, of(0x1122_3344_5566_7789));
         let read = ids().read_branch(one.as_str().as_bytes());
         assert_eq!(
             read,

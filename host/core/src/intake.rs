@@ -9,11 +9,12 @@ use sipbox_sip::{EditList, HeaderId, Message, Method, NameAddr, OwnedMessage, Pa
 
 use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
-use crate::ids::Ids;
+use crate::ids::{Ids, OwnBranch};
 use crate::policy::{Facts, Reply};
 use crate::routing::{self, TENANT_PARAM};
 use crate::settings::Settings;
 use crate::stack::Env;
+use siphasher::sip::SipHasher13;
 
 /// A request that may be decided about.
 pub(crate) struct Intake {
@@ -23,7 +24,7 @@ pub(crate) struct Intake {
     /// RFC 5393 5.3: how many branches it may have at a time.
     pub(crate) breadth: u8,
     /// RFC 5393 4.2: what the routing decision depends on.
-    pub(crate) loop_hash: u32,
+    pub(crate) loop_hash: LoopHash,
 }
 
 /// Judges a request that matched no transaction.
@@ -117,48 +118,61 @@ fn proxy_require(message: Message<'_>, settings: &Settings) -> Result<(), Box<Re
     Err(reply)
 }
 
-/// RFC 5393 4.2.1: everything that our routing may depend on, the Vias left out, since
+/// RFC 5393 4.2.1: what the routing of a request depends on, the Vias left out, since
 /// a loop changes them. A request that comes back with another hash is a spiral.
-pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> u32 {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoopHash {
+    /// Of all that our routing may depend on.
+    pub(crate) stateful: u32,
+    /// Of that part which an INVITE has in common with its CANCEL (9.1) and with the ACK
+    /// for its failure (17.1.1.3), since they must get the same branch (16.11).
+    pub(crate) stateless: u32,
+}
+
+pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> LoopHash {
     let mut hasher = ids.hasher(b'l');
-    let mut part = |bytes: &[u8]| {
+    let part = |hasher: &mut SipHasher13, bytes: &[u8]| {
         hasher.write_usize(bytes.len());
         hasher.write(bytes);
     };
-    part(message.request_uri());
-    for id in [HeaderId::From, HeaderId::To] {
-        part(tag(message, id).unwrap_or_default());
-    }
-    part(message.call_id().unwrap_or_default());
-    part(
-        &message
-            .cseq()
-            .map(|cseq| cseq.number)
-            .unwrap_or_default()
-            .to_be_bytes(),
-    );
-    for id in [
-        HeaderId::Route,
-        HeaderId::ProxyRequire,
-        HeaderId::ProxyAuthorization,
-    ] {
+    let list = |hasher: &mut SipHasher13, id| {
         for value in message.values(id) {
-            part(value.as_bytes());
+            part(hasher, value.as_bytes());
         }
-        part(b"");
+        part(hasher, b"");
+    };
+    let upper = |hasher: &SipHasher13| u32::try_from(hasher.finish() >> 32).unwrap_or(0);
+    part(&mut hasher, message.request_uri());
+    part(
+        &mut hasher,
+        tag(message, HeaderId::From).unwrap_or_default(),
+    );
+    part(&mut hasher, message.call_id().unwrap_or_default());
+    hasher.write_u32(message.cseq().map(|cseq| cseq.number).unwrap_or_default());
+    list(&mut hasher, HeaderId::Route);
+    let stateless = upper(&hasher);
+    part(&mut hasher, tag(message, HeaderId::To).unwrap_or_default());
+    list(&mut hasher, HeaderId::ProxyRequire);
+    list(&mut hasher, HeaderId::ProxyAuthorization);
+    LoopHash {
+        stateful: upper(&hasher),
+        stateless,
     }
-    u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
 /// 16.3 step 4 and RFC 5393 4.2.2. The branch is looked at first: it tells most
 /// Vias from ours before they have to be read.
-fn looped(message: Message<'_>, hash: u32, settings: &Settings, ids: &Ids) -> bool {
+fn looped(message: Message<'_>, hash: LoopHash, settings: &Settings, ids: &Ids) -> bool {
     message.values(HeaderId::Via).any(|value| {
         let value = value.as_bytes();
         let own = params_of(value)
             .get(b"branch")
             .and_then(|branch| ids.read_branch(branch));
-        own.is_some_and(|own| own.loop_hash == hash)
+        let looks_back = |own: OwnBranch| match own.place {
+            Some(_) => own.loop_hash == hash.stateful,
+            None => own.loop_hash == hash.stateless,
+        };
+        own.is_some_and(looks_back)
             && Via::parse(value)
                 .is_ok_and(|via| settings.is_our_sent_by(&via.host, via.port_or_default()))
     })

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::agent::session::Answered;
 use crate::decision::{ArmedSet, ResolvedTarget};
 use crate::flow::{NextHop, TenantId};
-use crate::ids::{AskId, ResolveToken, SendToken};
+use crate::ids::{AskId, ResolveToken, SendToken, StatelessId};
 use crate::policy::{CallState, Facts, Failure};
 use crate::transaction::Scratch;
 
@@ -50,9 +50,12 @@ pub enum Ask {
         /// What is not in its bytes.
         facts: Arc<Facts>,
     },
-    /// `on-request` for an ACK to a 2xx, or for a request that is declared
-    /// stateless; there is no transaction. Answered by `Stack::forward_stateless`.
+    /// `on-request` for an ACK to a 2xx, for a CANCEL that matches no transaction, or
+    /// for a request that is declared stateless; there is no transaction. Answered by
+    /// `Stack::forward_stateless`.
     Stateless {
+        /// To be given back.
+        id: StatelessId,
         /// Whose chain.
         tenant: TenantId,
         /// The request, Route processed.

@@ -21,11 +21,10 @@ use crate::cx::Cx;
 use crate::decision::Decision;
 use crate::error::Internal;
 use crate::flow::Flow;
-use crate::ids::{AskId, Ids, ResolveToken, SendToken};
+use crate::ids::{AskId, Ids, ResolveToken, SendToken, StatelessId};
 use crate::intake::{self, Intake};
 use crate::outbox::{Ask, Candidates, Dropped, Event, Outbox, ResolveError};
 use crate::policy::{Facts, Reply};
-use crate::reply;
 use crate::shard::{self, Carried, Matched, Shard};
 use crate::stateless::{self, Forward, Outcome};
 use crate::time::Time;
@@ -154,15 +153,6 @@ impl Stack {
                 out.dropped(Dropped::AbsorbedAck);
                 return;
             }
-            Method::Cancel if !self.cancels_stateless(env, flow) => {
-                // 9.2: there is nothing to cancel.
-                let reply = Reply {
-                    status: 481,
-                    ..Reply::default()
-                };
-                self.refuse(env, message, flow, &reply, out);
-                return;
-            }
             _ => {}
         }
         let mut edits = std::mem::take(&mut out.scratch.edits);
@@ -192,9 +182,12 @@ impl Stack {
     ) {
         let method = message.method();
         let tenant = intake.tenant;
+        // 16.10: a CANCEL that comes here matches nothing. It may belong to an INVITE that
+        // was forwarded statelessly, which only its policies can know.
         let stateless = matches!(method, Method::Ack | Method::Cancel)
             || env.settings.is_stateless(flow.listener, tenant, method);
-        if !intake.facts.in_dialog && self.draining.load(Ordering::Relaxed) {
+        let new = !intake.facts.in_dialog && method != Method::Cancel;
+        if new && self.draining.load(Ordering::Relaxed) {
             let reply = Reply {
                 status: Internal::ShuttingDown.status(),
                 ..Reply::default()
@@ -206,8 +199,10 @@ impl Stack {
         }
         if stateless {
             out.event(Event::Request { tenant, method });
+            let id = key.stateless(intake.loop_hash);
             let Intake { request, facts, .. } = intake;
             out.asks.push(Ask::Stateless {
+                id,
                 tenant,
                 request,
                 facts,
@@ -231,8 +226,6 @@ impl Stack {
         }
     }
 
-    /// Answers without a transaction (8.2.7): the tag is the same for each copy of
-    /// the request, so nothing has to be remembered.
     fn refuse(
         &self,
         env: &Env<'_>,
@@ -241,33 +234,7 @@ impl Stack {
         reply: &Reply,
         out: &mut Outbox,
     ) {
-        let Ok(via) = message.via_top_lenient() else {
-            out.dropped(Dropped::Unanswerable);
-            return;
-        };
-        let key = TransactionKey::of(self.ids.key(), message, &via);
-        let wanted = reply::Wanted {
-            source: flow.peer,
-            tag: self.ids.to_tag(key.base),
-            server: &env.settings.server,
-        };
-        let start = out.arena.len();
-        let written = reply::write(
-            message,
-            reply,
-            &wanted,
-            &mut out.scratch.text,
-            &mut out.arena,
-        );
-        if written.is_err() {
-            out.arena.truncate(start);
-            out.dropped(Dropped::Unbuildable);
-            return;
-        }
-        out.send_from(reply::hop(&via, flow), start);
-        out.event(Event::Refused {
-            status: reply.status,
-        });
+        stateless::refuse(message, flow, reply, env.settings, &self.ids, out);
     }
 
     /// An ACK for a response that we sent and forgot (8.2.7).
@@ -302,17 +269,6 @@ impl Stack {
                 shard.tx.begin_session(answered, cx);
             });
         }
-    }
-
-    fn cancels_stateless(&self, env: &Env<'_>, flow: Flow) -> bool {
-        let settings = env.settings;
-        settings
-            .listener(flow.listener)
-            .is_some_and(|l| l.stateless.contains(&Method::Invite))
-            || settings
-                .tenants()
-                .iter()
-                .any(|t| t.stateless.contains(&Method::Invite))
     }
 
     fn response(
@@ -429,13 +385,13 @@ impl Stack {
     pub fn forward_stateless(
         &self,
         env: &mut Env<'_>,
+        id: StatelessId,
         facts: &Arc<Facts>,
         decision: Decision,
         out: &mut Outbox,
     ) {
         let request = decision.request.clone();
-        let loop_hash = intake::loop_hash(request.as_ref(), &self.ids);
-        match stateless::outcome(facts, loop_hash, decision) {
+        match stateless::outcome(id, facts, decision) {
             Outcome::Forward(forward) => self.send_stateless(env, *forward, out),
             Outcome::Reply(reply) => self.refuse(env, request.as_ref(), facts.flow, &reply, out),
             Outcome::Nothing(why) => out.dropped(why),
@@ -447,8 +403,8 @@ impl Stack {
         let waits = stateless::forward(forward, env.settings, &self.ids, &mut scratch, out);
         out.scratch = scratch;
         if let Some((forward, resolve)) = waits {
-            // Any shard will do; the request's bytes spread them.
-            let hash = intake::loop_hash(forward.request.as_ref(), &self.ids);
+            // Any shard will do.
+            let hash = forward.id.loop_hash;
             let shard = usize::try_from(hash).unwrap_or(0) % self.shards.len();
             self.step(shard, env, out, |shard, cx| {
                 shard.tx.wait(forward, resolve, cx);

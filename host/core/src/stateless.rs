@@ -1,5 +1,6 @@
 //! Forwarding without a transaction (RFC 3261 16.11): ACKs for 2xx responses, what
-//! is declared stateless, and responses that only a Via knows the way of.
+//! is declared stateless and the CANCELs of it, and responses that only a Via knows
+//! the way of. Answers without a transaction (8.2.7) are here too.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use smallvec::SmallVec;
 use crate::context::strip_via;
 use crate::cx::Cx;
 use crate::decision::{Decision, ResolvedTarget, Ruling};
+use crate::error::Internal;
 use crate::flow::{Flow, NextHop};
 use crate::forward::{self, Outgoing, RecordRoute};
-use crate::ids::{Ids, ResolveToken};
+use crate::ids::{Ids, ResolveToken, StatelessId};
 use crate::locate::{Located, locate};
-use crate::outbox::{Candidates, Dropped, NextHopCandidate, Outbox, Resolve, ResolveError};
+use crate::outbox::{Candidates, Dropped, Event, NextHopCandidate, Outbox, Resolve, ResolveError};
 use crate::policy::{Facts, Reply};
 use crate::reply;
 use crate::settings::Settings;
@@ -27,9 +29,9 @@ pub(crate) const SERIAL: u32 = u32::MAX;
 
 /// A request with the one target that it goes to.
 pub(crate) struct Forward {
+    pub(crate) id: StatelessId,
     pub(crate) request: OwnedMessage,
     pub(crate) facts: Arc<Facts>,
-    pub(crate) loop_hash: u32,
     pub(crate) target: ResolvedTarget,
     pub(crate) record_route: Option<Vec<(String, String)>>,
     pub(crate) route_params: SmallVec<[(String, String); 2]>,
@@ -49,14 +51,18 @@ pub(crate) enum Outcome {
 }
 
 /// A stateless forward has one target: the first of the first group.
-pub(crate) fn outcome(facts: &Arc<Facts>, loop_hash: u32, decision: Decision) -> Outcome {
-    let ack = decision.request.as_ref().method() == Method::Ack;
+pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -> Outcome {
+    let method = decision.request.as_ref().method();
+    let ack = method == Method::Ack;
     let (target, record_route) = match decision.ruling {
         Ruling::Relay(relay) => {
             let first = relay.groups.into_iter().flatten().next();
             (first.unwrap_or_default(), relay.record_route)
         }
         Ruling::ForwardStateless(target) => (target, None),
+        // 16.10: a CANCEL without a response context is forwarded or has nothing to
+        // cancel; nobody but its transaction could say more.
+        _ if method == Method::Cancel => return Outcome::Reply(no_transaction()),
         // For ACK any reply means drop (17: it is never answered).
         Ruling::Reply(_) | Ruling::ReplyStateless(_) | Ruling::Redirect(_) | Ruling::Best
             if ack =>
@@ -66,7 +72,7 @@ pub(crate) fn outcome(facts: &Arc<Facts>, loop_hash: u32, decision: Decision) ->
         Ruling::Reply(reply) | Ruling::ReplyStateless(reply) => return Outcome::Reply(reply),
         Ruling::Redirect(targets) => return Outcome::Reply(crate::agent::redirect(&targets)),
         Ruling::Best => {
-            let status = crate::error::Internal::NoVerdict.status();
+            let status = Internal::NoVerdict.status();
             return Outcome::Reply(Reply {
                 status,
                 ..Reply::default()
@@ -75,13 +81,78 @@ pub(crate) fn outcome(facts: &Arc<Facts>, loop_hash: u32, decision: Decision) ->
         Ruling::Drop => return Outcome::Nothing(Dropped::Verdict),
     };
     Outcome::Forward(Box::new(Forward {
+        // 16.6 step 4: what ends a request begins no dialog.
+        record_route: record_route.filter(|_| method != Method::Cancel),
+        id,
         request: decision.request,
         facts: Arc::clone(facts),
-        loop_hash,
         target,
-        record_route,
         route_params: decision.state.route_params,
     }))
+}
+
+/// 9.2
+fn no_transaction() -> Reply {
+    Reply {
+        status: 481,
+        ..Reply::default()
+    }
+}
+
+/// Answers without a transaction (8.2.7): the tag is the same for each copy of the
+/// request, so nothing has to be remembered.
+pub(crate) fn refuse(
+    request: Message<'_>,
+    flow: Flow,
+    reply: &Reply,
+    settings: &Settings,
+    ids: &Ids,
+    out: &mut Outbox,
+) {
+    let Ok(via) = request.via_top_lenient() else {
+        out.dropped(Dropped::Unanswerable);
+        return;
+    };
+    let key = TransactionKey::of(ids.key(), request, &via);
+    let wanted = reply::Wanted {
+        source: flow.peer,
+        tag: ids.to_tag(key.base),
+        server: &settings.server,
+    };
+    let start = out.arena.len();
+    let written = reply::write(
+        request,
+        reply,
+        &wanted,
+        &mut out.scratch.text,
+        &mut out.arena,
+    );
+    if written.is_err() {
+        out.arena.truncate(start);
+        out.dropped(Dropped::Unbuildable);
+        return;
+    }
+    out.send_from(reply::hop(&via, flow), start);
+    out.event(Event::Refused {
+        status: reply.status,
+    });
+}
+
+/// No listener of ours can send it anywhere.
+fn unavailable(forward: &Forward, settings: &Settings, ids: &Ids, out: &mut Outbox) {
+    let request = forward.request.as_ref();
+    let reply = match request.method() {
+        Method::Ack => {
+            out.dropped(Dropped::LostAck);
+            return;
+        }
+        Method::Cancel => no_transaction(),
+        _ => Reply {
+            status: Internal::Unavailable.status(),
+            ..Reply::default()
+        },
+    };
+    refuse(request, forward.facts.flow, &reply, settings, ids, out);
 }
 
 /// Sends it, or says which name it waits for.
@@ -139,7 +210,7 @@ pub(crate) fn forward(
             ))
         }
         Located::Nowhere => {
-            out.dropped(Dropped::LostAck);
+            unavailable(&forward, settings, ids, out);
             None
         }
     }
@@ -165,7 +236,7 @@ fn to_first(
             return;
         }
     }
-    out.dropped(Dropped::LostAck);
+    unavailable(forward, settings, ids, out);
 }
 
 fn send(
@@ -178,13 +249,7 @@ fn send(
     out: &mut Outbox,
 ) {
     let request = forward.request.as_ref();
-    let Ok(via) = request.via_top() else {
-        out.dropped(Dropped::Unanswerable);
-        return;
-    };
-    let base = TransactionKey::of(ids.key(), request, &via).base;
-    let incoming = u64::try_from(base & u128::from(u64::MAX)).unwrap_or(0);
-    let branch = ids.stateless_branch(incoming, forward.loop_hash);
+    let branch = ids.stateless_branch(forward.id);
     let outgoing = Outgoing {
         request,
         arrived: forward.facts.flow,

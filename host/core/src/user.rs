@@ -13,6 +13,7 @@ use crate::agent::session::{Answered, DialogKey};
 use crate::context::ResponseContext;
 use crate::cx::Cx;
 use crate::ids::AskId;
+use crate::intake::LoopHash;
 use crate::policy::{Facts, Reply};
 use crate::reply;
 use crate::table::Key;
@@ -237,7 +238,7 @@ pub(crate) struct Deciding {
     pub(crate) request: OwnedMessage,
     pub(crate) facts: Arc<Facts>,
     pub(crate) breadth: u8,
-    pub(crate) loop_hash: u32,
+    pub(crate) loop_hash: LoopHash,
     pub(crate) timer: Option<TimerHandle>,
     /// It has been answered without a verdict, which comes too late then.
     pub(crate) over: bool,

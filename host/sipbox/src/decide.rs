@@ -7,7 +7,7 @@ use sipbox_core::auth::{NamedCredentials, named_credentials};
 use sipbox_core::chain::Outcome;
 use sipbox_core::decision::{Decision, Ruling};
 use sipbox_core::flow::TenantId;
-use sipbox_core::ids::AskId;
+use sipbox_core::ids::{AskId, StatelessId};
 use sipbox_core::location::{Change, Commit, Refused, contact_header_values};
 use sipbox_core::policy::{Effect, Facts, Realm, Reply, Verdict};
 use sipbox_core::time::WallTime;
@@ -26,7 +26,7 @@ pub(crate) enum Question {
     /// `on-request` of a transaction.
     Request(AskId),
     /// `on-request` without a transaction.
-    Stateless,
+    Stateless(StatelessId),
     /// `on-failure`.
     Failure(AskId),
 }

@@ -14,6 +14,8 @@ pub(crate) enum Refusal {
     ForbiddenId,
     /// From strangers to strangers.
     RelayForbidden,
+    /// A CANCEL that nobody vouches for.
+    Unmatched,
     /// The host could not answer.
     Broken,
 }
@@ -23,6 +25,7 @@ impl From<Refusal> for Verdict {
         match refusal {
             Refusal::Challenge(status) => Self::reply(status).into(),
             Refusal::ForbiddenId => Self::reply(403).reason("Forbidden auth ID").into(),
+            Refusal::Unmatched => Self::reply(481).into(),
             Refusal::RelayForbidden => Self::reply(403).reason("Relay Forbidden").into(),
             Refusal::Broken => Self::reply(500).into(),
         }
@@ -40,6 +43,15 @@ pub(crate) fn confirm(request: &Request, domain: &Domain, foreign: bool) -> Resu
     };
     if !asked {
         return Ok(());
+    }
+    if request.method() == "CANCEL" {
+        // It cannot be challenged (RFC 3261 section 22.1). To users of ours it may go
+        // on; elsewhere it would open the way for everybody.
+        return if foreign {
+            Err(Refusal::Unmatched)
+        } else {
+            Ok(())
+        };
     }
     let user = authenticate(&domain.proxy)?;
     if request

@@ -2,7 +2,8 @@
 //!
 //! The order of the rules is here; each step lives in a module of its own. What
 //! RFC 3261 demands whatever a policy says (Via, Max-Forwards, CANCEL, ACK to a
-//! failure, retransmissions, removal of our credentials) is the host's.
+//! failure, retransmissions, removal of our credentials) is the host's. A CANCEL comes
+//! here only if its INVITE left no transaction: then it goes the way of the INVITE.
 
 mod destination;
 mod identity;

@@ -299,9 +299,10 @@ impl Transactions {
         let Some(client) = self.reserve_client(Key::NOBODY, 0, Method::Bye, hop, &settings) else {
             return;
         };
-        let branch = cx
-            .ids
-            .branch(self.place(client), intake::loop_hash(bye.as_ref(), cx.ids));
+        let branch = cx.ids.branch(
+            self.place(client),
+            intake::loop_hash(bye.as_ref(), cx.ids).stateful,
+        );
         let scratch = &mut self.scratch;
         scratch.text.clear();
         scratch.text.extend_from_slice(leaves.via.as_bytes());

@@ -83,7 +83,7 @@ impl ResponseContext {
             state,
             armed,
             breadth: decided.breadth,
-            loop_hash: decided.loop_hash,
+            loop_hash: decided.loop_hash.stateful,
             phase: Phase::Running,
             groups: Vec::new(),
             record_route: None,

@@ -30,7 +30,7 @@ impl Shard {
         let Some(server) = self.tx.servers.get_mut(key) else {
             return Carried::Late;
         };
-        let answered = server.answered();
+        let (answered, name) = (server.answered(), server.key);
         let mut decided = match server.user.take() {
             Some(User::Deciding(decided)) if !answered => decided,
             other => {
@@ -87,10 +87,11 @@ impl Shard {
             }
             Ruling::ForwardStateless(target) => {
                 io.tx.end_server(key);
+                let id = name.stateless(decided.loop_hash);
                 carried = Carried::Forward(Box::new(stateless::Forward {
+                    id,
                     request: decision.request,
                     facts: decided.facts,
-                    loop_hash: decided.loop_hash,
                     target,
                     record_route: None,
                     route_params: decision.state.route_params,

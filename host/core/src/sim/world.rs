@@ -443,10 +443,12 @@ impl World {
                 self.rig
                     .call(|stack, env, out| stack.failure_verdict(env, id, decision, out));
             }
-            Ask::Stateless { request, facts, .. } => {
+            Ask::Stateless {
+                id, request, facts, ..
+            } => {
                 let decision = self.rig.decide(request, Ruling::Relay(Relay::default()));
                 self.rig.call(|stack, env, out| {
-                    stack.forward_stateless(env, &facts, decision, out);
+                    stack.forward_stateless(env, id, &facts, decision, out);
                 });
             }
         }

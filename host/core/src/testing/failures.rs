@@ -129,7 +129,7 @@ fn a_shutdown_ends_what_is_being_decided_and_what_rings() {
 
 #[test]
 fn a_cancel_that_matches_nothing_gets_481() {
-    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    let mut rig = Rig::new(|_, _| Ruling::reply(404));
     rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
     assert_eq!(
         rig.first_lines(),

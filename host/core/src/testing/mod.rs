@@ -8,6 +8,7 @@ mod forks;
 mod hooks;
 mod routes;
 mod rules;
+mod stateless;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -253,11 +254,17 @@ impl Rig {
                     let id = *id;
                     self.call(|stack, env, out| stack.request_verdict(env, id, decision, out));
                 }
-                (Ask::Stateless { request, facts, .. }, true) => {
+                (
+                    Ask::Stateless {
+                        id, request, facts, ..
+                    },
+                    true,
+                ) => {
+                    let id = *id;
                     let decision = self.judge(request.clone(), facts);
                     let facts = Arc::clone(facts);
                     self.call(|stack, env, out| {
-                        stack.forward_stateless(env, &facts, decision, out);
+                        stack.forward_stateless(env, id, &facts, decision, out);
                     });
                 }
                 _ => self.asks.push(ask),

@@ -5,6 +5,8 @@
 
 use std::hash::Hasher;
 
+use crate::ids::StatelessId;
+use crate::intake::LoopHash;
 use sipbox_sip::{Message, Method, Via};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -32,6 +34,14 @@ impl TransactionKey {
         Self {
             base: hasher.finish128().as_u128(),
             method: method(key, message),
+        }
+    }
+
+    /// The name of a stateless forward.
+    pub(crate) fn stateless(&self, hash: LoopHash) -> StatelessId {
+        StatelessId {
+            incoming: u64::try_from(self.base & u128::from(u64::MAX)).unwrap_or(0),
+            loop_hash: hash.stateless,
         }
     }
 

@@ -153,10 +153,12 @@ impl Bench {
                         .request_verdict(&mut env, id, decision, &mut self.out)
                 );
             }
-            Some(Ask::Stateless { request, facts, .. }) => {
+            Some(Ask::Stateless {
+                id, request, facts, ..
+            }) => {
                 let decision = decision(request);
                 self.stack
-                    .forward_stateless(&mut env, &facts, decision, &mut self.out);
+                    .forward_stateless(&mut env, id, &facts, decision, &mut self.out);
             }
             other => panic!("{other:?}"),
         }

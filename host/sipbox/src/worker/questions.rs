@@ -29,11 +29,12 @@ impl Worker {
                 self.begin(Question::Request(id), tenant, request, facts);
             }
             Ask::Stateless {
+                id,
                 tenant,
                 request,
                 facts,
             } => {
-                self.begin(Question::Stateless, tenant, request, facts);
+                self.begin(Question::Stateless(id), tenant, request, facts);
             }
             Ask::Failure {
                 id,
@@ -298,7 +299,9 @@ impl Worker {
             Question::Failure(id) => {
                 node.stack.failure_verdict(env, id, decision, out);
             }
-            Question::Stateless => node.stack.forward_stateless(env, &facts, decision, out),
+            Question::Stateless(id) => {
+                node.stack.forward_stateless(env, id, &facts, decision, out);
+            }
         });
     }
 

@@ -35,6 +35,24 @@ fn every_method_is_asked_for_credentials() {
 }
 
 #[test]
+fn a_cancel_goes_the_way_of_its_invite_without_a_challenge() {
+    let cancel = |uri| Call::request("CANCEL", uri);
+    for auth in ["off", "register", "all"] {
+        let run = domain(json!({ "auth": auth })).on_request(cancel("sip:bob@example.com"));
+        run.assert_relayed_to(&[&["registered bob@example.com"]]);
+        run.assert_record_route(false);
+        run.assert_host_calls(&["view"]);
+    }
+    // Out of the domain only where nobody is asked.
+    domain(json!({}))
+        .on_request(cancel("sip:x@elsewhere.example"))
+        .assert_reply(481);
+    domain(json!({ "auth": "off" }))
+        .on_request(cancel("sip:x@elsewhere.example"))
+        .assert_relayed_to(&[]);
+}
+
+#[test]
 fn right_credentials_let_the_call_through() {
     let run = domain(json!({})).on_request(authorized("sip:bob@example.com"));
     run.assert_relayed_to(&[&["registered bob@example.com"]]);

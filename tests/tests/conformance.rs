@@ -204,6 +204,10 @@ fn difference(original: &[u8], forwarded: &[u8], proxy: IpAddr) -> Option<String
         name(field) == "record-route" && show(field).contains(&format!("sip:{proxy}"))
     };
     got.retain(|field| !recorded(field));
+    // RFC 5393 5.3.3: every request that leaves has one.
+    if !wanted.iter().any(|field| name(field) == "max-breadth") {
+        got.retain(|field| name(field) != "max-breadth");
+    }
     let hops = |field: &Vec<u8>| name(field) == "max-forwards";
     let before = wanted
         .iter()

@@ -63,6 +63,7 @@ pub(crate) fn write(
     if let Some(record_route) = &outgoing.record_route {
         record(outgoing, record_route, leaves, settings, ids, edits)?;
     }
+    // RFC 5393 5.3.3: each request that can be forked says how often.
     if let Some(breadth) = outgoing.max_breadth {
         let mut value = itoa(u32::from(breadth));
         edits.set_header(request, HeaderId::MaxBreadth, value.as_slice())?;

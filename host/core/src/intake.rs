@@ -72,8 +72,10 @@ pub(crate) fn judge(
         route_outcome: routed.outcome,
         route_params: routed.params,
     });
+    // RFC 5393 5.3.3: a request that says nothing has the default, and none has more
+    // than we allow.
     let breadth = match message.max_breadth() {
-        Ok(Some(breadth)) => breadth,
+        Ok(Some(breadth)) => breadth.min(settings.max_breadth),
         _ => settings.max_breadth,
     };
     Ok(Intake {

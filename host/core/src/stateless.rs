@@ -261,7 +261,7 @@ fn send(
             tenant: forward.facts.tenant,
             begins: !forward.facts.in_dialog && request.method().creates_dialog(),
         }),
-        max_breadth: None,
+        max_breadth: breadth(request, settings),
         leaves,
         branch: branch.as_str(),
     };
@@ -272,6 +272,18 @@ fn send(
     let start = out.arena.len();
     out.arena.extend_from_slice(&scratch.message);
     out.send_from(hop, start);
+}
+
+/// RFC 5393 5.3.3: a single branch keeps what came. ACK and CANCEL go where their INVITE
+/// went and fork nowhere.
+fn breadth(request: Message<'_>, settings: &Settings) -> Option<u8> {
+    if matches!(request.method(), Method::Ack | Method::Cancel) {
+        return None;
+    }
+    let stated = request.max_breadth().ok().flatten();
+    Some(stated.map_or(settings.max_breadth, |stated| {
+        stated.min(settings.max_breadth)
+    }))
 }
 
 impl Transactions {

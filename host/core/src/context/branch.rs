@@ -1,6 +1,6 @@
 //! One branch of a response context: from a target to a client transaction.
 
-use sipbox_sip::{EditList, Message, OwnedMessage, Transport, Uri};
+use sipbox_sip::{EditList, OwnedMessage, Transport, Uri};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -393,23 +393,11 @@ impl ResponseContext {
             uri: &branch.target.uri,
             path: &branch.target.path,
             record_route,
-            max_breadth: self.breadth_header(request, branch.breadth, &settings),
+            max_breadth: Some(branch.breadth),
             leaves: departure.listener,
             branch: text.as_str(),
         };
         forward::write(&outgoing, &settings, io.cx.ids, &mut io.tx.scratch).is_ok()
-    }
-
-    /// RFC 5393 5.3.3: a request that says nothing counts as the default, so a branch
-    /// that keeps all of it need not say it either.
-    fn breadth_header(
-        &self,
-        request: Message<'_>,
-        breadth: u8,
-        settings: &crate::settings::Settings,
-    ) -> Option<u8> {
-        let stated = request.field(sipbox_sip::HeaderId::MaxBreadth).is_some();
-        (stated || breadth != settings.max_breadth).then_some(breadth)
     }
 }
 

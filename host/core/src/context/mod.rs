@@ -4,6 +4,7 @@
 
 pub(crate) mod best;
 mod branch;
+mod breadth;
 mod hooks;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) use hooks::AfterFailure;
 
 use best::{Best, Candidate, upstream_status};
 use branch::{Branch, Stage};
+use breadth::shares;
 
 /// Where the context stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,9 +143,16 @@ impl ResponseContext {
             let Some(group) = self.groups.pop() else {
                 break;
             };
+            let held = self.held(io);
+            let free = usize::from(self.breadth.saturating_sub(held));
+            if group.len() > free && held > 0 {
+                // The next final response of a branch that was given up sets more free.
+                self.groups.push(group);
+                return;
+            }
             self.group_start = self.branches.len();
-            let share = self.share(group.len());
-            for target in group {
+            let shares = shares(free, group.len(), self.later());
+            for (target, share) in group.into_iter().zip(shares) {
                 self.add_branch(target, share, io);
             }
             if !self.ring.is_zero() {
@@ -157,18 +166,16 @@ impl ResponseContext {
         self.conclude(io);
     }
 
-    /// RFC 5393 5.3.3: what of our breadth one branch of a group gets; 0: there is not
-    /// enough for each. Earlier groups hold none of it any more: their branches have
-    /// ended, or were told to.
-    fn share(&self, targets: usize) -> u8 {
-        u8::try_from(usize::from(self.breadth) / targets.max(1)).unwrap_or(u8::MAX)
-    }
-
     /// Whether any branch of the current group may still bring something.
     fn live(&self) -> bool {
         self.branches
             .iter()
             .any(|branch| branch.stage != Stage::Done)
+    }
+
+    fn is_done(&self, at: usize) -> bool {
+        let branch = self.branches.get(at);
+        branch.is_none_or(|branch| branch.stage == Stage::Done)
     }
 
     /// Called when a branch is done: the next group, or the end.
@@ -185,6 +192,11 @@ impl ResponseContext {
             return;
         }
         io.disarm(&mut self.ring_timer);
+        let made_up = |best: &Candidate| best.bytes.is_none() && best.status == 408;
+        if self.stopped == Some(Stop::Cancel) && self.best.get().is_some_and(made_up) {
+            // 9.2: that nobody answered in time is no news to who did not wait.
+            self.best.clear();
+        }
         if self.best.get().is_none() {
             let status = self
                 .stopped
@@ -404,11 +416,9 @@ impl TransactionUser for ResponseContext {
             self.cancel_pending(io);
             return;
         }
-        if self
-            .branches
-            .get(at)
-            .is_none_or(|branch| branch.stage == Stage::Done)
-        {
+        if self.is_done(at) {
+            // It was given up before; a group may have waited for it.
+            self.proceed(io);
             return;
         }
         if status == 503 && self.next_candidate(at, io) {
@@ -449,11 +459,8 @@ impl TransactionUser for ResponseContext {
 
     fn ended(&mut self, at: u16, why: Ended, io: &mut Io<'_, '_, '_>) {
         let at = usize::from(at);
-        if self
-            .branches
-            .get(at)
-            .is_none_or(|branch| branch.stage == Stage::Done)
-        {
+        if self.is_done(at) {
+            self.proceed(io);
             return;
         }
         if self.next_candidate(at, io) {

@@ -133,7 +133,8 @@ pub struct SettingsSpec {
     /// Larger requests go over TCP if their next hop names no transport
     /// (RFC 3261 18.1.1); 0: never.
     pub mtu: usize,
-    /// Max-Breadth of requests that name none (RFC 5393 5.3.3).
+    /// Max-Breadth of requests that name none, and the most that one may name
+    /// (RFC 5393 5.3.3).
     pub max_breadth: u8,
     /// Option tags that Proxy-Require may name.
     pub supported: Vec<String>,

@@ -58,10 +58,9 @@ pub(crate) fn write(
 /// The top Via as this element received it (18.2.1, RFC 3581 4), into `out`.
 pub(crate) fn received_via(request: Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
     out.clear();
-    if let (Some(value), Ok(via)) = (
-        request.values(HeaderId::Via).next(),
-        request.via_top_lenient(),
-    ) {
+    if let Some(value) = request.values(HeaderId::Via).next()
+        && let Ok(via) = Via::parse_lenient(value.as_bytes())
+    {
         sipbox_sip::via::write_received(value.as_bytes(), &via, source, out);
     }
 }

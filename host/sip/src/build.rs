@@ -14,7 +14,7 @@ use crate::name_addr::NameAddr;
 use crate::status::reason_phrase;
 use crate::uri::Uri;
 
-type Extra<'a> = SmallVec<[(HeaderName<'a>, &'a [u8]); 12]>;
+type Extra<'a> = SmallVec<[(HeaderName<'a>, &'a [u8]); 4]>;
 
 /// Builds the response to a request.
 #[derive(Clone, Debug)]

@@ -32,7 +32,8 @@ pub(crate) struct Worker {
     number: usize,
     workers: usize,
     rng: Rng,
-    index: Index,
+    /// Lent to the message that is looked at; boxed, since it is large and moves.
+    index: Option<Box<Index>>,
     out: Outbox,
     asks: Vec<Ask>,
     failed: Vec<SendToken>,
@@ -51,7 +52,7 @@ impl Worker {
             number,
             workers: workers.max(1),
             rng,
-            index: Index::new(),
+            index: None,
             out: Outbox::default(),
             asks: Vec::new(),
             failed: Vec::new(),
@@ -93,23 +94,23 @@ impl Worker {
                 message: received,
                 flow,
             } => {
-                if self.index.parse(&received).is_err() {
+                let mut index = self.index.take().unwrap_or_default();
+                if index.parse(&received).is_err() {
+                    self.index = Some(index);
                     self.node.stack.unparsable(&mut self.out);
                     return;
                 }
                 let bytes = received.into_bytes();
                 let node = Arc::clone(&self.node);
                 let snapshot = node.snapshot.load();
-                // The index moves out, so that the message can borrow it.
-                let index = std::mem::take(&mut self.index);
                 let message = Message::new(&bytes, &index);
                 self.step(&snapshot, |env, out| {
                     node.stack.receive(env, message, &bytes, flow, out);
                 });
-                self.index = index;
+                self.index = Some(index);
             }
             Input::Unframed { head, kind, flow } => {
-                let mut index = std::mem::take(&mut self.index);
+                let mut index = self.index.take().unwrap_or_default();
                 if index.parse(&head).is_ok() {
                     let node = Arc::clone(&self.node);
                     let snapshot = node.snapshot.load();
@@ -118,7 +119,7 @@ impl Worker {
                             .unframed(env, Message::new(&head, &index), kind, flow, out);
                     });
                 }
-                self.index = index;
+                self.index = Some(index);
             }
             Input::ConnectionClosed { flow } => {
                 tracing::debug!(peer = %flow.peer, "connection closed");
@@ -303,7 +304,7 @@ impl Worker {
         self.asks.clear();
         self.failed.clear();
         self.names.clear();
-        self.index = Index::new();
+        self.index = None;
     }
 
     fn warm(&mut self) {

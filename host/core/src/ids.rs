@@ -47,7 +47,21 @@ pub struct SendToken {
     pub(crate) attempt: u8,
 }
 
+/// Marks the sends of stateless forwards; no client changes its place so often.
+const FORWARDED: u8 = u8::MAX;
+
 impl SendToken {
+    pub(crate) const fn stateless(place: Place) -> Self {
+        Self {
+            place,
+            attempt: FORWARDED,
+        }
+    }
+
+    pub(crate) const fn is_stateless(self) -> bool {
+        self.attempt == FORWARDED
+    }
+
     /// As a number, for a network that knows nothing of transactions.
     #[must_use]
     pub fn to_bits(self) -> u128 {

@@ -150,6 +150,10 @@ impl Shard {
 
     pub(crate) fn transport_error(&mut self, token: SendToken, cx: &mut Cx<'_, '_>) {
         let client_key = key(token.place);
+        if token.is_stateless() {
+            self.tx.refused(client_key, cx);
+            return;
+        }
         let Some(client) = self.tx.clients.get(client_key) else {
             return;
         };

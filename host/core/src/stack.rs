@@ -26,7 +26,7 @@ use crate::intake::{self, Intake};
 use crate::outbox::{Ask, Candidates, Dropped, Event, Outbox, ResolveError};
 use crate::policy::{Facts, Reply};
 use crate::shard::{self, Carried, Matched, Shard};
-use crate::stateless::{self, Forward, Outcome};
+use crate::stateless::{self, Forward, Left, Outcome};
 use crate::time::Time;
 use crate::transaction::key::TransactionKey;
 
@@ -400,15 +400,13 @@ impl Stack {
 
     fn send_stateless(&self, env: &mut Env<'_>, forward: Forward, out: &mut Outbox) {
         let mut scratch = std::mem::take(&mut out.scratch);
-        let waits = stateless::forward(forward, env.settings, &self.ids, &mut scratch, out);
+        let hash = forward.id.loop_hash;
+        let left = stateless::forward(forward, env.settings, &self.ids, &mut scratch, out);
         out.scratch = scratch;
-        if let Some((forward, resolve)) = waits {
+        if !matches!(left, Left::Nothing) {
             // Any shard will do.
-            let hash = forward.id.loop_hash;
             let shard = usize::try_from(hash).unwrap_or(0) % self.shards.len();
-            self.step(shard, env, out, |shard, cx| {
-                shard.tx.wait(forward, resolve, cx);
-            });
+            self.step(shard, env, out, |shard, cx| shard.tx.carry_on(left, cx));
         }
     }
 

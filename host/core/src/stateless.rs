@@ -3,17 +3,19 @@
 //! the way of. Answers without a transaction (8.2.7) are here too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use sipbox_sip::{Message, Method, OwnedMessage};
+use bytes::Bytes;
+use sipbox_sip::{EditError, Message, Method, OwnedMessage, Transport, Uri};
 use smallvec::SmallVec;
 
 use crate::context::strip_via;
 use crate::cx::Cx;
 use crate::decision::{Decision, ResolvedTarget, Ruling};
 use crate::error::Internal;
-use crate::flow::{Flow, NextHop};
+use crate::flow::{Flow, ListenerId, NextHop};
 use crate::forward::{self, Outgoing, RecordRoute};
-use crate::ids::{Ids, ResolveToken, StatelessId};
+use crate::ids::{Ids, ResolveToken, SendToken, StatelessId};
 use crate::locate::{Located, locate};
 use crate::outbox::{Candidates, Dropped, Event, NextHopCandidate, Outbox, Resolve, ResolveError};
 use crate::policy::{Facts, Reply};
@@ -21,7 +23,7 @@ use crate::reply;
 use crate::settings::Settings;
 use crate::table::Key;
 use crate::transaction::key::TransactionKey;
-use crate::transaction::{Due, Scratch, Timer, Transactions};
+use crate::transaction::{Due, Scratch, Timer, Transactions, keep};
 use crate::wheel::TimerHandle;
 
 /// Marks the look-ups of this module among those of branches.
@@ -35,13 +37,38 @@ pub(crate) struct Forward {
     pub(crate) target: ResolvedTarget,
     pub(crate) record_route: Option<Vec<(String, String)>>,
     pub(crate) route_params: SmallVec<[(String, String); 2]>,
+    /// The transport was not named, so the size may choose it (18.1.1).
+    pub(crate) implicit: bool,
 }
 
-/// A forward that waits for a name.
+/// What is remembered for a moment.
 pub(crate) struct Waiting {
-    forward: Forward,
+    what: Awaited,
     timer: Option<TimerHandle>,
 }
+
+enum Awaited {
+    /// A look-up.
+    Name(Forward),
+    /// The report that a connection could not be made.
+    Refusal(NextHop, Bytes),
+}
+
+/// What is left to do for a forward.
+pub(crate) enum Left {
+    Nothing,
+    /// Its name has to be resolved.
+    Resolve(Forward, Resolve),
+    /// It goes over TCP for its size; over UDP if there is no connection (18.1.1).
+    Connect {
+        over_tcp: (NextHop, Bytes),
+        over_udp: (NextHop, Bytes),
+    },
+}
+
+/// How long the report of a failed connection is waited for: longer than the network
+/// tries to connect.
+const REFUSAL: Duration = Duration::from_secs(4);
 
 /// What a verdict means for a request that has no transaction.
 pub(crate) enum Outcome {
@@ -88,6 +115,7 @@ pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -
         facts: Arc::clone(facts),
         target,
         route_params: decision.state.route_params,
+        implicit: false,
     }))
 }
 
@@ -155,15 +183,18 @@ fn unavailable(forward: &Forward, settings: &Settings, ids: &Ids, out: &mut Outb
     refuse(request, forward.facts.flow, &reply, settings, ids, out);
 }
 
-/// Sends it, or says which name it waits for.
+/// Sends it, or says what is left to do.
 pub(crate) fn forward(
-    forward: Forward,
+    mut forward: Forward,
     settings: &Settings,
     ids: &Ids,
     scratch: &mut Scratch,
     out: &mut Outbox,
-) -> Option<(Forward, Resolve)> {
+) -> Left {
     if let Some(flow) = forward.target.flow {
+        // As for a branch: a Contact that asks for UDP gets datagrams.
+        forward.implicit = Uri::parse(&forward.target.uri)
+            .is_ok_and(|uri| uri.transport().is_none() && uri.is_sip());
         let hop = match flow.connection {
             Some(_) => NextHop::Flow {
                 flow,
@@ -175,13 +206,15 @@ pub(crate) fn forward(
                 address: flow.peer,
             },
         };
-        send(&forward, flow.listener, hop, settings, ids, scratch, out);
-        return None;
+        return send(&forward, flow.listener, hop, settings, ids, scratch, out);
     }
     match locate(forward.request.as_ref(), &forward.target, settings) {
-        Located::At { candidates, .. } => {
-            to_first(&forward, &candidates, settings, ids, scratch, out);
-            None
+        Located::At {
+            candidates,
+            implicit,
+        } => {
+            forward.implicit = implicit;
+            to_first(&forward, &candidates, settings, ids, scratch, out)
         }
         Located::Name {
             host,
@@ -189,6 +222,7 @@ pub(crate) fn forward(
             transport,
             secure,
         } => {
+            forward.implicit = transport.is_none() && !secure;
             let place = crate::ids::Place {
                 shard: 0,
                 slot: 0,
@@ -198,7 +232,7 @@ pub(crate) fn forward(
                 place,
                 serial: SERIAL,
             };
-            Some((
+            Left::Resolve(
                 forward,
                 Resolve {
                     token,
@@ -207,11 +241,11 @@ pub(crate) fn forward(
                     transport,
                     secure,
                 },
-            ))
+            )
         }
         Located::Nowhere => {
             unavailable(&forward, settings, ids, out);
-            None
+            Left::Nothing
         }
     }
 }
@@ -223,7 +257,7 @@ fn to_first(
     ids: &Ids,
     scratch: &mut Scratch,
     out: &mut Outbox,
-) {
+) -> Left {
     let arrived = forward.facts.flow.listener;
     for NextHopCandidate { transport, address } in candidates.iter().copied() {
         if let Some(listener) = settings.outbound(arrived, transport, address.ip()) {
@@ -232,22 +266,81 @@ fn to_first(
                 transport,
                 address,
             };
-            send(forward, listener, hop, settings, ids, scratch, out);
-            return;
+            return send(forward, listener, hop, settings, ids, scratch, out);
         }
     }
     unavailable(forward, settings, ids, out);
+    Left::Nothing
 }
 
 fn send(
     forward: &Forward,
-    leaves: crate::flow::ListenerId,
+    leaves: ListenerId,
     hop: NextHop,
     settings: &Settings,
     ids: &Ids,
     scratch: &mut Scratch,
     out: &mut Outbox,
-) {
+) -> Left {
+    if write(forward, leaves, settings, ids, scratch).is_err() {
+        out.dropped(Dropped::Unbuildable);
+        return Left::Nothing;
+    }
+    if let Some((listener, over_tcp)) = too_large(forward, hop, settings, scratch) {
+        let over_udp = (hop, keep(&scratch.message));
+        if write(forward, listener, settings, ids, scratch).is_ok() {
+            let over_tcp = (over_tcp, keep(&scratch.message));
+            return Left::Connect { over_tcp, over_udp };
+        }
+        out.dropped(Dropped::Unbuildable);
+        return Left::Nothing;
+    }
+    let start = out.arena.len();
+    out.arena.extend_from_slice(&scratch.message);
+    out.send_from(hop, start);
+    Left::Nothing
+}
+
+/// 18.1.1: where the written request goes if it has to go over TCP.
+///
+/// Each request goes by its own size. A CANCEL, or the ACK for a failure, may so take UDP
+/// where its INVITE took TCP, since nobody remembers; its branch and sent-by are the
+/// INVITE's as long as both listeners have one port, and that is what it is matched by
+/// (17.2.3).
+fn too_large(
+    forward: &Forward,
+    hop: NextHop,
+    settings: &Settings,
+    scratch: &Scratch,
+) -> Option<(ListenerId, NextHop)> {
+    let NextHop::Address {
+        transport: Transport::Udp,
+        address,
+        ..
+    } = hop
+    else {
+        return None;
+    };
+    if !forward.implicit || settings.mtu == 0 || scratch.message.len() <= settings.mtu {
+        return None;
+    }
+    let arrived = forward.facts.flow.listener;
+    let listener = settings.outbound(arrived, Transport::Tcp, address.ip())?;
+    let hop = NextHop::Address {
+        listener,
+        transport: Transport::Tcp,
+        address,
+    };
+    Some((listener, hop))
+}
+
+fn write(
+    forward: &Forward,
+    leaves: ListenerId,
+    settings: &Settings,
+    ids: &Ids,
+    scratch: &mut Scratch,
+) -> Result<(), EditError> {
     let request = forward.request.as_ref();
     let branch = ids.stateless_branch(forward.id);
     let outgoing = Outgoing {
@@ -265,13 +358,7 @@ fn send(
         leaves,
         branch: branch.as_str(),
     };
-    if forward::write(&outgoing, settings, ids, scratch).is_err() {
-        out.dropped(Dropped::Unbuildable);
-        return;
-    }
-    let start = out.arena.len();
-    out.arena.extend_from_slice(&scratch.message);
-    out.send_from(hop, start);
+    forward::write(&outgoing, settings, ids, scratch)
 }
 
 /// RFC 5393 5.3.3: a single branch keeps what came. ACK and CANCEL go where their INVITE
@@ -287,27 +374,53 @@ fn breadth(request: Message<'_>, settings: &Settings) -> Option<u8> {
 }
 
 impl Transactions {
-    /// Remembers a forward until its name is resolved, and asks for it.
-    pub(crate) fn wait(&mut self, forward: Forward, mut resolve: Resolve, cx: &mut Cx<'_, '_>) {
-        let after = cx.env.settings.timers.decide;
-        let Some(key) = self.waiting.insert(Waiting {
-            forward,
-            timer: None,
-        }) else {
-            return;
-        };
-        let handle = self.wheel.arm(
-            cx.now() + after,
-            Timer {
-                key,
-                due: Due::Waiting,
-            },
-        );
+    /// Does what is left to do for a forward; this shard remembers it meanwhile.
+    pub(crate) fn carry_on(&mut self, left: Left, cx: &mut Cx<'_, '_>) {
+        match left {
+            Left::Nothing => {}
+            Left::Resolve(forward, mut resolve) => {
+                let after = cx.env.settings.timers.decide;
+                if let Some(key) = self.wait(Awaited::Name(forward), after, cx) {
+                    resolve.token.place = self.place(key);
+                    cx.out.resolves.push(resolve);
+                }
+            }
+            Left::Connect {
+                over_tcp: (hop, bytes),
+                over_udp,
+            } => {
+                let refusal = Awaited::Refusal(over_udp.0, over_udp.1);
+                let key = self.wait(refusal, REFUSAL, cx);
+                let token = key.map(|key| SendToken::stateless(self.place(key)));
+                cx.out.send_kept(hop, bytes, token);
+            }
+        }
+    }
+
+    /// `None` when the table is full.
+    fn wait(&mut self, what: Awaited, after: Duration, cx: &Cx<'_, '_>) -> Option<Key> {
+        let key = self.waiting.insert(Waiting { what, timer: None })?;
+        let due = Due::Waiting;
+        let handle = self.wheel.arm(cx.now() + after, Timer { key, due });
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.timer = Some(handle);
         }
-        resolve.token.place = self.place(key);
-        cx.out.resolves.push(resolve);
+        Some(key)
+    }
+
+    fn waited(&mut self, key: Key) -> Option<Awaited> {
+        let waiting = self.waiting.remove(key)?;
+        if let Some(timer) = waiting.timer {
+            self.wheel.cancel(timer);
+        }
+        Some(waiting.what)
+    }
+
+    /// The connection for a large request could not be made (18.1.1).
+    pub(crate) fn refused(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
+        if let Some(Awaited::Refusal(hop, bytes)) = self.waited(key) {
+            cx.out.send_kept(hop, bytes, None);
+        }
     }
 }
 
@@ -318,22 +431,20 @@ pub(crate) fn resolved(
     result: Result<Candidates, ResolveError>,
     cx: &mut Cx<'_, '_>,
 ) {
-    let Some(waiting) = tx.waiting.remove(key) else {
+    let Some(Awaited::Name(forward)) = tx.waited(key) else {
         return;
     };
-    if let Some(timer) = waiting.timer {
-        tx.wheel.cancel(timer);
-    }
     let candidates = result.unwrap_or_default();
     let settings = Arc::clone(cx.env.settings);
-    to_first(
-        &waiting.forward,
+    let left = to_first(
+        &forward,
         &candidates,
         &settings,
         cx.ids,
         &mut tx.scratch,
         cx.out,
     );
+    tx.carry_on(left, cx);
 }
 
 /// 16.11: our Via is removed, the one below tells the way.

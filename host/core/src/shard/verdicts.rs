@@ -95,6 +95,7 @@ impl Shard {
                     target,
                     record_route: None,
                     route_params: decision.state.route_params,
+                    implicit: false,
                 }));
                 None
             }

@@ -47,7 +47,7 @@ pub struct Counts {
     pub clients: usize,
     /// Timers armed.
     pub timers: usize,
-    /// Requests that are forwarded statelessly and wait for a name.
+    /// Requests that are forwarded statelessly and wait for a name or a connection.
     pub waiting: usize,
     /// Sessions of the local user agent whose ACK is due, or may come again.
     pub sessions: usize,

@@ -139,3 +139,78 @@ fn a_stateless_request_that_comes_back_as_it_left_is_a_loop() {
         assert_eq!(rig.first_lines(), ["SIP/2.0 482 Loop Detected"]);
     }
 }
+
+#[test]
+fn a_large_stateless_request_goes_over_tcp_and_over_udp_when_that_fails() {
+    let padding = format!("Subject: {}\r\n", "x".repeat(1300));
+    let large = request("INVITE", "1", &padding);
+    for fails in [true, false] {
+        let mut rig = Rig::with(stateless_invites(), |_, _| to_bob());
+        rig.receive(&large, udp(ALICE));
+        let [over_tcp] = rig.take_n();
+        assert_eq!(over_tcp.to(), format!("tcp/{BOB}"));
+        let via = over_tcp.header("Via").unwrap();
+        assert!(via.starts_with("SIP/2.0/TCP 192.0.2.100:5060;"), "{via}");
+        let token = over_tcp.token.unwrap();
+        if fails {
+            rig.pass(2000);
+            rig.call(|stack, env, out| stack.transport_error(env, token, out));
+            let [over_udp] = rig.take_n();
+            assert_eq!(over_udp.to(), format!("udp/{BOB}"));
+            assert_eq!(over_udp.header("Via").unwrap(), via.replace("/TCP", "/UDP"));
+            assert!(over_udp.token.is_none());
+            rig.call(|stack, env, out| stack.transport_error(env, token, out));
+            assert_eq!(rig.take().len(), 0);
+        } else {
+            // Later nobody remembers.
+            rig.pass(4010);
+            assert_eq!(rig.stack.counts(), Counts::default());
+            rig.call(|stack, env, out| stack.transport_error(env, token, out));
+            assert_eq!(rig.take().len(), 0);
+        }
+        assert_eq!(rig.stack.counts(), Counts::default());
+        // Its CANCEL is small, and found by its branch.
+        rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+        let [cancel] = rig.take_n();
+        assert_eq!(cancel.to(), format!("udp/{BOB}"));
+        let branch = via.split("branch=").nth(1).unwrap();
+        assert!(cancel.header("Via").unwrap().ends_with(branch));
+        rig.finish();
+    }
+    // What names its transport gets it; 0 turns the rule off; a name counts like an
+    // address, a datagram binding too.
+    let explicit =
+        || Ruling::ForwardStateless(ResolvedTarget::uri("sip:bob@192.0.2.2;transport=udp"));
+    let mut rig = Rig::with(stateless_invites(), move |_, _| explicit());
+    rig.receive(&large, udp(ALICE));
+    assert_eq!(rig.take_n::<1>()[0].to(), format!("udp/{BOB}"));
+    let off = SettingsSpec {
+        mtu: 0,
+        ..stateless_invites()
+    };
+    let mut rig = Rig::with(off, |_, _| to_bob());
+    rig.receive(&large, udp(ALICE));
+    assert_eq!(rig.take_n::<1>()[0].to(), format!("udp/{BOB}"));
+    let mut rig = Rig::with(stateless_invites(), |_, _| {
+        Ruling::ForwardStateless(ResolvedTarget::uri("sip:bob@far.example"))
+    });
+    rig.receive(&large, udp(ALICE));
+    let token = rig.resolves.pop().unwrap().token;
+    let found = crate::outbox::NextHopCandidate {
+        transport: Transport::Udp,
+        address: address(BOB),
+    };
+    let found = std::iter::once(found).collect();
+    rig.call(|stack, env, out| stack.resolved(env, token, Ok(found), out));
+    assert_eq!(rig.take_n::<1>()[0].to(), format!("tcp/{BOB}"));
+    rig.finish();
+    let mut rig = Rig::with(stateless_invites(), |_, _| {
+        Ruling::ForwardStateless(ResolvedTarget {
+            flow: Some(udp(BOB)),
+            ..ResolvedTarget::uri("sip:bob@10.0.0.2")
+        })
+    });
+    rig.receive(&large, udp(ALICE));
+    assert_eq!(rig.take_n::<1>()[0].to(), format!("tcp/{BOB}"));
+    rig.finish();
+}

@@ -37,7 +37,7 @@ pub(crate) enum Due {
     Cancel(Letter),
     User(UserTimer),
     Session(SessionTimer),
-    /// A stateless forward that waits for a name.
+    /// A stateless forward that waits for a name or a connection.
     Waiting,
 }
 

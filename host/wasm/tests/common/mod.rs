@@ -40,10 +40,15 @@ pub(crate) const INVITE: &str = "INVITE sip:bob@example.org:5070;transport=udp S
     Content-Type: application/sdp\r\n\
     Content-Length: 5\r\n\r\nv=0\r\n";
 
-/// The component of a guest of `tests/guests`: as `cargo xtask test` built it
-/// (`SIPBOX_POLICIES`), or built now. Not through the builder's crate: it would
-/// have wasmtime compiled again with other features.
+/// The component of a guest of `tests/guests`.
 pub(crate) fn guest(name: &str) -> PathBuf {
+    built(&format!("guest-{name}"))
+}
+
+/// A component as `cargo xtask test` built it (`SIPBOX_POLICIES`), or built now.
+/// Not through the builder's crate: it would have wasmtime compiled again with
+/// other features.
+fn built(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         if let Some(folder) = std::env::var_os("SIPBOX_POLICIES") {
@@ -58,7 +63,7 @@ pub(crate) fn guest(name: &str) -> PathBuf {
         assert!(status.success(), "cargo xtask policies: {status}");
         target_dir().join("policies")
     });
-    let path = folder.join(format!("guest-{name}.wasm"));
+    let path = folder.join(format!("{name}.wasm"));
     assert!(
         path.is_file(),
         "{} is missing: cargo xtask policies",
@@ -90,11 +95,16 @@ pub(crate) fn engine() -> &'static ComponentStore {
 
 /// A guest's component, compiled once for all tests of a binary.
 pub(crate) fn load(name: &str) -> Arc<Policy> {
+    component(&format!("guest-{name}"))
+}
+
+/// A guest's or a shipped policy's component, compiled once.
+pub(crate) fn component(name: &str) -> Arc<Policy> {
     static LOADED: OnceLock<Mutex<HashMap<String, Arc<Policy>>>> = OnceLock::new();
     let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap();
     let policy = loaded
         .entry(name.to_owned())
-        .or_insert_with(|| engine().load_file(&guest(name)).unwrap());
+        .or_insert_with(|| engine().load_file(&built(name)).unwrap());
     Arc::clone(policy)
 }
 

@@ -36,6 +36,12 @@ pub fn hostile() -> PathBuf {
     component("tests/guests/hostile", "guest-hostile")
 }
 
+/// `tests/guests/foreign`: imports what no host of policies has.
+#[must_use]
+pub fn foreign() -> PathBuf {
+    component("tests/guests/foreign", "guest-foreign")
+}
+
 /// `tests/guests/routes`: a table of users, in twenty lines.
 #[must_use]
 pub fn routes() -> PathBuf {

@@ -220,6 +220,15 @@ fn spawn(folder: &Path) -> Process {
     Process::spawn("sipbox", &mut command, &folder.join("log"))
 }
 
+/// Runs `sipbox` with those arguments in a folder.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn cli(folder: &Path, arguments: &[&str]) -> std::process::Output {
+    sipbox(folder).args(arguments).output().unwrap()
+}
+
 /// A running Sipbox. When the test ends it must stop by itself with status 0.
 #[derive(Debug)]
 pub struct Sipbox {
@@ -346,7 +355,7 @@ impl Sipbox {
     /// When it cannot be started.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
-        sipbox(self.folder.path()).args(arguments).output().unwrap()
+        cli(self.folder.path(), arguments)
     }
 
     /// Resident memory in KiB.

@@ -51,6 +51,12 @@ impl Diagnostic {
         }
     }
 
+    /// Whether it refuses the file.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
     /// The same with a suggestion.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

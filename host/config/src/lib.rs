@@ -2,7 +2,9 @@
 //!
 //! [`Config::parse`] reports every mistake at once, each with the place, what was
 //! expected and, where it can, a suggestion. What the settings do is other
-//! crates' business; that policies load is checked by who can load them.
+//! crates' business; that policies load is checked by who can load them, and
+//! [`Reading`] gives them what could be read of a text with mistakes, so that
+//! theirs and these are reported together.
 
 mod diagnostic;
 mod model;
@@ -17,6 +19,8 @@ pub use model::{
     Auth, Component, Config, Control, Durability, Hop, HostPort, Limits, Listener, Log, LogFormat,
     Policy, PolicyLimits, Route, Span, Store, Tenant, Timers,
 };
+pub use read::similar;
+pub use sections::Reading;
 
 /// The example that documents every setting.
 pub const EXAMPLE: &str = include_str!("../../dist/sipbox.toml");

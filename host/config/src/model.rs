@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use sipbox_sip::{Method, Transport};
 
-use crate::diagnostic::Diagnostic;
-
 /// A place in the file: bytes of its text.
 pub type Span = std::ops::Range<usize>;
 
@@ -40,8 +38,6 @@ pub struct Config {
     pub log: Log,
     /// `[auth]`
     pub auth: Auth,
-    /// What somebody should look at, although the file is taken.
-    pub warnings: Vec<Diagnostic>,
 }
 
 /// A host with an optional port.
@@ -79,6 +75,10 @@ pub struct Listener {
     pub tenant: Option<usize>,
     /// `stateless`: methods that are handled without a transaction.
     pub stateless: Vec<Method>,
+    /// Where the listener stands.
+    pub span: Span,
+    /// Where its address stands.
+    pub address_span: Span,
 }
 
 /// `[[tenant]]`
@@ -233,6 +233,8 @@ pub enum Durability {
 pub struct Control {
     /// `socket`: the path, relative to the configuration's folder.
     pub socket: PathBuf,
+    /// Where it stands, or its table.
+    pub socket_span: Span,
 }
 
 /// `[log]`

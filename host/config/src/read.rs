@@ -332,16 +332,21 @@ pub(crate) fn one_of(names: &[&str]) -> String {
 
 /// Adds the most similar name, if one is similar enough to be meant.
 pub(crate) fn suggest(diagnostic: Diagnostic, found: &str, names: &[&str]) -> Diagnostic {
-    let best = names
-        .iter()
-        .map(|name| (likeness(found, name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((likeness, name)) if likeness > 0.8 => {
-            diagnostic.help(format!("did you mean `{name}`?"))
-        }
-        _ => diagnostic,
+    match similar(found, names) {
+        Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
+        None => diagnostic,
     }
+}
+
+/// The name that was probably meant, if one is similar enough.
+#[must_use]
+pub fn similar<'n>(found: &str, names: &[&'n str]) -> Option<&'n str> {
+    names
+        .iter()
+        .map(|name| (likeness(found, name), *name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
 }
 
 fn likeness(found: &str, name: &str) -> f64 {

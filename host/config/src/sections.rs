@@ -9,7 +9,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::model::{Config, HostPort, Route};
 use crate::read::{At, Diagnostics, Table};
 use crate::syntax::{hop, host, host_port};
@@ -23,16 +23,35 @@ impl Config {
     /// # Errors
     /// Everything that is wrong.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let reading = Reading::new(text, folder);
+        match reading.config {
+            Some(config) if !reading.found.iter().any(Diagnostic::is_error) => Ok(config),
+            _ => Err(reading.found),
+        }
+    }
+}
+
+/// What reading a text came to, right or wrong.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The configuration as far as it could be read: what is wrong is left out or
+    /// stands at its default. `None` if the text is no TOML. Nothing may be started
+    /// from it if there is an error in [`Reading::found`]; it is there so that the
+    /// rest of it can be checked as well.
+    pub config: Option<Config>,
+    /// What is to be said, in the order of the text.
+    pub found: Vec<Diagnostic>,
+}
+
+impl Reading {
+    /// Reads a text. Relative paths in it start at `folder`.
+    #[must_use]
+    pub fn new(text: &str, folder: &Path) -> Self {
         let mut out = Diagnostics::default();
         let config = parse_into(text, folder, &mut out);
-        out.found.sort_by_key(|diagnostic| diagnostic.span.start);
-        match config {
-            Some(config) if out.found.iter().all(|d| d.severity == Severity::Warning) => Ok(Self {
-                warnings: out.found,
-                ..config
-            }),
-            _ => Err(out.found),
-        }
+        let mut found = out.found;
+        found.sort_by_key(|diagnostic| diagnostic.span.start);
+        Self { config, found }
     }
 }
 
@@ -76,7 +95,6 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
         control: control(&mut table, folder, out),
         log: log(&mut table, out),
         auth: auth(&mut table, out),
-        warnings: Vec::new(),
     };
     table.finish(out);
     config

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::read::Diagnostics;
-use crate::{Component, Config, Diagnostic, EXAMPLE, Severity, render, sections};
+use crate::{Component, Config, Diagnostic, EXAMPLE, Reading, Severity, render, sections};
 
 /// As short as a file can be.
 const SHORTEST: &str = "[[listener]]\nname = \"udp\"\naddress = \"127.0.0.1:5060\"\n";
@@ -17,10 +17,12 @@ fn parse(text: &str) -> Result<Config, Vec<Diagnostic>> {
 
 #[test]
 fn the_example_parses_without_a_warning() {
-    match parse(EXAMPLE) {
-        Ok(config) => assert_eq!(config.warnings, []),
-        Err(found) => panic!("{}", render(&found, "sipbox.toml", EXAMPLE, false)),
-    }
+    let found = Reading::new(EXAMPLE, Path::new("")).found;
+    assert!(
+        found.is_empty(),
+        "{}",
+        render(&found, "sipbox.toml", EXAMPLE, false)
+    );
 }
 
 /// Every key that the reader asks for stands in the example, be it in a comment.
@@ -58,7 +60,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(example.timers, default.timers);
     assert_eq!(example.limits, default.limits);
     assert_eq!(example.store, default.store);
-    assert_eq!(example.control, default.control);
+    assert_eq!(example.control.socket, default.control.socket);
     assert_eq!(example.log, default.log);
     assert_eq!(example.auth, default.auth);
     let limits = example.tenants[0].limits;
@@ -105,25 +107,47 @@ fn timers_b_and_f_follow_t1() {
 
 #[test]
 fn a_warning_alone_refuses_nothing() {
-    let config = parse(&format!("{SHORTEST}[timers]\nc = \"3m\"\n")).unwrap();
+    let text = format!("{SHORTEST}[timers]\nc = \"3m\"\n");
+    let config = parse(&text).unwrap();
     assert_eq!(config.timers.c, Duration::from_secs(180));
-    assert!(
-        config
-            .warnings
-            .iter()
-            .all(|warning| warning.severity == Severity::Warning)
+    let found = Reading::new(&text, Path::new("")).found;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].severity, Severity::Warning);
+}
+
+/// Who looks at the components finds those of a file with mistakes too, with the
+/// grants that were meant.
+#[test]
+fn what_is_right_is_read_beside_what_is_wrong() {
+    let text = format!(
+        "{SHORTEST}tenant = \"a b\"\nworkers = 5\n\
+         [[tenant]]\nname = \"a b\"\ngrants = [\"auht\", \"location\"]\n\
+         [[tenant.policy]]\ncomponent = \"x.wasm\"\nsettings = 5\n\
+         [[tenant]]\n[[tenant.policy]]\nname = \"p\"\ncomponent = \"y.wasm\"\n\
+         [[tenant.policy]]\nname = \"p\"\ncomponent = \"z.wasm\"\n"
     );
-    assert_eq!(config.warnings.len(), 1);
+    let reading = Reading::new(&text, Path::new(""));
+    let shown = render(&reading.found, "x.toml", &text, false);
+    assert_eq!(reading.found.len(), 6, "{shown}");
+    assert!(reading.found.iter().all(Diagnostic::is_error), "{shown}");
+    let config = reading.config.unwrap();
+    assert_eq!(config.listeners[0].tenant, Some(0));
+    assert_eq!(config.tenants[0].grants, ["auth", "location"]);
+    let components = config.tenants.iter().flat_map(|tenant| &tenant.policies);
+    let components: Vec<_> = components.map(|policy| &policy.component).collect();
+    let file = |name: &str| Component::File(name.into());
+    assert_eq!(
+        components,
+        [&file("x.wasm"), &file("y.wasm"), &file("z.wasm")]
+    );
 }
 
 fn stumbles_over_nothing(text: &str) {
-    let found = match parse(text) {
-        Ok(config) => config.warnings,
-        Err(found) => {
-            assert!(!found.is_empty());
-            found
-        }
-    };
+    let reading = Reading::new(text, Path::new("/etc/sipbox"));
+    let right = reading.config.is_some() && !reading.found.iter().any(Diagnostic::is_error);
+    assert_eq!(parse(text).is_ok(), right);
+    assert!(right || !reading.found.is_empty());
+    let found = reading.found;
     for diagnostic in &found {
         assert!(!diagnostic.message.is_empty());
         let shown = render(std::slice::from_ref(diagnostic), "x.toml", text, false);

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sipbox_config::{Config, render};
+use sipbox_config::{Config, Diagnostic, Reading, render};
 
 #[test]
 fn every_file_is_answered_as_it_should_be() {
@@ -23,9 +23,11 @@ fn every_file_is_answered_as_it_should_be() {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let (outcome, found) = match Config::parse(&text, Path::new("/etc/sipbox")) {
-            Ok(config) => ("taken", config.warnings),
-            Err(found) => ("refused", found),
+        let found = Reading::new(&text, Path::new("/etc/sipbox")).found;
+        let outcome = if found.iter().any(Diagnostic::is_error) {
+            "refused"
+        } else {
+            "taken"
         };
         let shown = format!("{outcome}\n\n{}", render(&found, &name, &text, false));
         let golden = file.with_extension("txt");

@@ -1,22 +1,18 @@
-//! From a file, or the demo, to the parts of a node.
+//! Reading a configuration, from a file or the demo's, and everything that there
+//! is to say about it.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use sipbox_config::{Component, Config, Diagnostic, Durability, LogFormat};
-use sipbox_core::auth::AuthSettings;
-use sipbox_core::flow::TenantId;
-use sipbox_core::settings::{
-    HostPort, ListenerSpec, SettingsSpec, StaticHop, StaticRoute, TenantSpec, Timers,
-};
-use sipbox_net::{ListenerConfig, NetConfig, ResolverConfig, StreamLimits};
+use sipbox_config::{Component, Config, Diagnostic, LogFormat, Reading, Span};
 use sipbox_telemetry::logging;
-use sipbox_wasm::{Capability, Limits, LoadError};
+use sipbox_wasm::LoadError;
 
 use crate::demo;
-use crate::parts::{ComponentSource, Fixed, Live, Parts, PolicyParts, TenantParts};
-use crate::start::{Refused, default_workers};
+use crate::parts::{Live, Parts};
+use crate::start::{Refused, Sandbox};
+use crate::translate;
 
 /// Where the configuration comes from; a reload asks again.
 #[derive(Clone, Debug)]
@@ -27,29 +23,33 @@ pub(crate) enum Source {
     Demo(PathBuf),
 }
 
-/// What reading came to.
-pub(crate) enum Reading {
-    /// A configuration.
-    Fine(Box<Configuration>),
-    /// Mistakes, as text.
-    Wrong(String),
+/// A text that was read, right or wrong, and what is to be said about it.
+pub(crate) struct Draft {
+    document: Document,
+    /// As far as it could be read; `None` if the text is no TOML.
+    config: Option<Config>,
+    found: Vec<Diagnostic>,
 }
 
-/// A configuration with its text, so that mistakes can point into it.
+/// A configuration without a mistake, as far as its text goes.
 pub(crate) struct Configuration {
     config: Config,
+    document: Document,
+    warnings: Vec<Diagnostic>,
+}
+
+/// A text and what it is called, so that mistakes can point into it.
+struct Document {
     path: String,
     text: String,
-    /// Where compiled components are kept.
-    cache: PathBuf,
 }
 
 impl Source {
-    /// Reads and checks.
+    /// Reads.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) fn read(&self) -> anyhow::Result<Reading> {
+    pub(crate) fn read(&self) -> anyhow::Result<Draft> {
         let (path, text, folder) = match self {
             Self::File(path) => {
                 let text = std::fs::read_to_string(path)
@@ -66,56 +66,230 @@ impl Source {
                 state.clone(),
             ),
         };
-        Ok(match Config::parse(&text, &folder) {
-            Ok(config) => {
-                if !config.warnings.is_empty() {
-                    eprint!("{}", shown(&config.warnings, &path, &text));
-                }
-                let state = config
-                    .store
-                    .path
-                    .parent()
-                    .unwrap_or(Path::new("."))
-                    .to_path_buf();
-                Reading::Fine(Box::new(Configuration {
-                    config,
-                    path,
-                    text,
-                    cache: state.join("components"),
-                }))
-            }
-            Err(diagnostics) => Reading::Wrong(shown(&diagnostics, &path, &text)),
+        let Reading { config, found } = Reading::new(&text, &folder);
+        Ok(Draft {
+            document: Document { path, text },
+            config,
+            found,
         })
     }
 }
 
-impl Reading {
-    /// The configuration, or its mistakes on stderr.
-    pub(crate) fn or_report(self) -> Option<Box<Configuration>> {
-        match self {
-            Self::Fine(configuration) => Some(configuration),
-            Self::Wrong(text) => {
-                eprint!("{text}");
-                None
+impl Document {
+    fn shown(&self, diagnostics: &[Diagnostic], colour: bool) -> String {
+        sipbox_config::render(diagnostics, &self.path, &self.text, colour)
+    }
+}
+
+/// Whether messages on stderr may have colours.
+fn colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()
+}
+
+impl Draft {
+    /// What can be replaced by a reload, as far as it could be read: to be checked,
+    /// and not to be put in force before [`Draft::finish`] finds nothing wrong.
+    pub(crate) fn live(&self) -> Option<Live> {
+        self.config.as_ref().map(translate::live)
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_right(&self) -> bool {
+        !self.found.iter().any(Diagnostic::is_error)
+    }
+
+    /// Loads the components of what could be read, and notes what is wrong with them.
+    pub(crate) fn check_components(&mut self, sandbox: &Sandbox) {
+        if let Some(live) = self.live()
+            && let Err(refused) = sandbox.chains(&live)
+        {
+            self.refuse(&refused);
+        }
+    }
+
+    /// Notes policies that were refused, each at its place.
+    pub(crate) fn refuse(&mut self, refused: &[Refused]) {
+        let Some(config) = &self.config else { return };
+        let noted = refused_policies(config, refused, &self.found);
+        self.found.extend(noted);
+    }
+
+    /// Notes listeners that a reload cannot change: those of the draft by their
+    /// positions, or all of them if their number changed.
+    pub(crate) fn refuse_moves(&mut self, moves: &Moves) {
+        let Some(config) = &self.config else { return };
+        match moves {
+            // Listeners with mistakes are left out, and that was said.
+            Moves::Number { .. } if !self.is_right() => {}
+            Moves::Number { bound } => {
+                let span = match config.listeners.get(*bound) {
+                    Some(first_new) => first_new.span.clone(),
+                    None => config.listeners.last().map_or(0..0, |l| l.span.clone()),
+                };
+                self.found.push(Diagnostic::error(
+                    "listeners cannot be added or removed by a reload",
+                    span,
+                    format!("expected {bound} of them, or a restart"),
+                ));
+            }
+            Moves::Addresses(moved) => {
+                for (position, bound) in moved {
+                    let Some(listener) = config.listeners.get(*position) else {
+                        continue;
+                    };
+                    self.found.push(Diagnostic::error(
+                        format!("listener `{}` cannot move by a reload", listener.name),
+                        listener.address_span.clone(),
+                        format!("expected {bound}, or a restart"),
+                    ));
+                }
             }
         }
     }
 
-    /// The configuration, or its mistakes as an error.
-    pub(crate) fn or_text(self) -> anyhow::Result<Box<Configuration>> {
-        match self {
-            Self::Fine(configuration) => Ok(configuration),
-            Self::Wrong(text) => Err(anyhow!("{}", text.trim_end())),
+    /// The configuration if nothing is wrong with it. With mistakes: all of them, as text.
+    ///
+    /// # Errors
+    /// Everything that was found.
+    pub(crate) fn finish(mut self) -> Result<Configuration, Mistakes> {
+        self.found.sort_by_key(|diagnostic| diagnostic.span.start);
+        let right = self.is_right();
+        match self.config {
+            Some(config) if right => Ok(Configuration {
+                config,
+                document: self.document,
+                warnings: self.found,
+            }),
+            _ => Err(Mistakes {
+                document: self.document,
+                found: self.found,
+            }),
         }
+    }
+
+    /// The control socket, whatever else is wrong: a client asks the running
+    /// proxy, which says so itself.
+    pub(crate) fn control(&self) -> Option<&Path> {
+        let control = &self.config.as_ref()?.control;
+        let wrong = self.found.iter().any(|diagnostic| {
+            diagnostic.is_error() && within(&diagnostic.span, &control.socket_span)
+        });
+        (!wrong).then_some(&*control.socket)
     }
 }
 
-fn shown(diagnostics: &[Diagnostic], path: &str, text: &str) -> String {
-    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
-    sipbox_config::render(diagnostics, path, text, colour)
+/// Everything that is wrong with a text.
+pub(crate) struct Mistakes {
+    document: Document,
+    found: Vec<Diagnostic>,
+}
+
+impl Mistakes {
+    /// On stderr.
+    pub(crate) fn report(&self) {
+        eprint!("{}", self.document.shown(&self.found, colour()));
+    }
+}
+
+impl From<Mistakes> for anyhow::Error {
+    fn from(mistakes: Mistakes) -> Self {
+        let text = mistakes.document.shown(&mistakes.found, false);
+        anyhow!("{}", text.trim_end())
+    }
+}
+
+/// Listeners that are not where they are bound.
+pub(crate) enum Moves {
+    /// There are as many as this now, and the draft has another number.
+    Number {
+        /// How many are bound.
+        bound: usize,
+    },
+    /// Position, and what is bound there: transport and address.
+    Addresses(Vec<(usize, String)>),
+}
+
+fn within(inner: &Span, outer: &Span) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+/// What is wrong with policies, each at its place.
+fn refused_policies(config: &Config, refused: &[Refused], known: &[Diagnostic]) -> Vec<Diagnostic> {
+    let mut noted = Vec::new();
+    for Refused {
+        tenant,
+        policy,
+        error,
+    } in refused
+    {
+        let Some(tenant) = config.tenants.get(*tenant) else {
+            continue;
+        };
+        let Some(policy) = tenant.policies.get(*policy) else {
+            continue;
+        };
+        // Settings that could not be read were not those that the policy got.
+        let unread = known
+            .iter()
+            .any(|known| known.is_error() && within(&known.span, &policy.settings_span));
+        let message = format!("policy `{}`: {error}", policy.name);
+        let at = |span: &Span, expected: &str| {
+            Diagnostic::error(message.as_str(), span.clone(), expected)
+        };
+        noted.push(match error {
+            LoadError::Settings(_) | LoadError::Configure(_) if unread => continue,
+            LoadError::Settings(_) | LoadError::Configure(_) => at(
+                &policy.settings_span,
+                "expected settings that the policy accepts",
+            ),
+            LoadError::NotGranted { capability, .. } => {
+                let mut grants = tenant.grants.clone();
+                grants.push(capability.name().to_owned());
+                at(
+                    &policy.component_span,
+                    "expected a component that imports no more than `grants` allows",
+                )
+                .help(format!(
+                    "if the policy may do that, its tenant says so: grants = {grants:?}"
+                ))
+            }
+            LoadError::Read { .. } => {
+                let found = at(&policy.component_span, "expected a readable file");
+                match &policy.component {
+                    Component::File(path) => match like(path) {
+                        Some(name) => found.help(format!("did you mean `{name}`?")),
+                        None => found,
+                    },
+                    Component::Residential => found,
+                }
+            }
+            _ => at(
+                &policy.component_span,
+                "expected a component for sipbox:policy@0.1.0",
+            ),
+        });
+    }
+    noted
+}
+
+/// The component beside a missing one whose name is like it.
+fn like(missing: &Path) -> Option<String> {
+    let wanted = missing.file_name()?.to_str()?;
+    let names: Vec<String> = std::fs::read_dir(missing.parent()?)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".wasm"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    sipbox_config::similar(wanted, &names).map(str::to_owned)
 }
 
 impl Configuration {
+    /// What somebody should look at, on stderr.
+    pub(crate) fn report_warnings(&self) {
+        eprint!("{}", self.document.shown(&self.warnings, colour()));
+    }
+
     /// How log lines look.
     pub(crate) fn log_format(&self) -> logging::Format {
         match self.config.log.format {
@@ -129,11 +303,6 @@ impl Configuration {
         self.config.log.filter.clone()
     }
 
-    /// The control socket.
-    pub(crate) fn control(&self) -> &Path {
-        &self.config.control.socket
-    }
-
     /// The database.
     pub(crate) fn database(&self) -> &Path {
         &self.config.store.path
@@ -141,187 +310,15 @@ impl Configuration {
 
     /// Policies that were refused, each at its place in the file.
     pub(crate) fn refused(&self, refused: &[Refused]) -> String {
-        let diagnostics: Vec<Diagnostic> = refused
-            .iter()
-            .filter_map(
-                |Refused {
-                     tenant,
-                     policy,
-                     error,
-                 }| {
-                    let policy = self.config.tenants.get(*tenant)?.policies.get(*policy)?;
-                    let (span, expected) = match error {
-                        LoadError::Settings(_) => (
-                            &policy.settings_span,
-                            "expected settings that the policy accepts",
-                        ),
-                        LoadError::NotGranted(_) => (
-                            &policy.component_span,
-                            "expected a component that imports no more than `grants` allows",
-                        ),
-                        LoadError::Read { .. } => {
-                            (&policy.component_span, "expected a readable file")
-                        }
-                        _ => (
-                            &policy.component_span,
-                            "expected a component for sipbox:policy@0.1.0",
-                        ),
-                    };
-                    let message = format!("policy `{}`: {error}", policy.name);
-                    Some(Diagnostic::error(message, span.clone(), expected))
-                },
-            )
-            .collect();
-        shown(&diagnostics, &self.path, &self.text)
+        let noted = refused_policies(&self.config, refused, &[]);
+        self.document.shown(&noted, colour())
     }
 
     /// What a node is made of.
     pub(crate) fn parts(&self) -> Parts {
-        let config = &self.config;
-        let limits = &config.limits;
-        let mut streams = StreamLimits {
-            connections: limits.connections,
-            connections_per_source: limits.connections_per_source,
-            message_timeout: limits.message_timeout,
-            idle_timeout: limits.idle_timeout,
-            connect_timeout: limits.connect_timeout,
-            ..StreamLimits::default()
-        };
-        streams.frame.body = limits.message_max;
-        let listeners = config.listeners.iter().map(|listener| ListenerConfig {
-            transport: listener.transport,
-            address: listener.address,
-        });
-        let net = NetConfig {
-            listeners: listeners.collect(),
-            workers: if config.workers == 0 {
-                default_workers()
-            } else {
-                config.workers
-            },
-            streams,
-            resolver: ResolverConfig::default(),
-            ..NetConfig::default()
-        };
-        let fixed = Fixed {
-            net,
-            database: config.store.path.clone(),
-            durability: match config.store.durability {
-                Durability::Commit => sipbox_store::Durability::Commit,
-                Durability::Behind => sipbox_store::Durability::Behind,
-            },
-            cache: Some(self.cache.clone()),
-            control: config.control.socket.clone(),
-            auth: AuthSettings {
-                nonce_lifetime: config.auth.nonce_lifetime,
-                nonce_table: config.auth.nonce_table,
-                failures: config.auth.failures,
-                failure_window: config.auth.failure_window,
-                ..AuthSettings::default()
-            },
-            drain: limits.drain,
-        };
-        let live = Live {
-            settings: self.settings(),
-            tenants: config.tenants.iter().map(tenant).collect(),
-        };
-        Parts { fixed, live }
-    }
-
-    fn settings(&self) -> SettingsSpec {
-        let config = &self.config;
-        let id = |position: usize| TenantId(u32::try_from(position).unwrap_or(u32::MAX));
-        let listeners = config.listeners.iter().map(|listener| ListenerSpec {
-            name: listener.name.clone(),
-            transport: listener.transport,
-            address: listener.address,
-            advertised: listener.advertised.as_ref().map(host_port),
-            tenant: listener.tenant.map(id),
-            stateless: listener.stateless.clone(),
-        });
-        let tenants = config
-            .tenants
-            .iter()
-            .enumerate()
-            .map(|(position, tenant)| TenantSpec {
-                id: id(position),
-                name: tenant.name.clone(),
-                domains: tenant.domains.clone(),
-                stateless: tenant.stateless.clone(),
-            });
-        let routes = config.routes.iter().map(|route| StaticRoute {
-            domain: route.domain.clone(),
-            next_hop: hop(&route.next_hop),
-        });
-        let timers = &config.timers;
-        SettingsSpec {
-            timers: Timers {
-                t1: timers.t1,
-                t2: timers.t2,
-                t4: timers.t4,
-                b: timers.b,
-                f: timers.f,
-                c: timers.c,
-                ..Timers::default()
-            },
-            listeners: listeners.collect(),
-            tenants: tenants.collect(),
-            aliases: config.aliases.iter().map(host_port).collect(),
-            routes: routes.collect(),
-            outbound_proxy: config.outbound_proxy.as_ref().map(hop),
-            mtu: config.limits.udp_max,
-            max_breadth: config.limits.max_breadth,
-            server: config.server.clone(),
-            ..SettingsSpec::default()
+        Parts {
+            fixed: translate::fixed(&self.config),
+            live: translate::live(&self.config),
         }
-    }
-}
-
-fn host_port(given: &sipbox_config::HostPort) -> HostPort {
-    HostPort {
-        host: given.host.clone(),
-        port: given.port,
-    }
-}
-
-fn hop(given: &sipbox_config::Hop) -> StaticHop {
-    StaticHop {
-        host: given.host.clone(),
-        port: given.port,
-        transport: given.transport,
-    }
-}
-
-fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
-    let limits = &tenant.limits;
-    let policies = tenant.policies.iter().map(|policy| PolicyParts {
-        name: policy.name.as_str().into(),
-        component: match &policy.component {
-            Component::Residential => ComponentSource::Residential,
-            Component::File(path) => ComponentSource::File(path.clone()),
-        },
-        settings: policy.settings.to_string(),
-    });
-    TenantParts {
-        // Names were checked when the file was read.
-        grants: tenant
-            .grants
-            .iter()
-            .filter_map(|name| Capability::from_name(name))
-            .collect(),
-        limits: Limits {
-            cpu: limits.cpu,
-            wall: limits.wall,
-            memory: usize::try_from(limits.memory_mib)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(1 << 20),
-            host_calls: limits.host_calls,
-            edits: limits.edits,
-            edit_bytes: limits.edit_bytes,
-            output_bytes: limits.output_bytes,
-            log_bytes: limits.log_bytes,
-        },
-        cpu_budget: limits.cpu_budget,
-        policies: policies.collect(),
     }
 }

@@ -16,6 +16,7 @@ mod parts;
 mod snapshot;
 mod start;
 mod targets;
+mod translate;
 mod worker;
 
 #[cfg(all(feature = "jemalloc", target_os = "linux", target_env = "gnu"))]

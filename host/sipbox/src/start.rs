@@ -21,7 +21,7 @@ use sipbox_wasm::{
 };
 
 use crate::clock::Clock;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Draft, Moves};
 use crate::node::{MAX_WORKERS, Node, WorkerEvent};
 use crate::parts::{ComponentSource, Fixed, Live, Parts};
 use crate::snapshot::{Snapshot, Tenant};
@@ -224,19 +224,25 @@ impl Running {
     }
 
     /// Puts a configuration in force, whole or not at all.
-    pub(crate) async fn reload(&self, configuration: &Configuration) -> anyhow::Result<u64> {
-        let mut live = configuration.parts().live;
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) async fn reload(&self, mut draft: Draft) -> anyhow::Result<u64> {
         let before = self.node.snapshot.load_full();
-        self.node.keep_listeners(&mut live)?;
-        keep_ids(&before, &mut live);
-        // Compiling takes its time, and this thread serves others as well.
-        let chains = tokio::task::block_in_place(|| self.sandbox.chains(&live));
-        let chains = chains.map_err(|refused| {
-            anyhow!(
-                "policies were refused\n{}",
-                configuration.refused(&refused).trim_end()
-            )
-        })?;
+        let loaded = draft.live().map(|mut live| {
+            if let Err(moves) = self.node.keep_listeners(&mut live) {
+                draft.refuse_moves(&moves);
+            }
+            keep_ids(&before, &mut live);
+            // Compiling takes its time, and this thread serves others as well.
+            let chains = tokio::task::block_in_place(|| self.sandbox.chains(&live));
+            (live, chains.map_err(|refused| draft.refuse(&refused)))
+        });
+        let configuration = draft.finish()?;
+        let Some((live, Ok(chains))) = loaded else {
+            bail!("the configuration could not be loaded");
+        };
+        configuration.report_warnings();
         let version = before.version.saturating_add(1);
         let after = snapshot(&live, chains, version)?;
         self.node.snapshot.store(Arc::new(after));
@@ -302,27 +308,32 @@ impl Node {
 
     /// Gives the listeners of a new configuration the addresses that they are bound
     /// to, and refuses others: sockets change with a start.
-    fn keep_listeners(&self, live: &mut Live) -> anyhow::Result<()> {
+    fn keep_listeners(&self, live: &mut Live) -> Result<(), Moves> {
         let snapshot = self.snapshot.load();
         let bound = snapshot.settings.listeners();
         if bound.len() != live.settings.listeners.len() {
-            bail!("listeners cannot be added or removed by a reload: restart for it");
+            return Err(Moves::Number { bound: bound.len() });
         }
-        for (listener, bound) in live.settings.listeners.iter_mut().zip(bound) {
+        let mut moved = Vec::new();
+        for (position, (listener, bound)) in
+            live.settings.listeners.iter_mut().zip(bound).enumerate()
+        {
             let same_port =
                 listener.address.port() == 0 || listener.address.port() == bound.address.port();
             if listener.transport != bound.transport
                 || listener.address.ip() != bound.address.ip()
                 || !same_port
             {
-                bail!(
-                    "listener `{}` cannot move by a reload: restart for it",
-                    listener.name
-                );
+                let there = format!("{} {}", bound.transport.param(), bound.address);
+                moved.push((position, there));
             }
             listener.address = bound.address;
         }
-        Ok(())
+        if moved.is_empty() {
+            Ok(())
+        } else {
+            Err(Moves::Addresses(moved))
+        }
     }
 }
 

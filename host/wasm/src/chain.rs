@@ -58,7 +58,7 @@ impl Chain {
     /// of its own that is thrown away.
     ///
     /// # Errors
-    /// For each policy that is refused: its position and why.
+    /// For each policy that is refused: its position, and each reason.
     pub fn new(
         tenant: &Arc<str>,
         specs: Vec<PolicySpec>,
@@ -69,9 +69,10 @@ impl Chain {
         let mut policies = Vec::with_capacity(specs.len());
         let mut descriptions = Vec::with_capacity(specs.len());
         for (position, spec) in specs.into_iter().enumerate() {
-            if let Err(error) = spec.component.check_grants(&spec.grants) {
-                errors.push((position, error));
-                continue;
+            if let Err(missing) = spec.component.check_grants(&spec.grants) {
+                errors.extend(missing.into_iter().map(|error| (position, error)));
+                // Its settings are tried all the same, so that everything is said at
+                // once: outside of a call an instance has nothing to lay hands on.
             }
             let stats = stats.policy(tenant, &spec.name);
             let id = NEXT_VERSION.fetch_add(1, Ordering::Relaxed);

@@ -39,8 +39,13 @@ pub enum LoadError {
     )]
     ForeignImport(String),
     /// The component wants something that its tenant does not grant.
-    #[error("imports `{0}`, which the tenant does not grant")]
-    NotGranted(String),
+    #[error("imports `{import}`, which the tenant does not grant")]
+    NotGranted {
+        /// The first import of the capability.
+        import: String,
+        /// What would have to be granted.
+        capability: Capability,
+    },
     /// An import or export has another type than the contract gives it.
     #[error("does not fit the contract: {0}")]
     Mismatch(String),
@@ -141,16 +146,27 @@ impl Policy {
     /// Checks that the grants cover the imports.
     ///
     /// # Errors
-    /// [`LoadError::NotGranted`] with the first import beyond them.
-    pub fn check_grants(&self, grants: &[Capability]) -> Result<(), LoadError> {
+    /// [`LoadError::NotGranted`] for each capability beyond them.
+    pub fn check_grants(&self, grants: &[Capability]) -> Result<(), Vec<LoadError>> {
+        let mut missing = Vec::new();
+        let mut errors = Vec::new();
         for import in &self.imports {
             if let Origin::Capability(capability) = linker::origin(import)
                 && !grants.contains(&capability)
+                && !missing.contains(&capability)
             {
-                return Err(LoadError::NotGranted(import.clone()));
+                missing.push(capability);
+                errors.push(LoadError::NotGranted {
+                    import: import.clone(),
+                    capability,
+                });
             }
         }
-        Ok(())
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 
     fn new(engine: &Engine, bytes: &[u8], digest: [u8; 32]) -> Result<Self, LoadError> {
@@ -244,7 +260,7 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
         Some([0, b'a', b's', b'm', ..]) => Err(LoadError::NotAComponent(
-            "a core module; `sipbox policy build` makes it one",
+            "a core module; `wasm-tools component new` makes it one",
         )),
         _ => Err(LoadError::NotAComponent("no webassembly")),
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{INVITE, Tenant, field, reply, spec};
 use sipbox_core::policy::{HookFailure, HookInput};
 use sipbox_core::time::WallTime;
-use sipbox_wasm::{Chain, CpuBudget, Limits, LoadError, PolicySpec, Pools, WasmStats};
+use sipbox_wasm::{Capability, Chain, CpuBudget, Limits, LoadError, PolicySpec, Pools, WasmStats};
 
 fn settings(behaviour: &str) -> String {
     format!(r#"{{"behaviour":"{behaviour}","when_user":"bob"}}"#)
@@ -119,10 +119,33 @@ fn a_capability_that_is_not_granted_is_refused_by_its_name() {
         ..spec("probe", r#"{"do":"arm"}"#)
     };
     let errors = Tenant::try_new(vec![without]).err().unwrap();
-    let [(0, LoadError::NotGranted(import))] = &errors[..] else {
+    let [
+        (0, LoadError::NotGranted { import, capability }),
+        (0, LoadError::NotGranted { import: other, .. }),
+    ] = &errors[..]
+    else {
         panic!("{errors:?}")
     };
     assert_eq!(import, "sipbox:policy/auth@0.1.0#challenge");
+    assert_eq!(*capability, Capability::Auth);
+    assert!(
+        other.starts_with("sipbox:policy/location@0.1.0#"),
+        "{other}"
+    );
+    // With wrong settings besides, both are said.
+    let without = PolicySpec {
+        grants: vec![],
+        ..spec("probe", r#"{"do":"nothing that it knows"}"#)
+    };
+    let errors = Tenant::try_new(vec![without]).err().unwrap();
+    let refused = |error: &LoadError| matches!(error, LoadError::NotGranted { .. });
+    assert!(errors.iter().any(|(_, error)| refused(error)), "{errors:?}");
+    assert!(
+        errors
+            .iter()
+            .any(|(_, error)| matches!(error, LoadError::Settings(_))),
+        "{errors:?}"
+    );
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(super) fn listeners(
             let message = format!("two listeners have the address {}", address.value);
             out.error(
                 message,
-                address.span,
+                address.span.clone(),
                 "expected another address or transport",
             );
             continue;
@@ -85,7 +85,7 @@ pub(super) fn listeners(
                         "listener `{}` is bound to every address and advertises none",
                         name.value
                     ),
-                    span,
+                    span.clone(),
                     "expected `advertised = \"host\"`: what Via and Record-Route say",
                 )
                 .help("peers send their answers to the advertised address"),
@@ -99,6 +99,8 @@ pub(super) fn listeners(
             advertised: advertised.map(|at| at.value),
             tenant,
             stateless,
+            span,
+            address_span: address.span,
         });
     }
     listeners

@@ -128,6 +128,7 @@ pub(super) fn store(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnost
 pub(super) fn control(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Control {
     let mut control = Control {
         socket: folder.join("sipbox.sock"),
+        socket_span: table.place("control"),
     };
     let Some(mut table) = table.table("control", "`[control]`", out) else {
         return control;
@@ -135,6 +136,7 @@ pub(super) fn control(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagno
     if let Some(path) = path(&mut table, "socket", folder, out) {
         control.socket = path;
     }
+    control.socket_span = table.place("socket");
     table.finish(out);
     control
 }

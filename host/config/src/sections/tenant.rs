@@ -10,7 +10,7 @@ use super::listener::methods;
 use super::will_not_do;
 use crate::diagnostic::Diagnostic;
 use crate::model::{Component, Policy, PolicyLimits, Span, Tenant};
-use crate::read::{Diagnostics, Table, one_of, suggest};
+use crate::read::{Diagnostics, Table, one_of, similar, suggest};
 use crate::syntax::{host, json};
 
 /// Capabilities that can be granted.
@@ -48,35 +48,32 @@ pub(super) fn tenants(
                     span,
                     "expected another `name`, for logs and statistics",
                 );
-                continue;
             }
             policies.push(policy);
         }
         let span = table.span();
         table.finish(out);
-        let Some(name) = name else { continue };
-        if name.value.is_empty()
-            || !name
-                .value
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
+        // Whatever its name is like, the tenant is read on: listeners may name
+        // it, and its components are to be looked at.
+        match &name {
             // It stands in Record-Route parameters, log fields and metrics.
-            will_not_do(&name, "letters, digits, `-`, `_` and `.`", out);
-            continue;
+            Some(name) if !plain(name.value) => {
+                will_not_do(name, "letters, digits, `-`, `_` and `.`", out);
+            }
+            Some(name) if tenants.iter().any(|(other, _)| other.name == name.value) => {
+                let message = format!("two tenants are called `{}`", name.value);
+                out.error(message, name.span.clone(), "expected another name");
+            }
+            _ => {}
         }
-        if tenants.iter().any(|(other, _)| other.name == name.value) {
-            let message = format!("two tenants are called `{}`", name.value);
-            out.error(message, name.span, "expected another name");
-            continue;
-        }
+        let name = name.map_or("?", |name| name.value);
         let mut own = Vec::new();
         for domain in domains {
             let Some(lower) = host(domain.value) else {
                 will_not_do(&domain, "a host name or address, without a port", out);
                 continue;
             };
-            match owners.insert(lower.clone(), name.value.to_owned()) {
+            match owners.insert(lower.clone(), name.to_owned()) {
                 Some(owner) => {
                     let message = format!("`{lower}` is already a domain of tenant `{owner}`");
                     out.error(message, domain.span, "expected a domain that no tenant has");
@@ -85,7 +82,7 @@ pub(super) fn tenants(
             }
         }
         if policies.is_empty() {
-            let message = format!("tenant `{}` has no policy", name.value);
+            let message = format!("tenant `{name}` has no policy");
             let expected = "every initial request will be answered 404";
             out.push(
                 Diagnostic::warning(message, span.clone(), expected)
@@ -93,7 +90,7 @@ pub(super) fn tenants(
             );
         }
         let tenant = Tenant {
-            name: name.value.to_owned(),
+            name: name.to_owned(),
             domains: own,
             grants,
             stateless,
@@ -103,6 +100,14 @@ pub(super) fn tenants(
         tenants.push((tenant, span));
     }
     tenants
+}
+
+/// Whether a tenant may be called so.
+fn plain(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 fn grants(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<String> {
@@ -118,6 +123,9 @@ fn grants(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Vec<String> {
                 text.value,
                 GRANTS,
             ));
+            // Taken for what was meant, so that the components that need it are
+            // not said to lack it as well.
+            grants.extend(similar(text.value, GRANTS).map(str::to_owned));
         }
     }
     grants
@@ -170,7 +178,7 @@ fn policy(
             Ok(json) => json,
             Err(diagnostic) => {
                 out.push(diagnostic);
-                return None;
+                serde_json::json!({})
             }
         },
         Some(value) => {
@@ -179,7 +187,7 @@ fn policy(
                 value.span(),
                 "expected `settings = { … }`",
             );
-            return None;
+            serde_json::json!({})
         }
     };
     let (name, name_span) = match name {

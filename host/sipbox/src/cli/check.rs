@@ -16,17 +16,18 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::File(args.file.clone());
-    let Some(configuration) = source.read()?.or_report() else {
-        return Ok(ExitCode::FAILURE);
-    };
-    let parts = configuration.parts();
+    let mut draft = Source::File(args.file.clone()).read()?;
     // Components are compiled, but what that makes is not kept.
-    let sandbox = Sandbox::new(None)?;
-    if let Err(refused) = sandbox.chains(&parts.live) {
-        eprint!("{}", configuration.refused(&refused));
-        return Ok(ExitCode::FAILURE);
+    draft.check_components(&Sandbox::new(None)?);
+    match draft.finish() {
+        Ok(configuration) => {
+            configuration.report_warnings();
+            println!("{}: fine", args.file.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(mistakes) => {
+            mistakes.report();
+            Ok(ExitCode::FAILURE)
+        }
     }
-    println!("{}: fine", args.file.display());
-    Ok(ExitCode::SUCCESS)
 }

@@ -11,9 +11,10 @@ mod user;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
-use crate::configuration::{Configuration, Source};
+use crate::configuration::{Draft, Source};
 
 /// A SIP proxy, registrar and redirect server whose routing is a sandboxed WebAssembly component.
 #[derive(Debug, Parser)]
@@ -82,25 +83,32 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    fn configuration(&self) -> anyhow::Result<Box<Configuration>> {
+    fn draft(&self) -> anyhow::Result<Draft> {
         let source = match &self.config {
             Some(path) => Source::File(path.clone()),
             None => Source::Demo(self.state.clone().unwrap_or_else(default_state_folder)),
         };
-        source.read()?.or_text()
+        source.read()
     }
 
     /// The control socket.
     fn socket(&self) -> anyhow::Result<PathBuf> {
-        match &self.socket {
-            Some(path) => Ok(path.clone()),
-            None => Ok(self.configuration()?.control().to_path_buf()),
+        if let Some(path) = &self.socket {
+            return Ok(path.clone());
+        }
+        let draft = self.draft()?;
+        match draft.control() {
+            Some(path) => Ok(path.to_path_buf()),
+            None => {
+                draft.finish()?;
+                bail!("the configuration names no control socket")
+            }
         }
     }
 
     /// The database.
     fn database(&self) -> anyhow::Result<PathBuf> {
-        Ok(self.configuration()?.database().to_path_buf())
+        Ok(self.draft()?.finish()?.database().to_path_buf())
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::commands::{NodeCommands, ReloadRequest};
 use crate::configuration::{Configuration, Source};
 use crate::demo;
-use crate::start::Running;
+use crate::start::{Running, Sandbox};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -54,9 +54,18 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 .unwrap_or_else(super::default_state_folder),
         ),
     };
-    let Some(configuration) = source.read()?.or_report() else {
-        return Ok(ExitCode::FAILURE);
+    let mut draft = source.read()?;
+    if !draft.is_right() {
+        draft.check_components(&Sandbox::new(None)?);
+    }
+    let configuration = match draft.finish() {
+        Ok(configuration) => configuration,
+        Err(mistakes) => {
+            mistakes.report();
+            return Ok(ExitCode::FAILURE);
+        }
     };
+    configuration.report_warnings();
     let format = match args.log_format {
         Some(LogFormat::Human) => logging::Format::Human,
         Some(LogFormat::Json) => logging::Format::Json,
@@ -78,7 +87,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve(
     source: Source,
-    configuration: Box<Configuration>,
+    configuration: Configuration,
     begun: Instant,
 ) -> anyhow::Result<ExitCode> {
     // Signals first: one that comes during the start is not lost.
@@ -146,11 +155,10 @@ async fn serve(
 
 /// Reads, checks and puts in force; changes nothing and says why when it cannot.
 async fn reload_from(source: &Source, running: &Running) -> Result<u64, String> {
-    let result = async {
-        let configuration = source.read()?.or_text()?;
-        running.reload(&configuration).await
-    }
-    .await;
+    let result = match source.read() {
+        Ok(draft) => running.reload(draft).await,
+        Err(error) => Err(error),
+    };
     match result {
         Ok(version) => {
             tracing::info!(version, "configuration reloaded");

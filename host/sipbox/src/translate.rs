@@ -1,0 +1,173 @@
+//! From the model of a configuration to what the other crates take.
+
+use std::path::Path;
+
+use sipbox_config::{Component, Config, Durability};
+use sipbox_core::auth::AuthSettings;
+use sipbox_core::flow::TenantId;
+use sipbox_core::settings::{
+    HostPort, ListenerSpec, SettingsSpec, StaticHop, StaticRoute, TenantSpec, Timers,
+};
+use sipbox_net::{ListenerConfig, NetConfig, ResolverConfig, StreamLimits};
+use sipbox_wasm::{Capability, Limits};
+
+use crate::parts::{ComponentSource, Fixed, Live, PolicyParts, TenantParts};
+use crate::start::default_workers;
+
+/// What only a start can change.
+pub(crate) fn fixed(config: &Config) -> Fixed {
+    let limits = &config.limits;
+    let mut streams = StreamLimits {
+        connections: limits.connections,
+        connections_per_source: limits.connections_per_source,
+        message_timeout: limits.message_timeout,
+        idle_timeout: limits.idle_timeout,
+        connect_timeout: limits.connect_timeout,
+        ..StreamLimits::default()
+    };
+    streams.frame.body = limits.message_max;
+    let listeners = config.listeners.iter().map(|listener| ListenerConfig {
+        transport: listener.transport,
+        address: listener.address,
+    });
+    let net = NetConfig {
+        listeners: listeners.collect(),
+        workers: if config.workers == 0 {
+            default_workers()
+        } else {
+            config.workers
+        },
+        streams,
+        resolver: ResolverConfig::default(),
+        ..NetConfig::default()
+    };
+    Fixed {
+        net,
+        database: config.store.path.clone(),
+        durability: match config.store.durability {
+            Durability::Commit => sipbox_store::Durability::Commit,
+            Durability::Behind => sipbox_store::Durability::Behind,
+        },
+        cache: Some(
+            config
+                .store
+                .path
+                .parent()
+                .unwrap_or(Path::new("."))
+                .join("components"),
+        ),
+        control: config.control.socket.clone(),
+        auth: AuthSettings {
+            nonce_lifetime: config.auth.nonce_lifetime,
+            nonce_table: config.auth.nonce_table,
+            failures: config.auth.failures,
+            failure_window: config.auth.failure_window,
+            ..AuthSettings::default()
+        },
+        drain: limits.drain,
+    }
+}
+
+/// What a reload replaces.
+pub(crate) fn live(config: &Config) -> Live {
+    Live {
+        settings: settings(config),
+        tenants: config.tenants.iter().map(tenant).collect(),
+    }
+}
+
+fn settings(config: &Config) -> SettingsSpec {
+    let id = |position: usize| TenantId(u32::try_from(position).unwrap_or(u32::MAX));
+    let listeners = config.listeners.iter().map(|listener| ListenerSpec {
+        name: listener.name.clone(),
+        transport: listener.transport,
+        address: listener.address,
+        advertised: listener.advertised.as_ref().map(host_port),
+        tenant: listener.tenant.map(id),
+        stateless: listener.stateless.clone(),
+    });
+    let tenants = config
+        .tenants
+        .iter()
+        .enumerate()
+        .map(|(position, tenant)| TenantSpec {
+            id: id(position),
+            name: tenant.name.clone(),
+            domains: tenant.domains.clone(),
+            stateless: tenant.stateless.clone(),
+        });
+    let routes = config.routes.iter().map(|route| StaticRoute {
+        domain: route.domain.clone(),
+        next_hop: hop(&route.next_hop),
+    });
+    let timers = &config.timers;
+    SettingsSpec {
+        timers: Timers {
+            t1: timers.t1,
+            t2: timers.t2,
+            t4: timers.t4,
+            b: timers.b,
+            f: timers.f,
+            c: timers.c,
+            ..Timers::default()
+        },
+        listeners: listeners.collect(),
+        tenants: tenants.collect(),
+        aliases: config.aliases.iter().map(host_port).collect(),
+        routes: routes.collect(),
+        outbound_proxy: config.outbound_proxy.as_ref().map(hop),
+        mtu: config.limits.udp_max,
+        max_breadth: config.limits.max_breadth,
+        server: config.server.clone(),
+        ..SettingsSpec::default()
+    }
+}
+
+fn host_port(given: &sipbox_config::HostPort) -> HostPort {
+    HostPort {
+        host: given.host.clone(),
+        port: given.port,
+    }
+}
+
+fn hop(given: &sipbox_config::Hop) -> StaticHop {
+    StaticHop {
+        host: given.host.clone(),
+        port: given.port,
+        transport: given.transport,
+    }
+}
+
+fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
+    let limits = &tenant.limits;
+    let policies = tenant.policies.iter().map(|policy| PolicyParts {
+        name: policy.name.as_str().into(),
+        component: match &policy.component {
+            Component::Residential => ComponentSource::Residential,
+            Component::File(path) => ComponentSource::File(path.clone()),
+        },
+        settings: policy.settings.to_string(),
+    });
+    TenantParts {
+        // Names were checked when the file was read.
+        grants: tenant
+            .grants
+            .iter()
+            .filter_map(|name| Capability::from_name(name))
+            .collect(),
+        limits: Limits {
+            cpu: limits.cpu,
+            wall: limits.wall,
+            memory: usize::try_from(limits.memory_mib)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(1 << 20),
+            host_calls: limits.host_calls,
+            edits: limits.edits,
+            edit_bytes: limits.edit_bytes,
+            output_bytes: limits.output_bytes,
+            log_bytes: limits.log_bytes,
+        },
+        cpu_budget: limits.cpu_budget,
+        policies: policies.collect(),
+    }
+}

@@ -1,0 +1,119 @@
+//! `sipbox check` and a reload: everything that is wrong, at once. The text is
+//! that of `golden/check.txt`. After a change on purpose: run with `UPDATE=1`, and
+//! look at the difference.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use sipbox_tests::program::workspace;
+use sipbox_tests::sipbox::cli;
+use sipbox_tests::{Loopback, Setup, guest, process};
+
+fn golden(name: &str) -> PathBuf {
+    workspace().join("tests/golden").join(name)
+}
+
+/// The components that `golden/check.toml` names.
+fn components(folder: &Path) {
+    let guests = folder.join("guests");
+    std::fs::create_dir_all(&guests).unwrap();
+    std::fs::copy(guest::hostile(), guests.join("hostile.wasm")).unwrap();
+    std::fs::copy(guest::foreign(), guests.join("foreign.wasm")).unwrap();
+    std::fs::write(guests.join("text.wasm"), "no component\n").unwrap();
+    std::fs::write(guests.join("core.wasm"), b"\0asm\x01\0\0\0").unwrap();
+}
+
+#[test]
+fn check_says_everything_at_once() {
+    let folder = process::folder();
+    components(folder.path());
+    std::fs::copy(golden("check.toml"), folder.path().join("sipbox.toml")).unwrap();
+    let output = cli(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let shown = String::from_utf8(output.stderr).unwrap();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(golden("check.txt"), &shown).unwrap();
+    }
+    let expected = std::fs::read_to_string(golden("check.txt")).unwrap_or_default();
+    assert!(shown == expected, "not as in golden/check.txt:\n{shown}");
+
+    // `run` says the same before anything is started.
+    let output = cli(folder.path(), &["run", "-c", "sipbox.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+}
+
+/// A reload says what `check` says, and that listeners do not move; so does the
+/// client, which asks the running program although the file has mistakes.
+#[test]
+fn a_reload_says_everything_at_once() {
+    let net = Loopback::new();
+    let mut setup = Setup::residential(&net, "");
+    let sipbox = setup.start();
+    let before = sipbox.rpc("ul_dump", &json!({}));
+    components(&sipbox.file(""));
+    setup.replace_tenants(
+        "[[tenant]]\nname = \"home\"\ndomains = [\"lab.test\"]\ngrants = [\"auth\"]\n\
+         [[tenant.policy]]\nbuiltin = \"residential\"\nsettings = { atuh = \"all\" }\n\
+         [[tenant.policy]]\ncomponent = \"guests/hostle.wasm\"\n",
+    );
+    let setup = setup.with("[limits]\nudp_mx = 5\n");
+    let text = setup.toml().replacen(
+        &format!("address = \"{}\"", setup.address()),
+        "address = \"127.0.0.1:1\"",
+        1,
+    );
+    std::fs::write(sipbox.file("sipbox.toml"), text).unwrap();
+
+    let rpc = sipbox.try_rpc("reload", &json!({})).unwrap_err();
+    let rpc = rpc["message"].as_str().unwrap_or_default().to_owned();
+    let client = sipbox.cli(&["ctl", "-c", "sipbox.toml", "reload"]);
+    assert!(!client.status.success());
+    let client = String::from_utf8(client.stderr).unwrap();
+    for said in [rpc, client] {
+        for part in [
+            "listener `udp` cannot move by a reload",
+            "imports `sipbox:policy/location@0.1.0",
+            "grants = [\"auth\", \"location\"]",
+            "settings refused",
+            "did you mean `hostile.wasm`?",
+            "did you mean `udp_max`?",
+        ] {
+            assert!(said.contains(part), "{part}:\n{said}");
+        }
+    }
+    assert_eq!(sipbox.rpc("ul_dump", &json!({})), before);
+}
+
+/// Warnings are for those who check, start or reload, not for every client.
+#[test]
+fn clients_repeat_no_warning() {
+    let net = Loopback::new();
+    let setup = Setup::residential(&net, "")
+        .user("bob@lab.test", "secret")
+        .with("[timers]\nc = \"3m\"\n");
+    let sipbox = setup.start();
+    let warning = "timer C is not longer than three minutes";
+    assert!(sipbox.log().contains(warning), "{}", sipbox.log());
+    for words in [
+        &["ctl", "which"][..],
+        &["user", "list"],
+        &["location", "list"],
+    ] {
+        let mut words = words.to_vec();
+        words.extend(["-c", "sipbox.toml"]);
+        let output = sipbox.cli(&words);
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
+    }
+    let check = sipbox.cli(&["check"]);
+    assert!(check.status.success());
+    assert!(String::from_utf8_lossy(&check.stderr).contains(warning));
+}

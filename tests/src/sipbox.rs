@@ -26,6 +26,7 @@ pub struct Setup {
     extra: String,
     default_tenant: Option<String>,
     outbound_proxy: Option<SocketAddr>,
+    top: String,
     users: Vec<(String, String)>,
 }
 
@@ -39,6 +40,7 @@ impl Setup {
             extra: String::new(),
             default_tenant: None,
             outbound_proxy: None,
+            top: String::new(),
             users: Vec::new(),
         }
     }
@@ -104,6 +106,13 @@ impl Setup {
         self
     }
 
+    /// Gives the node its number.
+    #[must_use]
+    pub fn node(mut self, number: u16) -> Self {
+        let _ = writeln!(self.top, "node = {number}");
+        self
+    }
+
     /// Makes a tenant serve what no tenant's domain claims.
     #[must_use]
     pub fn default_tenant(mut self, name: &str) -> Self {
@@ -114,7 +123,7 @@ impl Setup {
     /// The configuration.
     #[must_use]
     pub fn toml(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.top.clone();
         if let Some(next_hop) = self.outbound_proxy {
             let _ = writeln!(text, "outbound_proxy = \"{next_hop}\"");
         }

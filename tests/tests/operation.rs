@@ -273,3 +273,40 @@ fn a_contact_added_by_the_operator_is_called() {
     bob.respond(&arrived, 200, "OK");
     alice.expect(&request, 200);
 }
+
+/// Ids that leave the program say which node made them: the number stands in front
+/// of a nonce and of a branch.
+#[test]
+fn branches_and_nonces_carry_the_node() {
+    let net = Loopback::new();
+    let sipbox = Setup::residential(&net, "auth = \"register\"")
+        .node(0x0201)
+        .start();
+    let mut bob = Agent::udp("bob", DOMAIN, net.sip(), sipbox.address);
+    let _ = sipbox.rpc(
+        "ul_add",
+        &json!({"table_name": "location", "aor": "bob@lab.test", "contact": bob.contact,
+                "expires": 60, "q": "1.0", "flags": 0, "cflags": 0, "methods": 0}),
+    );
+    let mut alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
+    let request = alice.request("REGISTER", "sip:lab.test");
+    alice.send(&request);
+    let challenge = alice.expect(&request, 401);
+    let challenge = challenge.get("WWW-Authenticate").to_owned();
+    let (_, nonce) = challenge.split_once("nonce=\"").unwrap();
+    // 0x0201 and four bits of what follows, six bits a letter.
+    assert!(
+        nonce.starts_with("Ag") && ('E'..='H').contains(&nonce.chars().nth(2).unwrap()),
+        "{challenge}"
+    );
+    let request = alice.request("MESSAGE", "sip:bob@lab.test");
+    alice.send(&request);
+    let arrived = bob.expect_request("MESSAGE");
+    // The same, five bits a letter.
+    assert!(
+        arrived.get("Via").contains(";branch=z9hG4bKaia"),
+        "{arrived}"
+    );
+    bob.respond(&arrived, 200, "OK");
+    alice.expect(&request, 200);
+}

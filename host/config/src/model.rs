@@ -14,6 +14,8 @@ pub type Span = std::ops::Range<usize>;
 pub struct Config {
     /// `workers`: threads that handle messages; 0: one for each processor.
     pub workers: usize,
+    /// `node`: tells this proxy from others in the ids that leave it.
+    pub node: u16,
     /// `server`: the Server header of our own responses; empty: none.
     pub server: String,
     /// `aliases`: hosts that mean this proxy in a Route.

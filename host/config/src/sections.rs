@@ -72,6 +72,7 @@ pub(crate) fn parse_into(text: &str, folder: &Path, out: &mut Diagnostics) -> Op
 fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Config {
     let mut table = Table::new(root.get_ref(), "the configuration", 0..0);
     let workers = table.number("workers", 0..=64, out).unwrap_or(0);
+    let node = table.number("node", 0..=u64::from(u16::MAX), out);
     let server = table.text("server", "the Server header", out);
     let server = server.map_or_else(|| "Sipbox".to_owned(), |at| at.value.to_owned());
     let aliases = aliases(&mut table, out);
@@ -83,6 +84,7 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
     let routes = routes(&mut table, out);
     let config = Config {
         workers: usize::try_from(workers).unwrap_or(0),
+        node: node.and_then(|id| u16::try_from(id).ok()).unwrap_or(0),
         server,
         aliases,
         outbound_proxy,

@@ -56,6 +56,7 @@ fn the_example_shows_the_defaults() {
     let example = parse(EXAMPLE).unwrap();
     let default = parse(SHORTEST).unwrap();
     assert_eq!(example.workers, default.workers);
+    assert_eq!(example.node, default.node);
     assert_eq!(example.server, default.server);
     assert_eq!(example.timers, default.timers);
     assert_eq!(example.limits, default.limits);

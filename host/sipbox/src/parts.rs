@@ -23,6 +23,8 @@ pub(crate) struct Parts {
 /// What only a start can change.
 #[derive(Clone, Debug)]
 pub(crate) struct Fixed {
+    /// Tells this node from others in the ids that leave it.
+    pub(crate) node: u16,
     /// Sockets.
     pub(crate) net: NetConfig,
     /// The database file.

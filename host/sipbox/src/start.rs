@@ -185,7 +185,7 @@ impl Running {
         }
         let snapshot = snapshot(&live, chains, 1)?;
         let origin = Origin {
-            node: 0,
+            node: fixed.node,
             boot: u32::from_ne_bytes(random()?),
         };
         let writer = LocationWriter::start(&store, WriterSettings::new(fixed.durability));

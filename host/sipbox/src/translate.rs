@@ -42,6 +42,7 @@ pub(crate) fn fixed(config: &Config) -> Fixed {
         ..NetConfig::default()
     };
     Fixed {
+        node: config.node,
         net,
         database: config.store.path.clone(),
         durability: match config.store.durability {

@@ -32,6 +32,8 @@ pub struct Config {
     pub timers: Timers,
     /// `[limits]`
     pub limits: Limits,
+    /// `[dns]`
+    pub dns: Dns,
     /// `[store]`
     pub store: Store,
     /// `[control]`
@@ -210,6 +212,27 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// `drain`: how long a stop waits for the transactions in flight.
     pub drain: Duration,
+}
+
+/// `[dns]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// `servers`; none: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// `hosts`: the path of a hosts file, relative to the configuration's folder.
+    pub hosts: Option<PathBuf>,
+    /// `timeout`: how long one try waits for its answer.
+    pub timeout: Duration,
+    /// `attempts`: how often a question is tried.
+    pub attempts: usize,
+    /// `deadline`: how long all questions for one name may take together.
+    pub deadline: Duration,
+    /// `cache`: names that are remembered.
+    pub cache: u64,
+    /// `max_ttl`: how long one is remembered at most.
+    pub max_ttl: Duration,
+    /// `negative_ttl`: how long a failure is remembered.
+    pub negative_ttl: Duration,
 }
 
 /// `[store]`

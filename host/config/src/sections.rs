@@ -14,7 +14,7 @@ use crate::model::{Config, HostPort, Route};
 use crate::read::{At, Diagnostics, Table};
 use crate::syntax::{hop, host, host_port};
 use listener::listeners;
-use once::{auth, control, limits, log, store, timers};
+use once::{auth, control, dns, limits, log, store, timers};
 use tenant::tenants;
 
 impl Config {
@@ -93,6 +93,7 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
         routes,
         timers: timers(&mut table, out),
         limits: limits(&mut table, out),
+        dns: dns(&mut table, folder, out),
         store: store(&mut table, folder, out),
         control: control(&mut table, folder, out),
         log: log(&mut table, out),

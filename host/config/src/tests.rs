@@ -60,6 +60,11 @@ fn the_example_shows_the_defaults() {
     assert_eq!(example.server, default.server);
     assert_eq!(example.timers, default.timers);
     assert_eq!(example.limits, default.limits);
+    let dns = crate::Dns {
+        servers: Vec::new(),
+        ..example.dns
+    };
+    assert_eq!(dns, default.dns);
     assert_eq!(example.store, default.store);
     assert_eq!(example.control.socket, default.control.socket);
     assert_eq!(example.log, default.log);
@@ -84,6 +89,25 @@ fn paths_start_at_the_folder_of_the_file() {
         Component::File("/etc/sipbox/p/mine.wasm".into())
     );
     assert_eq!(&text[policy.component_span.clone()], "\"p/mine.wasm\"");
+}
+
+#[test]
+fn name_servers_have_a_port_or_not() {
+    let servers = r#""192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[::1]", "[::1]:5353""#;
+    let text = format!("{SHORTEST}[dns]\nservers = [{servers}]\nhosts = \"names\"\n");
+    let dns = parse(&text).unwrap().dns;
+    let shown: Vec<_> = dns.servers.iter().map(ToString::to_string).collect();
+    let expected = [
+        "192.0.2.53:53",
+        "192.0.2.53:5353",
+        "[2001:db8::53]:53",
+        "[::1]:53",
+        "[::1]:5353",
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(dns.hosts.as_deref(), Some(Path::new("/etc/sipbox/names")));
+    let none = parse(&format!("{SHORTEST}[dns]\nhosts = \"\"\n")).unwrap();
+    assert_eq!(none.dns.hosts, None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sipbox_config::{Component, Config, Durability};
+use sipbox_config::{Component, Config, Dns, Durability};
 use sipbox_core::auth::AuthSettings;
 use sipbox_core::flow::TenantId;
 use sipbox_core::settings::{
@@ -38,7 +38,7 @@ pub(crate) fn fixed(config: &Config) -> Fixed {
             config.workers
         },
         streams,
-        resolver: ResolverConfig::default(),
+        resolver: resolver(&config.dns),
         ..NetConfig::default()
     };
     Fixed {
@@ -66,6 +66,20 @@ pub(crate) fn fixed(config: &Config) -> Fixed {
             ..AuthSettings::default()
         },
         drain: limits.drain,
+    }
+}
+
+fn resolver(dns: &Dns) -> ResolverConfig {
+    ResolverConfig {
+        name_servers: (!dns.servers.is_empty()).then(|| dns.servers.clone()),
+        hosts: dns.hosts.clone(),
+        timeout: dns.timeout,
+        attempts: dns.attempts,
+        total_timeout: dns.deadline,
+        max_ttl: dns.max_ttl,
+        negative_ttl: dns.negative_ttl,
+        cache: dns.cache,
+        ..ResolverConfig::default()
     }
 }
 

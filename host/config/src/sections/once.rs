@@ -1,12 +1,14 @@
 //! The tables that a file has once.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::will_not_do;
 use crate::diagnostic::Diagnostic;
-use crate::model::{Auth, Control, Durability, Limits, Log, LogFormat, Store, Timers};
+use crate::model::{Auth, Control, Dns, Durability, Limits, Log, LogFormat, Store, Timers};
 use crate::read::{Diagnostics, Table};
 
 const MS: Duration = Duration::from_millis(1);
@@ -101,6 +103,66 @@ pub(super) fn limits(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Limits
     };
     table.finish(out);
     limits
+}
+
+pub(super) fn dns(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Dns {
+    const SERVER: &str = "an address with or without port, such as `192.0.2.53` or `[::1]:53`";
+    let empty = DeTable::new();
+    let mut table = table
+        .table("dns", "`[dns]`", out)
+        .unwrap_or_else(|| Table::new(&empty, "`[dns]`", 0..0));
+    let mut servers = Vec::new();
+    for text in table.texts("servers", SERVER, out) {
+        match name_server(text.value) {
+            Some(server) => servers.push(server),
+            None => will_not_do(&text, SERVER, out),
+        }
+    }
+    let hosts = table.text("hosts", "a path, or \"\" for none", out);
+    let hosts = hosts.map_or("/etc/hosts", |at| at.value);
+    let dns = Dns {
+        servers,
+        hosts: (!hosts.is_empty()).then(|| folder.join(hosts)),
+        timeout: table
+            .duration("timeout", 10 * MS..=60 * SECOND, out)
+            .unwrap_or(2 * SECOND),
+        attempts: table
+            .number("attempts", 1..=10, out)
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(2),
+        deadline: table
+            .duration("deadline", 10 * MS..=60 * SECOND, out)
+            .unwrap_or(8 * SECOND),
+        cache: table.number("cache", 0..=1_000_000, out).unwrap_or(10_000),
+        max_ttl: table
+            .duration("max_ttl", Duration::ZERO..=7 * DAY, out)
+            .unwrap_or(HOUR),
+        negative_ttl: table
+            .duration("negative_ttl", Duration::ZERO..=HOUR, out)
+            .unwrap_or(5 * SECOND),
+    };
+    if dns.deadline < dns.timeout {
+        out.error(
+            "`deadline` of `[dns]` is shorter than `timeout`",
+            table.place("deadline"),
+            "expected at least `timeout`, which is the time of one try",
+        );
+    }
+    table.finish(out);
+    dns
+}
+
+/// `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53`, `[2001:db8::53]:5353`
+fn name_server(text: &str) -> Option<SocketAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::from((ip, 53)),
+        Err(_) => text.parse().ok()?,
+    };
+    (address.port() != 0 && !address.ip().is_unspecified()).then_some(address)
 }
 
 pub(super) fn store(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Store {

@@ -6,109 +6,39 @@
 //! the SRV records of each transport are tried, as RFC 3263 section 4.1 has it
 //! for domains without NAPTR.
 
+mod client;
 mod order;
 mod plan;
+mod settings;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig as HickoryConfig,
-};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use moka::Expiry;
 use moka::sync::Cache;
-use sipbox_core::outbox::{Candidates, NextHopCandidate, ResolveError};
+use sipbox_core::outbox::{Candidates, ResolveError};
 use sipbox_sip::Transport;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::client::{client, error_of};
 use self::order::{Target, in_order};
 use self::plan::{Plan, Service};
+pub use self::settings::{ResolverConfig, StaticNames};
 use crate::queue::{Inbound, WorkerQueue};
 
 /// The most SRV targets, and addresses of one target, that are looked at: more
 /// would only be tried by a call that has long been given up.
 const MAX_TARGETS: usize = 16;
 const MAX_ADDRESSES: usize = 8;
-/// An answer is not believed for longer than this.
-const MAX_TTL: Duration = Duration::from_secs(3600);
-
-/// Settings of the resolver.
-#[derive(Clone, Debug)]
-pub struct ResolverConfig {
-    /// Who is asked; `None`: whom the system asks.
-    pub name_servers: Option<Vec<SocketAddr>>,
-    /// How long one try waits for its answer.
-    pub timeout: Duration,
-    /// How often a question is tried.
-    pub attempts: usize,
-    /// How long all questions for one name may take together.
-    pub total_timeout: Duration,
-    /// How long a failure is remembered.
-    pub negative_ttl: Duration,
-    /// How many answers are remembered.
-    pub cache: u64,
-    /// How many different questions may be open at a time.
-    pub pending: usize,
-    /// Names that are not asked for.
-    pub names: StaticNames,
-}
-
-impl Default for ResolverConfig {
-    fn default() -> Self {
-        Self {
-            name_servers: None,
-            timeout: Duration::from_secs(2),
-            attempts: 2,
-            total_timeout: Duration::from_secs(8),
-            negative_ttl: Duration::from_secs(5),
-            cache: 10_000,
-            pending: 1024,
-            names: StaticNames::default(),
-        }
-    }
-}
-
-/// Names that the configuration settles. Names are compared without case.
-#[derive(Clone, Debug, Default)]
-pub struct StaticNames {
-    routes: HashMap<String, Candidates, RandomState>,
-    hosts: HashMap<String, Vec<IpAddr>, RandomState>,
-}
-
-impl StaticNames {
-    /// Sends whatever is for `domain` to these next hops, in this order.
-    pub fn add_route(&mut self, domain: &str, next_hops: &[NextHopCandidate]) {
-        self.routes.insert(
-            domain.to_ascii_lowercase(),
-            next_hops.iter().copied().collect(),
-        );
-    }
-
-    /// Gives a host its addresses, as `/etc/hosts` would.
-    pub fn add_host(&mut self, host: &str, addresses: &[IpAddr]) {
-        self.hosts
-            .insert(host.to_ascii_lowercase(), addresses.to_vec());
-    }
-
-    fn find(&self, query: &Query) -> Option<Candidates> {
-        if let Some(route) = self.routes.get(&query.host) {
-            return Some(route.clone());
-        }
-        let addresses = self.hosts.get(&query.host)?;
-        Some(plan::direct(query, addresses.iter().copied()))
-    }
-}
 
 /// What is to be found (RFC 3263 section 4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -185,6 +115,7 @@ pub(crate) struct Resolver<E, S, R> {
     cache: Cache<Query, Arc<Answer>>,
     pending: Mutex<Pending<R>>,
     max_pending: usize,
+    max_ttl: Duration,
     negative_ttl: Duration,
     total_timeout: Duration,
     queues: Vec<WorkerQueue<E, S, R>>,
@@ -221,6 +152,7 @@ where
                 .build(),
             pending: Mutex::new(HashMap::default()),
             max_pending: config.pending,
+            max_ttl: config.max_ttl,
             negative_ttl: config.negative_ttl,
             total_timeout: config.total_timeout,
             queues,
@@ -304,7 +236,7 @@ where
     }
 
     async fn look_up(&self, query: &Query) -> Answer {
-        let mut ttl = MAX_TTL;
+        let mut ttl = self.max_ttl;
         let result = match plan::plan(query) {
             Plan::Direct { transport, port } => {
                 let direct = Service {
@@ -476,44 +408,4 @@ fn literal(host: &str) -> Option<IpAddr> {
 
 fn shorten(ttl: &mut Duration, valid_until: Instant) {
     *ttl = (*ttl).min(valid_until.saturating_duration_since(Instant::now()));
-}
-
-fn error_of(error: &NetError) -> ResolveError {
-    if error.is_nx_domain() || error.is_no_records_found() {
-        ResolveError::NoSuchName
-    } else if matches!(error, NetError::Timeout) {
-        ResolveError::TimedOut
-    } else {
-        ResolveError::Failed
-    }
-}
-
-fn client(config: &ResolverConfig, families: Families) -> Result<TokioResolver, NetError> {
-    let mut builder = match &config.name_servers {
-        Some(servers) => {
-            let servers = servers.iter().map(|server| {
-                let mut udp = ConnectionConfig::udp();
-                let mut tcp = ConnectionConfig::tcp();
-                udp.port = server.port();
-                tcp.port = server.port();
-                NameServerConfig::new(server.ip(), true, vec![udp, tcp])
-            });
-            TokioResolver::builder_with_config(
-                HickoryConfig::from_name_servers(servers.collect()),
-                TokioRuntimeProvider::default(),
-            )
-        }
-        None => TokioResolver::builder_tokio()?,
-    };
-    let options = builder.options_mut();
-    options.timeout = config.timeout;
-    options.attempts = config.attempts;
-    options.negative_max_ttl = Some(config.negative_ttl);
-    options.positive_max_ttl = Some(MAX_TTL);
-    options.ip_strategy = match (families.v4, families.v6) {
-        (true, false) => LookupIpStrategy::Ipv4Only,
-        (false, true) => LookupIpStrategy::Ipv6Only,
-        _ => LookupIpStrategy::Ipv4AndIpv6,
-    };
-    builder.build()
 }

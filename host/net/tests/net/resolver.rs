@@ -108,6 +108,7 @@ impl NameServer {
     fn rig_with(&self, change: impl FnOnce(&mut ResolverConfig)) -> Rig {
         let mut resolver = ResolverConfig {
             name_servers: Some(vec![self.address]),
+            hosts: None,
             timeout: PATIENCE,
             total_timeout: PATIENCE,
             ..ResolverConfig::default()
@@ -405,4 +406,87 @@ fn addresses_and_configured_names_never_reach_a_name_server() {
     assert_eq!(server.asked(), []);
     assert_eq!(Query::new(b"caf\xe9.example", None, None, false), None);
     assert_eq!(Query::new(b"", None, None, false), None);
+}
+
+/// A hosts file goes before the name server, and only for what it has.
+#[test]
+fn a_hosts_file_answers_before_anybody_is_asked() {
+    let server = NameServer::start(Zone::from([
+        (("a.example.", RecordType::A), a(300, &["192.0.2.1"])),
+        (("b.example.", RecordType::A), a(300, &["192.0.2.2"])),
+    ]));
+    let path = std::env::temp_dir().join(format!("sipbox-hosts-{}", std::process::id()));
+    std::fs::write(&path, "192.0.2.7 a.example other # not b.example\n").unwrap();
+    let mut rig = server.rig_with(|resolver| resolver.hosts = Some(path.clone()));
+    let at = |host| query(host, Some(5060), None);
+    for (host, expected) in [
+        ("A.example", "192.0.2.7:5060"),
+        ("other", "192.0.2.7:5060"),
+        ("b.example", "192.0.2.2:5060"),
+    ] {
+        assert_eq!(
+            ask(&mut rig, at(host)).unwrap(),
+            [hop(Udp, expected)],
+            "{host}"
+        );
+    }
+    assert_eq!(server.asked(), [("b.example.".to_owned(), RecordType::A)]);
+    std::fs::remove_file(&path).unwrap();
+    // Without the file, or with one that is gone, the server is asked.
+    for hosts in [None, Some(path)] {
+        let mut rig = server.rig_with(|resolver| resolver.hosts = hosts);
+        let found = ask(&mut rig, at("a.example")).unwrap();
+        assert_eq!(found, [hop(Udp, "192.0.2.1:5060")]);
+    }
+}
+
+#[test]
+fn a_silent_server_is_asked_as_often_as_it_says_and_the_next_one_answers() {
+    let silent = NameServer::start(Zone::from([(
+        ("a.example.", RecordType::A),
+        Reply::Silence,
+    )]));
+    for attempts in [1, 3] {
+        let before = silent.asked().len();
+        let mut rig = silent.rig_with(|resolver| {
+            resolver.timeout = Duration::from_millis(100);
+            resolver.attempts = attempts;
+        });
+        let query = query("a.example", Some(5060), None);
+        assert_eq!(ask(&mut rig, query), Err(ResolveError::TimedOut));
+        assert_eq!(silent.asked().len() - before, attempts);
+    }
+    let server = NameServer::start(Zone::from([(
+        ("a.example.", RecordType::A),
+        a(300, &["192.0.2.1"]),
+    )]));
+    let mut rig = silent.rig_with(|resolver| {
+        resolver.timeout = Duration::from_millis(100);
+        resolver.name_servers = Some(vec![silent.address, server.address]);
+    });
+    let found = ask(&mut rig, query("a.example", Some(5060), None)).unwrap();
+    assert_eq!(found, [hop(Udp, "192.0.2.1:5060")]);
+}
+
+#[test]
+fn no_answer_is_kept_longer_than_the_settings_allow() {
+    let server = NameServer::start(Zone::from([(
+        ("a.example.", RecordType::A),
+        a(300, &["192.0.2.1"]),
+    )]));
+    let at = || query("a.example", Some(5060), None);
+    let mut rig = server.rig_with(|resolver| resolver.max_ttl = Duration::from_secs(1));
+    let start = Instant::now();
+    ask(&mut rig, at()).unwrap();
+    while rig.network.resolve(0, at(), 2).is_some() {
+        assert!(start.elapsed() < PATIENCE, "remembered for ever");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(matches!(rig.next(), Seen::Resolved(2, Ok(_))));
+    assert_eq!(server.asked().len(), 2);
+    // Nothing is remembered where there is no room.
+    let mut rig = server.rig_with(|resolver| resolver.cache = 0);
+    ask(&mut rig, at()).unwrap();
+    ask(&mut rig, at()).unwrap();
+    assert_eq!(server.asked().len(), 4);
 }

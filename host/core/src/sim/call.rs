@@ -1,6 +1,7 @@
 //! What a call is going to be like: drawn once, before it begins.
 
 use super::random::Random;
+use super::world::Phone;
 
 /// What a phone does with an INVITE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +52,12 @@ pub(super) struct Plan {
     pub(super) mood: Mood,
     pub(super) talks: u64,
     pub(super) callee_hangs_up: bool,
+    /// Who uses TCP: the caller, then the phones.
+    pub(super) streams: Vec<bool>,
 }
 
 impl Plan {
-    pub(super) fn draw(random: &mut Random) -> Self {
+    pub(super) fn draw(random: &mut Random, tcp: u64) -> Self {
         let invite = !random.permille(200);
         let phones = random.pick(&[1, 1, 1, 2, 2, 3]);
         let order = match random.below(10) {
@@ -96,6 +99,30 @@ impl Plan {
             mood: if invite { mood } else { Mood::Patient },
             talks: random.below(30_000),
             callee_hangs_up: random.permille(300),
+            streams: (0..=phones)
+                .map(|_| tcp > 0 && random.permille(tcp))
+                .collect(),
+        }
+    }
+}
+
+impl Plan {
+    /// The address of a phone in a URI, with its transport.
+    pub(super) fn uri_host(&self, phone: Phone) -> String {
+        let transport = if self.streams[phone.number] {
+            ";transport=tcp"
+        } else {
+            ""
+        };
+        format!("{}{transport}", phone.address())
+    }
+
+    /// The transport of a phone in a Via.
+    pub(super) fn via(&self, phone: Phone) -> &'static str {
+        if self.streams[phone.number] {
+            "SIP/2.0/TCP"
+        } else {
+            "SIP/2.0/UDP"
         }
     }
 }

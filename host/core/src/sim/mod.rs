@@ -1,5 +1,6 @@
 //! The simulator: thousands of calls through a [`crate::stack::Stack`] under
-//! simulated time, over a network that loses, doubles, delays and reorders, with policies
+//! simulated time, over a network that loses, doubles, delays and reorders datagrams and
+//! breaks connections, with policies
 //! that take their time, callers that cancel or vanish, phones that ring for ever, and a
 //! shutdown in between. At the end both sides of every call must agree, every
 //! transaction be freed and no timer be left.
@@ -9,6 +10,7 @@
 
 mod books;
 mod call;
+mod network;
 mod random;
 mod uac;
 mod uas;
@@ -113,6 +115,43 @@ fn policies_that_take_their_time_in_later_hooks_change_no_outcome() {
     check(5000..5020, setup);
 }
 
+#[test]
+fn calls_over_connections_end_as_those_over_datagrams_do() {
+    for (tcp, seeds) in [(1000, 6000..6030), (500, 6100..6160)] {
+        let setup = Setup {
+            calls: CALLS,
+            loss: 100,
+            duplication: 100,
+            delay_ms: 300,
+            tcp,
+            ..Setup::default()
+        };
+        let report = check(seeds, setup);
+        assert!(report.streamed > 3000 && report.refused > 20, "{report:?}");
+        assert_eq!(report.lost == 0, tcp == 1000, "{report:?}");
+    }
+}
+
+#[test]
+fn connections_that_break_leave_nothing_behind() {
+    let setup = Setup {
+        calls: CALLS,
+        loss: 50,
+        delay_ms: 300,
+        tcp: 600,
+        breaks: 30,
+        ..Setup::default()
+    };
+    let report = check(7000..7060, setup);
+    assert!(report.broken > 100, "{report:?}");
+    let setup = Setup {
+        hooks: true,
+        shutdown: true,
+        ..setup
+    };
+    check(7100..7120, setup);
+}
+
 /// Each deliberate fault must be found within a few runs, and by the check that is
 /// about it.
 #[test]
@@ -143,6 +182,11 @@ fn every_mutant_is_found() {
         };
         let mut found = Vec::new();
         for seed in 0..100 {
+            // Every other run has connections among the datagrams.
+            let setup = Setup {
+                tcp: seed % 2 * 400,
+                ..setup
+            };
             found.extend(run(seed, setup).err());
             if found.last().is_some_and(|problem| problem.contains(needle)) {
                 break;

@@ -89,9 +89,10 @@ impl Uac {
         more: &str,
     ) -> String {
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch}\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: {} {};branch={branch}\r\n\
              Max-Forwards: 70\r\nFrom: <sip:alice@home.example>;tag=a{}\r\nTo: {to}\r\n\
              Call-ID: {}\r\nCSeq: {cseq} {method}\r\n{more}Content-Length: 0\r\n\r\n",
+            self.plan.via(self.me),
             self.me.address(),
             self.me.call,
             self.call_id,
@@ -101,7 +102,9 @@ impl Uac {
     fn begin(&mut self, text: String, desk: &mut Desk) {
         let number = u32::try_from(self.pending.len()).unwrap();
         desk.send(&text);
-        desk.alarm(T1, Alarm::Retransmit(number));
+        if !self.plan.streams[self.me.number] {
+            desk.alarm(T1, Alarm::Retransmit(number));
+        }
         desk.alarm(64 * T1, Alarm::GiveUp(number));
         self.pending.push(Pending {
             text,
@@ -122,7 +125,7 @@ impl Uac {
                 } else {
                     "MESSAGE"
                 };
-                let contact = format!("Contact: <sip:alice@{}>\r\n", self.me.address());
+                let contact = format!("Contact: <sip:alice@{}>\r\n", self.plan.uri_host(self.me));
                 let branch = self.branch.clone();
                 let to = "<sip:bob@home.example>";
                 let text = self.head(method, "sip:bob@home.example", &branch, to, 1, &contact);

@@ -51,9 +51,13 @@ impl Uas {
         self.request.is_some() && self.final_status.is_none()
     }
 
+    fn stream(&self) -> bool {
+        self.plan.streams[self.me.number]
+    }
+
     fn answer(&mut self, status: u16, desk: &mut Desk) {
         let Some(request) = &self.request else { return };
-        let contact = format!("Contact: <sip:bob@{}>\r\n", self.me.address());
+        let contact = format!("Contact: <sip:bob@{}>\r\n", self.plan.uri_host(self.me));
         // Each phone has a tag of its own.
         let text = response(request, status, &contact)
             .replace(";tag=b1", &format!(";tag=b{}", self.me.number));
@@ -66,7 +70,10 @@ impl Uas {
         self.silent = Some(desk.now);
         if self.plan.invite {
             self.interval = T1;
-            desk.alarm(T1, Alarm::Retransmit(0));
+            // 13.3.1.4: a 2xx goes from end to end.
+            if status < 300 || !self.stream() {
+                desk.alarm(T1, Alarm::Retransmit(0));
+            }
             desk.alarm(64 * T1, Alarm::GiveUp(0));
         } else {
             self.acknowledged = true;
@@ -187,16 +194,19 @@ impl Uas {
         let call_id = header(request, "Call-ID").unwrap_or_default();
         let route = all(request, "Record-Route").join(", ");
         let text = format!(
-            "BYE {} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKbye{}\r\nMax-Forwards: 70\r\n\
+            "BYE {} SIP/2.0\r\nVia: {} {};branch=z9hG4bKbye{}\r\nMax-Forwards: 70\r\n\
              From: <sip:bob@home.example>;tag=b{}\r\nTo: {from}\r\nCall-ID: {call_id}\r\n\
              CSeq: 1 BYE\r\nRoute: {route}\r\nContent-Length: 0\r\n\r\n",
             contact.trim_matches(['<', '>']),
+            self.plan.via(self.me),
             self.me.address(),
             self.branch,
             self.me.number,
         );
         desk.send(&text);
-        desk.alarm(T1, Alarm::Retransmit(1));
+        if !self.stream() {
+            desk.alarm(T1, Alarm::Retransmit(1));
+        }
         desk.alarm(64 * T1, Alarm::GiveUp(1));
         self.bye = Some((text, T1));
     }

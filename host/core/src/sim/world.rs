@@ -8,16 +8,18 @@ use sipbox_sip::Method;
 
 use super::books::Books;
 use super::call::{Order, Plan};
+use super::network::Lines;
 use super::random::Random;
 use super::uac::Uac;
 use super::uas::Uas;
 use crate::cx::Mutation;
 use crate::decision::{Relay, ResolvedTarget, Ruling};
-use crate::flow::NextHop;
+use crate::flow::Flow;
+use crate::ids::SendToken;
 use crate::outbox::{Ask, Dropped, Event as StackEvent};
 use crate::policy::{Armed, Facts, Reply};
 use crate::stack::{BranchVerdict, ReplyVerdict, Stack};
-use crate::testing::{Rig, header, udp};
+use crate::testing::{Rig, header};
 use crate::time::Time;
 
 /// How a run is set up; chances are in thousandths.
@@ -31,6 +33,10 @@ pub(super) struct Setup {
     pub(super) shutdown: bool,
     /// Policies arm their later hooks, and take their time in them.
     pub(super) hooks: bool,
+    /// How many phones use TCP.
+    pub(super) tcp: u64,
+    /// How many messages are the last of their connection.
+    pub(super) breaks: u64,
     pub(super) mutation: Option<Mutation>,
 }
 
@@ -49,6 +55,9 @@ pub(super) struct Report {
     pub(super) asked: usize,
     pub(super) answered: usize,
     pub(super) hung_up: usize,
+    pub(super) streamed: usize,
+    pub(super) broken: usize,
+    pub(super) refused: usize,
 }
 
 /// Who picks up where a policy does.
@@ -68,6 +77,9 @@ impl Report {
         self.asked += other.asked;
         self.answered += other.answered;
         self.hung_up += other.hung_up;
+        self.streamed += other.streamed;
+        self.broken += other.broken;
+        self.refused += other.refused;
     }
 }
 
@@ -102,10 +114,24 @@ pub(super) enum Alarm {
     Answer,
 }
 
-enum Event {
-    ToProxy { from: Phone, text: String },
-    ToPhone { to: Phone, text: String },
-    Alarm { phone: Phone, alarm: Alarm },
+pub(super) enum Event {
+    ToProxy {
+        from: Phone,
+        text: String,
+        flow: Flow,
+    },
+    ToPhone {
+        to: Phone,
+        text: String,
+        /// The connection's generation.
+        line: Option<u32>,
+    },
+    /// A message could not be sent.
+    Refused(SendToken),
+    Alarm {
+        phone: Phone,
+        alarm: Alarm,
+    },
     Verdict(Box<Ask>),
     Shutdown,
 }
@@ -142,6 +168,7 @@ pub(super) struct World {
     pub(super) plans: Vec<Plan>,
     pub(super) callers: Vec<Uac>,
     pub(super) phones: BTreeMap<Phone, Uas>,
+    pub(super) lines: Lines,
     pub(super) books: Books,
     pub(super) report: Report,
     pub(super) problems: Vec<String>,
@@ -153,7 +180,9 @@ impl World {
         let mut random = Random::new(seed);
         let mut rig = Rig::undecided();
         rig.stack.mutation = setup.mutation;
-        let plans: Vec<Plan> = (0..setup.calls).map(|_| Plan::draw(&mut random)).collect();
+        let plans: Vec<Plan> = (0..setup.calls)
+            .map(|_| Plan::draw(&mut random, setup.tcp))
+            .collect();
         let callers = plans
             .iter()
             .enumerate()
@@ -179,6 +208,7 @@ impl World {
             plans,
             callers,
             phones,
+            lines: Lines::default(),
             books: Books::default(),
             report: Report {
                 calls: setup.calls,
@@ -205,9 +235,12 @@ impl World {
         world
     }
 
-    fn at(&mut self, after_ms: u64, event: Event) {
+    pub(super) fn at(&mut self, after_ms: u64, event: Event) {
+        self.at_time(Time(self.rig.now.0 + after_ms * 1000), event);
+    }
+
+    pub(super) fn at_time(&mut self, at: Time, event: Event) {
         self.serial += 1;
-        let at = Time(self.rig.now.0 + after_ms * 1000);
         self.queue.push(Reverse((at, self.serial)));
         self.events.insert(self.serial, event);
     }
@@ -249,11 +282,20 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::ToProxy { from, text } => {
-                self.note_arrival(from, &text);
-                self.rig.receive(&text, udp(&from.address()));
+            Event::ToProxy { from, text, flow } => {
+                let generation = flow.connection.map(|connection| connection.generation);
+                if generation.is_none_or(|generation| self.arrives(from, generation)) {
+                    self.note_arrival(from, &text);
+                    self.rig.receive(&text, flow);
+                }
             }
-            Event::ToPhone { to, text } => self.desk(to, |world, desk| {
+            Event::Refused(token) => self.refused(token),
+            Event::ToPhone {
+                to,
+                line: Some(generation),
+                ..
+            } if !self.arrives(to, generation) => {}
+            Event::ToPhone { to, text, .. } => self.desk(to, |world, desk| {
                 if to.number == 0 {
                     world.callers[to.call].receive(&text, desk);
                 } else if let Some(phone) = world.phones.get_mut(&to) {
@@ -284,7 +326,7 @@ impl World {
         };
         act(self, &mut desk);
         for text in desk.sends {
-            self.network(|text| Event::ToProxy { from: phone, text }, &text);
+            self.phone_sends(phone, &text);
         }
         for (after, alarm) in desk.alarms {
             self.at(after, Event::Alarm { phone, alarm });
@@ -292,42 +334,10 @@ impl World {
         self.problems.extend(desk.problems);
     }
 
-    /// Loses, doubles and delays.
-    fn network(&mut self, event: impl Fn(String) -> Event, text: &str) {
-        let copies = if self.random.permille(self.setup.duplication) {
-            self.report.doubled += 1;
-            2
-        } else {
-            1
-        };
-        for _ in 0..copies {
-            if self.random.permille(self.setup.loss) {
-                self.report.lost += 1;
-                continue;
-            }
-            let delay = 1 + self.random.below(self.setup.delay_ms + 1);
-            self.at(delay, event(text.to_owned()));
-        }
-    }
-
     /// What came out of the stack.
     fn collect(&mut self) {
         for sent in self.rig.take() {
-            let NextHop::Address { address, .. } = sent.hop else {
-                self.problems
-                    .push(format!("sent down a stream: {}", sent.text));
-                continue;
-            };
-            let std::net::IpAddr::V4(ip) = address.ip() else {
-                continue;
-            };
-            let [_, high, low, number] = ip.octets();
-            let to = Phone {
-                call: usize::from(high) * 200 + usize::from(low),
-                number: usize::from(number) - 1,
-            };
-            self.note_departure(to, &sent.text);
-            self.network(|text| Event::ToPhone { to, text }, &sent.text);
+            self.stack_sends(&sent);
         }
         for event in std::mem::take(&mut self.rig.events) {
             if event == StackEvent::Dropped(Dropped::LateVerdict) {
@@ -479,7 +489,7 @@ impl World {
                 call,
                 number: at + 1,
             };
-            ResolvedTarget::uri(format!("sip:bob@{}", phone.address()))
+            ResolvedTarget::uri(format!("sip:bob@{}", plan.uri_host(phone)))
         };
         let targets: Vec<ResolvedTarget> = (0..plan.phones.len()).map(target).collect();
         let groups = match plan.order {

@@ -5,7 +5,9 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sipbox_sip::{EditList, HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Uri, Via};
+use sipbox_sip::{
+    EditList, HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Parts, Span, Via,
+};
 
 use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
@@ -35,6 +37,7 @@ pub(crate) fn judge(
     env: &Env<'_>,
     ids: &Ids,
     message: Message<'_>,
+    parts: &Parts,
     bytes: &Bytes,
     flow: Flow,
     edits: &mut EditList,
@@ -46,15 +49,15 @@ pub(crate) fn judge(
     if message.max_forwards() == Ok(Some(0)) {
         return Err(refusal(483));
     }
-    let loop_hash = loop_hash(message, ids);
+    let loop_hash = loop_hash(message, parts, ids);
     if looped(message, loop_hash, settings, ids) {
         return Err(refusal(482));
     }
     if !ack {
         proxy_require(message, settings)?;
     }
-    let in_dialog = tag(message, HeaderId::To).is_some();
-    let routed = routing::process(message, bytes, in_dialog, settings, ids, edits)
+    let in_dialog = !parts.to.tag.is_empty();
+    let routed = routing::process(message, parts, bytes, in_dialog, settings, ids, edits)
         .map_err(|_| refusal(Internal::Unbuildable.status()))?;
     let tenant = tenant(message, &routed, in_dialog, settings, flow)
         .ok_or_else(|| refusal(Internal::NoVerdict.status()))?;
@@ -131,7 +134,7 @@ pub(crate) struct LoopHash {
     pub(crate) stateless: u32,
 }
 
-pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> LoopHash {
+pub(crate) fn loop_hash(message: Message<'_>, parts: &Parts, ids: &Ids) -> LoopHash {
     let mut hasher = ids.hasher(b'l');
     let part = |hasher: &mut SipHasher13, bytes: &[u8]| {
         hasher.write_usize(bytes.len());
@@ -145,15 +148,12 @@ pub(crate) fn loop_hash(message: Message<'_>, ids: &Ids) -> LoopHash {
     };
     let upper = |hasher: &SipHasher13| u32::try_from(hasher.finish() >> 32).unwrap_or(0);
     part(&mut hasher, message.request_uri());
-    part(
-        &mut hasher,
-        tag(message, HeaderId::From).unwrap_or_default(),
-    );
+    part(&mut hasher, message.get(parts.from.tag));
     part(&mut hasher, message.call_id().unwrap_or_default());
     hasher.write_u32(message.cseq().map(|cseq| cseq.number).unwrap_or_default());
     list(&mut hasher, HeaderId::Route);
     let stateless = upper(&hasher);
-    part(&mut hasher, tag(message, HeaderId::To).unwrap_or_default());
+    part(&mut hasher, message.get(parts.to.tag));
     list(&mut hasher, HeaderId::ProxyRequire);
     list(&mut hasher, HeaderId::ProxyAuthorization);
     LoopHash {
@@ -220,13 +220,12 @@ fn tenant(
         }
     }
     let request = routed.request.as_ref();
-    let uri = Uri::parse(request.request_uri()).ok();
-    let of_uri = uri.and_then(|uri| settings.domain(uri.host_raw));
-    let of = |address: Option<&[u8]>| address.and_then(|host| settings.domain(host));
+    let parts = routed.request.parts();
+    let of = |host: Span| settings.domain(request.get(host));
     let by_domain = if message.method() == Method::Register {
-        of(message.to().ok().map(|to| to.uri.host_raw)).or(of_uri)
+        of(parts.to.host).or_else(|| of(parts.uri.host))
     } else {
-        of_uri.or_else(|| of(message.from().ok().map(|from| from.uri.host_raw)))
+        of(parts.uri.host).or_else(|| of(parts.from.host))
     };
     by_domain.or_else(|| settings.listener(flow.listener)?.tenant)
 }

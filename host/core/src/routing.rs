@@ -4,7 +4,7 @@
 use std::hash::Hasher;
 
 use bytes::Bytes;
-use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Uri};
+use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Parts, Uri};
 
 use crate::ids::{Ids, TagText};
 use crate::policy::{Direction, RouteOutcome};
@@ -28,6 +28,7 @@ pub(crate) struct Routed {
 /// 16.4, all of it.
 pub(crate) fn process(
     message: Message<'_>,
+    parts: &Parts,
     bytes: &Bytes,
     in_dialog: bool,
     settings: &Settings,
@@ -89,7 +90,7 @@ pub(crate) fn process(
     };
     let params = params.map_or_else(Bytes::new, Bytes::copy_from_slice);
     let request = if edits.is_empty() {
-        OwnedMessage::from_parts(bytes.clone(), message.index().clone())
+        OwnedMessage::new(bytes.clone(), message.index().clone(), Some(*parts))
     } else {
         let mut changed = Vec::new();
         edits.write(message, &mut changed)?;

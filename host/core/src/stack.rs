@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sipbox_sip::stream::FrameErrorKind;
-use sipbox_sip::{HeaderId, Message, Method, Via, validate};
+use sipbox_sip::validate::{self, Checked};
+use sipbox_sip::{HeaderId, Message, Method, Via};
 
 use crate::agent::session::DialogKey;
 use crate::cx::Cx;
@@ -81,8 +82,10 @@ impl Stack {
             ..validate::Limits::default()
         };
         match validate::check(message, &limits) {
-            Ok(via) if message.is_request() => self.request(env, message, &via, bytes, flow, out),
-            Ok(via) => self.response(env, message, &via, flow, out),
+            Ok(checked) if message.is_request() => {
+                self.request(env, message, &checked, bytes, flow, out);
+            }
+            Ok(checked) => self.response(env, message, &checked.via, flow, out),
             Err(fault) if fault.answerable => {
                 let reply = Reply {
                     status: fault.status,
@@ -130,11 +133,12 @@ impl Stack {
         &self,
         env: &mut Env<'_>,
         message: Message<'_>,
-        via: &Via<'_>,
+        checked: &Checked<'_>,
         bytes: &Bytes,
         flow: Flow,
         out: &mut Outbox,
     ) {
+        let Checked { via, parts } = checked;
         let key = TransactionKey::of(self.ids.key(), message, via);
         let shard = key.shard(self.shards.len());
         let matched = self.step(shard, env, out, |shard, cx| match message.method() {
@@ -156,7 +160,7 @@ impl Stack {
             _ => {}
         }
         let mut edits = std::mem::take(&mut out.scratch.edits);
-        let judged = intake::judge(env, &self.ids, message, bytes, flow, &mut edits);
+        let judged = intake::judge(env, &self.ids, message, parts, bytes, flow, &mut edits);
         out.scratch.edits = edits;
         match judged {
             Ok(intake) => self.admit(env, key, message, via, intake, flow, out),

@@ -49,7 +49,7 @@ pub(crate) struct Waiting {
 
 enum Awaited {
     /// A look-up.
-    Name(Forward),
+    Name(Box<Forward>),
     /// The report that a connection could not be made.
     Refusal(NextHop, Bytes),
 }
@@ -58,7 +58,7 @@ enum Awaited {
 pub(crate) enum Left {
     Nothing,
     /// Its name has to be resolved.
-    Resolve(Forward, Resolve),
+    Resolve(Box<Forward>, Resolve),
     /// It goes over TCP for its size; over UDP if there is no connection (18.1.1).
     Connect {
         over_tcp: (NextHop, Bytes),
@@ -233,7 +233,7 @@ pub(crate) fn forward(
                 serial: SERIAL,
             };
             Left::Resolve(
-                forward,
+                Box::new(forward),
                 Resolve {
                     token,
                     host,

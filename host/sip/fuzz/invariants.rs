@@ -7,7 +7,7 @@ use sipbox_sip::stream::{Frame, FrameErrorKind, FrameLimits, Framer};
 use sipbox_sip::uri::{equivalent, escape_user, unescape};
 use sipbox_sip::validate::{Limits, check};
 use sipbox_sip::{
-    EditList, HeaderId, Index, Message, NameAddr, RequestBuilder, ResponseBuilder, Uri, Via,
+    EditList, HeaderId, Index, Message, NameAddr, Parts, RequestBuilder, ResponseBuilder, Uri, Via,
 };
 
 /// One datagram: what is read lies inside of it; unedited it leaves as it came;
@@ -34,7 +34,12 @@ pub(crate) fn message(bytes: &[u8]) {
         .expect("no edit, no error");
     assert_eq!(plain, message.bytes());
     match check(message, &Limits::default()) {
-        Ok(_) => forwarded(message, &plain),
+        Ok(checked) => {
+            if message.is_request() {
+                assert_eq!(checked.parts, Parts::of(message));
+            }
+            forwarded(message, &plain);
+        }
         Err(fault) if fault.answerable => answered(message, fault.status, fault.reason),
         Err(_) => {}
     }

@@ -1,7 +1,7 @@
 //! A message: bytes and their index together, with typed values on demand.
 //! Nothing is stored but spans; each typed getter (in `typed`) parses when asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -10,6 +10,7 @@ use crate::header::HeaderId;
 use crate::index::{HeaderField, Index};
 use crate::lex;
 use crate::method::Method;
+use crate::parts::Parts;
 use crate::span::Span;
 
 mod typed;
@@ -341,7 +342,14 @@ fn element_end(text: &[u8]) -> usize {
 #[derive(Clone, Debug)]
 pub struct OwnedMessage {
     bytes: Bytes,
-    index: Arc<Index>,
+    head: Arc<Head>,
+}
+
+/// What is known of an owned message.
+#[derive(Debug)]
+struct Head {
+    index: Index,
+    parts: OnceLock<Parts>,
 }
 
 impl OwnedMessage {
@@ -352,19 +360,24 @@ impl OwnedMessage {
     pub fn parse(bytes: Bytes) -> Result<Self, ParseError> {
         let mut index = Index::new();
         index.parse(&bytes)?;
-        Ok(Self {
-            bytes,
-            index: Arc::new(index),
-        })
+        Ok(Self::new(bytes, index, None))
     }
 
-    /// Keeps bytes with the index that was made from them.
+    /// Keeps bytes with the index that was made from them, and with the parts of
+    /// its values if they are known.
     #[must_use]
-    pub fn from_parts(bytes: Bytes, index: Index) -> Self {
+    pub fn new(bytes: Bytes, index: Index, parts: Option<Parts>) -> Self {
+        let parts = parts.map_or_else(OnceLock::new, OnceLock::from);
         Self {
             bytes,
-            index: Arc::new(index),
+            head: Arc::new(Head { index, parts }),
         }
+    }
+
+    /// Where the parts of its values stand; looked up when first asked for.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        self.head.parts.get_or_init(|| Parts::of(self.as_ref()))
     }
 
     /// The message over these bytes.
@@ -376,7 +389,7 @@ impl OwnedMessage {
     pub fn as_ref(&self) -> Message<'_> {
         Message {
             bytes: &self.bytes,
-            index: &self.index,
+            index: &self.head.index,
         }
     }
 

@@ -12,6 +12,8 @@ use crate::index::ContentLength;
 use crate::lex;
 use crate::message::Message;
 use crate::method::Method;
+use crate::name_addr::{Contact, NameAddr};
+use crate::parts::{AddressParts, Parts, UriParts};
 use crate::uri::{Scheme, Uri};
 use crate::via::{MAGIC_COOKIE, Via};
 
@@ -55,19 +57,29 @@ pub struct Fault {
     pub answerable: bool,
 }
 
+/// What was read of a message that passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<'a> {
+    /// Its topmost Via, which whoever acts on it needs first.
+    pub via: Via<'a>,
+    /// Of a request: where the parts of its values stand.
+    pub parts: Parts,
+}
+
 /// Judges a received message. A response with a fault is to be dropped; what a
 /// proxy does not read of it is not judged (16.7), for its sender cannot be told.
 ///
-/// Returns its topmost Via, which whoever acts on it needs first.
 ///
 /// # Errors
 /// The first rule that the message breaks.
-pub fn check<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Fault> {
+pub fn check<'a>(message: Message<'a>, limits: &Limits) -> Result<Checked<'a>, Fault> {
+    let mut parts = Parts::default();
     let judged = if message.is_request() {
-        request(message, limits)
+        request(message, limits, &mut parts)
     } else {
         response(message, limits)
     };
+    let judged = judged.map(|via| Checked { via, parts });
     judged.map_err(|rule| {
         let answerable = message.is_request()
             && message.method() != Method::Ack
@@ -84,16 +96,18 @@ pub fn check<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Fault
 #[derive(Clone, Copy)]
 struct Rule(u16, &'static str, &'static str);
 
-fn request<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Rule> {
+fn request<'a>(message: Message<'a>, limits: &Limits, parts: &mut Parts) -> Result<Via<'a>, Rule> {
     version(message)?;
     if message.buffer().len() > limits.message {
         return Err(Rule(513, "Message Too Large", "RFC 3261 21.5.7"));
     }
     framing(message, limits)?;
     head(message, limits)?;
-    request_line(message, limits)?;
+    parts.uri = request_line(message, limits)?;
     singles(message)?;
-    addresses(message)?;
+    let (from, to) = addresses(message)?;
+    parts.from = AddressParts::of(message.buffer(), &from);
+    parts.to = AddressParts::of(message.buffer(), &to);
     let cseq = message
         .cseq()
         .map_err(|error| field(HeaderId::CSeq, error))?;
@@ -104,6 +118,7 @@ fn request<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Rule> {
             "RFC 4475 3.1.2.17",
         ));
     }
+    parts.cseq(message, cseq.method);
     message
         .max_forwards()
         .map_err(|error| field(HeaderId::MaxForwards, error))?;
@@ -116,7 +131,7 @@ fn request<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Rule> {
             }
         }
     }
-    contacts(message)?;
+    parts.contact = contacts(message)?;
     Ok(top)
 }
 
@@ -211,7 +226,7 @@ fn head(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
 
 /// 7.1 and 16.3 2: one space between the parts, a URI of a scheme that is routed,
 /// without headers (19.1.1).
-fn request_line(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
+fn request_line(message: Message<'_>, limits: &Limits) -> Result<UriParts, Rule> {
     let start = &message.index().start;
     if !lex::is_token(message.method_token()) {
         return Err(Rule(400, "Bad Request: method", "RFC 3261 7.1"));
@@ -239,7 +254,7 @@ fn request_line(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
             "RFC 4475 3.1.2.11",
         ));
     }
-    Ok(())
+    Ok(UriParts::of(message.buffer(), &uri))
 }
 
 /// 7.3.1: fields whose grammar is no list appear once. Which of several values
@@ -257,15 +272,15 @@ fn singles(message: Message<'_>) -> Result<(), Rule> {
 }
 
 /// 8.1.1: From, To and Call-ID are there and readable.
-fn addresses(message: Message<'_>) -> Result<(), Rule> {
-    message
+fn addresses(message: Message<'_>) -> Result<(NameAddr<'_>, NameAddr<'_>), Rule> {
+    let from = message
         .from()
         .map_err(|error| field(HeaderId::From, error))?;
-    message.to().map_err(|error| field(HeaderId::To, error))?;
+    let to = message.to().map_err(|error| field(HeaderId::To, error))?;
     message
         .call_id()
         .map_err(|error| field(HeaderId::CallId, error))?;
-    Ok(())
+    Ok((from, to))
 }
 
 /// Every Via is well-formed: responses will go along each of them. A branch that
@@ -306,12 +321,18 @@ fn vias(message: Message<'_>) -> Result<Via<'_>, Rule> {
 }
 
 /// Contact elements are well-formed. The star stands alone and in REGISTER only
-/// (10.2.2); a proxy does not judge that, the registrar does.
-fn contacts(message: Message<'_>) -> Result<(), Rule> {
+/// (10.2.2); a proxy does not judge that, the registrar does. Returns the parts of
+/// the first.
+fn contacts(message: Message<'_>) -> Result<AddressParts, Rule> {
+    let mut first = None;
     for contact in message.contacts() {
-        contact.map_err(|error| field(HeaderId::Contact, error))?;
+        let contact = contact.map_err(|error| field(HeaderId::Contact, error))?;
+        first.get_or_insert_with(|| match contact {
+            Contact::Addr(address) => AddressParts::of(message.buffer(), &address),
+            Contact::Star => AddressParts::default(),
+        });
     }
-    Ok(())
+    Ok(first.unwrap_or_default())
 }
 
 fn destination(via: &Via<'_>) -> Option<IpAddr> {

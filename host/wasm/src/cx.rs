@@ -158,9 +158,14 @@ impl CallCx {
 
     /// The message of this call.
     pub(crate) fn message(&self) -> Message<'_> {
+        self.owned().as_ref()
+    }
+
+    /// The message of this call, with what is known of it.
+    pub(crate) fn owned(&self) -> &OwnedMessage {
         match (&self.call.response, self.hook) {
-            (Some(response), Some(Hook::Reply)) => response.as_ref(),
-            _ => self.call.request.as_ref(),
+            (Some(response), Some(Hook::Reply)) => response,
+            _ => &self.call.request,
         }
     }
 

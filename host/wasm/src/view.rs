@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use sipbox_core::policy::{Direction, HookCall, RouteOutcome};
-use sipbox_sip::lex;
-use sipbox_sip::{Contact, HeaderId, Message, NameAddr, Uri};
+use sipbox_sip::{AddressParts, HeaderId, Message, OwnedMessage, Parts, Span, lex};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
@@ -181,11 +180,11 @@ impl CallCx {
                 Arc::get_mut(&mut buffers.index),
             ) {
                 let triples = &mut buffers.triples;
-                build(self.message(), &self.call, bytes, triples);
+                build(self.owned(), &self.call, bytes, triples);
                 index.clear();
                 index.extend_from_slice(triples.as_flattened());
             } else {
-                let (bytes, index) = parts(self.message(), &self.call);
+                let (bytes, index) = whole(self.owned(), &self.call);
                 buffers.bytes = Arc::new(bytes);
                 buffers.index = Arc::new(index);
             }
@@ -223,17 +222,19 @@ pub(crate) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
 /// a call.
 #[must_use]
 pub fn view_of(call: &HookCall) -> (Vec<u8>, Vec<u32>) {
-    parts(call.request.as_ref(), call)
+    whole(&call.request, call)
 }
 
-fn parts(message: Message<'_>, call: &HookCall) -> (Vec<u8>, Vec<u32>) {
+fn whole(message: &OwnedMessage, call: &HookCall) -> (Vec<u8>, Vec<u32>) {
     let (mut bytes, mut triples) = (Vec::new(), Vec::new());
     build(message, call, &mut bytes, &mut triples);
     (bytes, triples.into_flattened())
 }
 
 /// Fills both buffers for a message.
-fn build(message: Message<'_>, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
+fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
+    let message = owned.as_ref();
+    let parts = owned.parts();
     let buffer = message.buffer();
     bytes.clear();
     index.clear();
@@ -241,8 +242,8 @@ fn build(message: Message<'_>, call: &HookCall, bytes: &mut Vec<u8>, index: &mut
     index.reserve(2 * message.headers().len() + 40);
     bytes.extend_from_slice(buffer.get(..message.head_end()).unwrap_or(buffer));
     let mut spans = Spans { buffer, index };
-    start_line(message, &mut spans);
-    well_known(message, &mut spans);
+    start_line(message, parts, &mut spans);
+    well_known(message, parts, &mut spans);
     immediate(message, call, spans.index);
     texts(call, bytes, spans.index);
     fields(message, &mut spans);
@@ -266,53 +267,32 @@ impl Spans<'_> {
         }
     }
 
-    fn some(&mut self, id: u32, part: Option<&[u8]>) {
-        if let Some(part) = part {
-            self.part(id, part);
+    /// A part that is missing where it is empty.
+    fn span(&mut self, id: u32, span: Span) {
+        if !span.is_empty() {
+            self.index.push([id, span.start, word(span.len())]);
         }
     }
 
-    /// The digits behind a host and its colon.
-    fn port(&mut self, id: u32, uri: &Uri<'_>) {
-        if uri.port.is_none() {
-            return;
-        }
-        let host = (uri.host_raw.as_ptr() as usize).wrapping_sub(self.buffer.as_ptr() as usize);
-        let start = host.saturating_add(uri.host_raw.len()).saturating_add(1);
-        let digits = self.buffer.get(start..).unwrap_or_default();
-        let len = digits.iter().take_while(|b| b.is_ascii_digit()).count();
-        self.push(id, start, len);
-    }
-
-    fn address(&mut self, base: u32, address: &NameAddr<'_>) {
-        self.part(base, address.uri.raw);
-        self.some(base + id::ADDRESS_USER, address.uri.user);
-        if !address.uri.host_raw.is_empty() {
-            self.part(base + id::ADDRESS_HOST, address.uri.host_raw);
-        }
-        self.some(base + id::ADDRESS_TAG, address.tag());
-        self.some(base + id::ADDRESS_DISPLAY, address.display);
-        self.port(base + id::ADDRESS_PORT, &address.uri);
+    fn address(&mut self, base: u32, address: &AddressParts) {
+        self.span(base, address.uri);
+        self.span(base + id::ADDRESS_USER, address.user);
+        self.span(base + id::ADDRESS_HOST, address.host);
+        self.span(base + id::ADDRESS_TAG, address.tag);
+        self.span(base + id::ADDRESS_DISPLAY, address.display);
+        self.span(base + id::ADDRESS_PORT, address.port);
     }
 }
 
-fn start_line(message: Message<'_>, spans: &mut Spans<'_>) {
+fn start_line(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
     if message.is_request() {
         spans.part(id::METHOD, message.method_token());
         spans.part(id::REQUEST_URI, message.request_uri());
-        if let Ok(uri) = Uri::parse(message.request_uri()) {
-            let scheme = uri.raw.iter().position(|b| *b == b':').unwrap_or(0);
-            spans.some(id::URI_SCHEME, uri.raw.get(..scheme));
-            spans.some(id::URI_USER, uri.user);
-            if !uri.host_raw.is_empty() {
-                spans.part(id::URI_HOST, uri.host_raw);
-            }
-            spans.port(id::URI_PORT, &uri);
-            let params = uri.params.raw();
-            if !params.is_empty() {
-                spans.part(id::URI_PARAMS, params.strip_prefix(b";").unwrap_or(params));
-            }
-        }
+        spans.span(id::URI_SCHEME, parts.uri.scheme);
+        spans.span(id::URI_USER, parts.uri.user);
+        spans.span(id::URI_HOST, parts.uri.host);
+        spans.span(id::URI_PORT, parts.uri.port);
+        spans.span(id::URI_PARAMS, parts.uri.params);
     } else {
         let reason = message.reason();
         // The three digits stand right in front of the reason's space.
@@ -333,35 +313,18 @@ fn start_line(message: Message<'_>, spans: &mut Spans<'_>) {
     }
 }
 
-fn well_known(message: Message<'_>, spans: &mut Spans<'_>) {
-    if let Ok(from) = message.from() {
-        spans.address(id::FROM, &from);
-    }
-    if let Ok(to) = message.to() {
-        spans.address(id::TO, &to);
-    }
+fn well_known(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
+    spans.address(id::FROM, &parts.from);
+    spans.address(id::TO, &parts.to);
     if let Ok(call_id) = message.call_id() {
         spans.part(id::CALL_ID, call_id);
     }
-    if let Ok(cseq) = message.cseq()
-        && let Some(value) = message.header(HeaderId::CSeq)
-    {
-        let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
-        spans.some(id::CSEQ_NUMBER, value.get(..digits));
-        spans.part(id::CSEQ_METHOD, cseq.method);
-    }
-    contact(message, spans);
-}
-
-fn contact(message: Message<'_>, spans: &mut Spans<'_>) {
-    if let Some(Ok(Contact::Addr(contact))) = message.contacts().next() {
-        spans.part(id::CONTACT_URI, contact.uri.raw);
-        spans.some(id::CONTACT_USER, contact.uri.user);
-        if !contact.uri.host_raw.is_empty() {
-            spans.part(id::CONTACT_HOST, contact.uri.host_raw);
-        }
-        spans.port(id::CONTACT_PORT, &contact.uri);
-    }
+    spans.span(id::CSEQ_NUMBER, parts.cseq_number);
+    spans.span(id::CSEQ_METHOD, parts.cseq_method);
+    spans.span(id::CONTACT_URI, parts.contact.uri);
+    spans.span(id::CONTACT_USER, parts.contact.user);
+    spans.span(id::CONTACT_HOST, parts.contact.host);
+    spans.span(id::CONTACT_PORT, parts.contact.port);
 }
 
 fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<[u32; 3]>) {

@@ -301,7 +301,7 @@ impl Transactions {
         };
         let branch = cx.ids.branch(
             self.place(client),
-            intake::loop_hash(bye.as_ref(), cx.ids).stateful,
+            intake::loop_hash(bye.as_ref(), bye.parts(), cx.ids).stateful,
         );
         let scratch = &mut self.scratch;
         scratch.text.clear();

@@ -234,11 +234,11 @@ pub struct CallState {
     /// The versions that later hooks are called in.
     pub versions: Option<PolicyVersions>,
     /// Variables, in the order of their first setting.
-    pub vars: SmallVec<[(String, String); 2]>,
+    pub vars: Vec<(String, String)>,
     /// The user that `auth.check` confirmed.
     pub authenticated_user: Option<String>,
     /// Parameters for our Record-Route.
-    pub route_params: SmallVec<[(String, String); 2]>,
+    pub route_params: Vec<(String, String)>,
 }
 
 /// A write that a hook staged. It is committed with the verdict, or discarded

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sipbox_sip::{EditError, Message, Method, OwnedMessage, Transport, Uri};
-use smallvec::SmallVec;
 
 use crate::context::strip_via;
 use crate::cx::Cx;
@@ -36,7 +35,7 @@ pub(crate) struct Forward {
     pub(crate) facts: Arc<Facts>,
     pub(crate) target: ResolvedTarget,
     pub(crate) record_route: Option<Vec<(String, String)>>,
-    pub(crate) route_params: SmallVec<[(String, String); 2]>,
+    pub(crate) route_params: Vec<(String, String)>,
     /// The transport was not named, so the size may choose it (18.1.1).
     pub(crate) implicit: bool,
 }

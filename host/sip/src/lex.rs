@@ -200,18 +200,27 @@ pub fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
         let _ = write!(out, "{ip}");
         return;
     };
+    let mut text = [0u8; 15];
+    let mut len = 0;
+    let mut put = |byte: u8| {
+        if let Some(place) = text.get_mut(len) {
+            *place = byte;
+            len += 1;
+        }
+    };
     for (at, octet) in v4.octets().into_iter().enumerate() {
         if at > 0 {
-            out.push(b'.');
+            put(b'.');
         }
         if octet >= 100 {
-            out.push(b'0' + octet / 100);
+            put(b'0' + octet / 100);
         }
         if octet >= 10 {
-            out.push(b'0' + octet / 10 % 10);
+            put(b'0' + octet / 10 % 10);
         }
-        out.push(b'0' + octet % 10);
+        put(b'0' + octet % 10);
     }
+    out.extend_from_slice(text.get(..len).unwrap_or_default());
 }
 
 /// Appends a number.

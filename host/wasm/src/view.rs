@@ -316,8 +316,8 @@ fn start_line(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
 fn well_known(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
     spans.address(id::FROM, &parts.from);
     spans.address(id::TO, &parts.to);
-    if let Ok(call_id) = message.call_id() {
-        spans.part(id::CALL_ID, call_id);
+    if let Some(call_id) = message.field(HeaderId::CallId) {
+        spans.span(id::CALL_ID, call_id.value);
     }
     spans.span(id::CSEQ_NUMBER, parts.cseq_number);
     spans.span(id::CSEQ_METHOD, parts.cseq_method);

@@ -272,18 +272,18 @@ pub(super) struct CallRecord {
 impl CallRecord {
     pub(super) fn of(call: &HookCall) -> Self {
         Self {
-            vars: call.state.vars.to_vec(),
+            vars: call.state.vars.clone(),
             authenticated_user: call.state.authenticated_user.clone(),
-            route_params: call.state.route_params.to_vec(),
+            route_params: call.state.route_params.clone(),
             armed: (call.armed.branch, call.armed.reply, call.armed.failure),
         }
     }
 
     pub(super) fn state(&self) -> CallState {
         CallState {
-            vars: self.vars.iter().cloned().collect(),
+            vars: self.vars.clone(),
             authenticated_user: self.authenticated_user.clone(),
-            route_params: self.route_params.iter().cloned().collect(),
+            route_params: self.route_params.clone(),
             ..CallState::default()
         }
     }

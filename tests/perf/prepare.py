@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Fills in sipbox.toml for the perf lab and adds its 10,000 accounts.
 
-    prepare.py SIPBOX FOLDER IP PORT UAS1 WORKERS
+    prepare.py SIPBOX FOLDER IP PORT UAS1 WORKERS [BALANCE]
+
+BALANCE is the component of policies/examples/balance: with it, calls to `balanced`
+are spread over the four ports from UAS1 on, before the residential policy is asked.
 
 The accounts go into the database directly: through the command line each would
 be a process of its own. HA1s only, as `sipbox user add` stores them.
@@ -14,14 +17,17 @@ import sys
 
 USERS = 10000
 PASSWORD = "secret"
+CHAIN = "[[tenant.policy]]"
 
 
 def main():
-    sipbox, folder, ip, port, uas1, workers = sys.argv[1:]
+    sipbox, folder, ip, port, uas1, workers, *balance = sys.argv[1:]
     folder = pathlib.Path(folder)
     text = pathlib.Path(__file__).with_name("sipbox.toml").read_text()
     for name, value in dict(ip=ip, port=port, uas1=uas1, workers=workers).items():
         text = text.replace(f"@{name}@", value)
+    if balance:
+        text = text.replace(CHAIN, chain_link(balance[0], ip, int(uas1)) + CHAIN, 1)
     (folder / "sipbox.toml").write_text(text)
     # The program itself makes the tables.
     subprocess.run([sipbox, "user", "add", "-c", folder / "sipbox.toml", f"first@{ip}",
@@ -30,6 +36,12 @@ def main():
         database.executemany(
             "INSERT INTO subscriber (username, domain, password, ha1, ha1_sha256) VALUES (?, ?, '', ?, ?)",
             (row(f"u{number:05}", ip) for number in range(USERS)))
+
+
+def chain_link(component, ip, uas1):
+    gateways = ", ".join(f'{{ uri = "sip:{ip}:{uas1 + i}" }}' for i in range(4))
+    return (f'{CHAIN}\ncomponent = "{component}"\n'
+            f'settings = {{ users = ["balanced"], gateways = [{gateways}] }}\n\n')
 
 
 def row(user, realm):

@@ -7,7 +7,9 @@
     reason = "tests"
 )]
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sipbox_tests::{Agent, Loopback, Setup, guest};
 
@@ -68,6 +70,64 @@ fn each_behaviour_is_contained_and_the_next_call_works() {
             sipbox.log().contains("policy"),
             "{behaviour}: nothing in the log"
         );
+    }
+}
+
+/// Beside others, a tenant whose policy runs long is asked apart: it waits for
+/// itself, gets the fallback where that takes too long, and nobody else waits.
+#[test]
+fn a_tenant_that_runs_long_waits_for_itself_alone() {
+    let net = Loopback::new();
+    let settings = "{ behaviour = \"endless-loop\", when_user = \"evil\" }";
+    let sipbox = Setup::residential(&net, "")
+        .tenants(&tenant(&guest::hostile(), settings))
+        .start();
+    let mut eve = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+    let mut alice = Agent::udp("alice", "lab.test", net.sip(), sipbox.address);
+    let evil = |eve: &mut Agent| {
+        let request = eve.request("OPTIONS", "sip:evil@bad.test");
+        eve.send(&request);
+    };
+    // The first one is not expected yet.
+    evil(&mut eve);
+    let first = eve.link.receive(Duration::from_secs(5)).unwrap();
+    assert_eq!(first.get("Warning"), "399 sipbox \"policy failed: cpu\"");
+    // 60 calls of 5 ms, a third of a second for one after the other.
+    let begin = Instant::now();
+    for _ in 0..60 {
+        evil(&mut eve);
+    }
+    let request = alice.request("OPTIONS", &format!("sip:{}", sipbox.address));
+    alice.send(&request);
+    alice.expect(&request, 200);
+    let waited = begin.elapsed();
+    let mut reasons = BTreeMap::<String, u32>::new();
+    while let Some(response) = eve.link.receive(Duration::from_secs(1)) {
+        assert_eq!(response.status(), Some(503), "{response}");
+        *reasons
+            .entry(response.get("Warning").to_owned())
+            .or_default() += 1;
+    }
+    println!("alice waited {waited:?}; eve got {reasons:?}");
+    assert_eq!(reasons.values().sum::<u32>(), 60);
+    assert!(
+        reasons.contains_key("399 sipbox \"policy failed: confined\""),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons["399 sipbox \"policy failed: cpu\""] >= 32,
+        "{reasons:?}"
+    );
+    assert!(waited < Duration::from_millis(100), "{waited:?}");
+    // Well-behaved calls of the same tenant are served, in their turn.
+    let request = eve.request("OPTIONS", "sip:good@bad.test");
+    eve.send(&request);
+    eve.expect(&request, 200);
+    let failed = |reason| sipbox.statistic(&format!("policy:bad/guest-hostile/failed/{reason}"));
+    println!("{} cpu, {} confined", failed("cpu"), failed("confined"));
+    assert_eq!(failed("cpu") + failed("confined"), 61);
+    for line in ["a call ran long", "confined"] {
+        assert!(sipbox.log().contains(line), "no `{line}` in the log");
     }
 }
 

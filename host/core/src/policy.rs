@@ -525,6 +525,10 @@ pub enum HookFailure {
     /// The tenant's CPU budget is used up; the hook was not called.
     #[error("tenant cpu budget")]
     Budget,
+    /// The tenant's policies ran long of late, and too many of its calls wait for
+    /// their turn; the hook was not called.
+    #[error("too many calls of a confined tenant")]
+    Confined,
     /// No room for a further parked call.
     #[error("parked")]
     Parked,
@@ -551,6 +555,7 @@ impl HookFailure {
             Self::Log => "log",
             Self::WasiWait => "wasi-wait",
             Self::Budget => "budget",
+            Self::Confined => "confined",
             Self::Parked => "parked",
             Self::BadVerdict(_) => "bad-verdict",
             Self::Instantiate(_) => "instantiate",

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,7 @@ use sipbox_telemetry::Stats;
 use crate::clock::Clock;
 use crate::decide::{Pending, Ruled};
 use crate::snapshot::Snapshot;
+use crate::worker::Confined;
 
 /// What other threads tell a worker.
 #[derive(Debug)]
@@ -71,6 +73,9 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     /// Where database look-ups run.
     pub(crate) runtime: tokio::runtime::Handle,
+    /// The worker of confined tenants. What each of them may have on its way is
+    /// bounded by its [`Place`](sipbox_wasm::Place)s.
+    pub(crate) confined: Sender<Confined>,
     /// A bit for each worker whose shards may have a timer armed.
     pub(crate) ticking: AtomicU64,
 }
@@ -144,6 +149,13 @@ impl Node {
     pub(crate) async fn tell_all(&self, event: impl Fn() -> WorkerEvent) {
         for worker in 0..self.network.queues().len() {
             self.tell(worker, event()).await;
+        }
+    }
+
+    /// Tells the worker of confined tenants.
+    pub(crate) fn tell_confined(&self, task: Confined) {
+        if self.confined.send(task).is_err() {
+            tracing::error!("the worker of confined tenants is gone");
         }
     }
 }

@@ -78,6 +78,11 @@ impl Snapshot {
         self.tenants.values()
     }
 
+    /// Whether there are several tenants.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.tenants.len() > 1
+    }
+
     /// The text of a listener's socket, such as `udp:192.0.2.1:5060`.
     pub(crate) fn socket(&self, listener: ListenerId) -> Arc<str> {
         self.sockets

@@ -1,6 +1,6 @@
 //! From parts to a running node, and from a running node to the end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::configuration::{Configuration, Draft, Moves};
 use crate::node::{MAX_WORKERS, Node, WorkerEvent};
 use crate::parts::{ComponentSource, Fixed, Live, Parts};
 use crate::snapshot::{Snapshot, Tenant};
-use crate::worker::Worker;
+use crate::worker::{Confined, Worker};
 
 /// The residential policy, compiled by the build script.
 static RESIDENTIAL: &[u8] = include_bytes!(env!("SIPBOX_RESIDENTIAL"));
@@ -195,6 +195,7 @@ impl Running {
             boot: origin.boot,
             key: random()?,
         });
+        let (confined, tasks) = mpsc::channel();
         let node = Arc::new(Node {
             stack,
             location: LocationService::new(SHARDS, &random()?),
@@ -207,11 +208,12 @@ impl Running {
             snapshot: ArcSwap::from_pointee(snapshot),
             clock: Clock::start(),
             runtime,
+            confined,
             ticking: 0.into(),
             network,
         });
         load_bindings(&node, &store).await?;
-        let threads = spawn_workers(&node, inputs)?;
+        let threads = spawn_workers(&node, inputs, tasks)?;
         tokio::spawn(keep_house(Arc::downgrade(&node)));
         Ok(Self {
             node,
@@ -247,6 +249,7 @@ impl Running {
         let after = snapshot(&live, chains, version)?;
         self.node.snapshot.store(Arc::new(after));
         self.node.tell_all(|| WorkerEvent::Reloaded).await;
+        self.node.tell_confined(Confined::Reloaded);
         Ok(version)
     }
 
@@ -282,6 +285,7 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         node.tell_all(|| WorkerEvent::Stop).await;
+        node.tell_confined(Confined::Stop);
         let joined = tokio::task::spawn_blocking(move || {
             threads
                 .into_iter()
@@ -392,17 +396,28 @@ async fn load_bindings(node: &Node, store: &Store) -> anyhow::Result<()> {
 fn spawn_workers(
     node: &Arc<Node>,
     inputs: Vec<sipbox_net::Worker<WorkerEvent>>,
+    confined: mpsc::Receiver<Confined>,
 ) -> anyhow::Result<Vec<JoinHandle<std::io::Result<()>>>> {
     let count = inputs.len();
-    let spawn = |(number, inputs): (usize, sipbox_net::Worker<WorkerEvent>)| {
+    let worker = |number| {
         let rng = Rng::from_seed(random()?);
-        let worker = Worker::new(Arc::clone(node), number, count, rng);
-        std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || worker.run(inputs))
-            .context("a worker cannot be started")
+        anyhow::Ok(Worker::new(Arc::clone(node), number, count, rng))
     };
-    inputs.into_iter().enumerate().map(spawn).collect()
+    let thread = |name: String| std::thread::Builder::new().name(name);
+    let refused = "a worker cannot be started";
+    let mut threads = Vec::with_capacity(count + 1);
+    for (number, inputs) in inputs.into_iter().enumerate() {
+        let worker = worker(number)?;
+        let spawned = thread(format!("worker-{number}")).spawn(move || worker.run(inputs));
+        threads.push(spawned.context(refused)?);
+    }
+    let worker = worker(count)?;
+    let spawned = thread("confined".to_owned()).spawn(move || {
+        worker.run_confined(&confined);
+        Ok(())
+    });
+    threads.push(spawned.context(refused)?);
+    Ok(threads)
 }
 
 /// What nobody waits for: bindings that ended, the system's clock.

@@ -1,7 +1,8 @@
 //! One worker: takes messages and events, feeds the core, sends, fires timers. The
 //! loop that everything passes through. What the core asks is answered in
-//! [`questions`].
+//! [`questions`]; what is asked apart from the others, in [`confined`].
 
+mod confined;
 mod questions;
 
 use std::io;
@@ -21,14 +22,17 @@ use crate::decide;
 use crate::node::{Node, Stored, WorkerEvent};
 use crate::snapshot::Snapshot;
 
+pub(crate) use confined::Confined;
+
 /// How often timers are looked at while any is armed.
 const TICK: Duration = Duration::from_millis(10);
 /// How often idle policy instances are looked at.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// One of the equal workers.
+/// One of the equal workers, or the one of confined tenants.
 pub(crate) struct Worker {
     node: Arc<Node>,
+    /// From 0; the worker of confined tenants comes behind the others.
     number: usize,
     workers: usize,
     rng: Rng,
@@ -45,7 +49,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Worker `number` of `workers`.
+    /// Worker `number` of `workers`; the worker of confined tenants, if that many
+    /// come before it.
     pub(crate) fn new(node: Arc<Node>, number: usize, workers: usize, rng: Rng) -> Self {
         Self {
             node,
@@ -72,15 +77,17 @@ impl Worker {
         self.warm();
         while !self.stop {
             let timeout = self.tick();
-            inputs.wait(timeout, &mut |input| self.guarded(input))?;
+            inputs.wait(timeout, &mut |input| {
+                self.guarded(|worker| worker.input(input));
+            })?;
         }
         Ok(())
     }
 
     /// A panic ends the message that it met, and nothing else.
-    fn guarded(&mut self, input: Input<'_, WorkerEvent>) {
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
         let caught = catch_unwind(AssertUnwindSafe(|| {
-            self.input(input);
+            work(self);
             self.flush();
         }));
         if caught.is_err() {
@@ -183,7 +190,7 @@ impl Worker {
             secure,
         } = resolve;
         let known = match Query::new(host, *port, *transport, *secure) {
-            Some(query) => self.node.network.resolve(self.number, query, *token),
+            Some(query) => self.node.network.resolve(self.home(), query, *token),
             None => Some(Err(ResolveError::NoSuchName)),
         };
         if let Some(result) = known {
@@ -247,10 +254,7 @@ impl Worker {
     fn tick(&mut self) -> Option<Duration> {
         let node = Arc::clone(&self.node);
         let (now, wall) = node.clock.now();
-        if wall.0.saturating_sub(self.swept.0) > u64::try_from(SWEEP.as_millis()).unwrap_or(0) {
-            self.swept = wall;
-            self.pools.sweep(wall);
-        }
+        self.sweep(wall);
         if !node.ticking(self.number) {
             return None;
         }
@@ -287,12 +291,16 @@ impl Worker {
 
     fn tick_shard(&mut self, snapshot: &Snapshot, shard: usize) {
         let node = Arc::clone(&self.node);
-        let caught = catch_unwind(AssertUnwindSafe(|| {
-            self.step(snapshot, |env, out| node.stack.tick(env, shard, out));
-            self.flush();
-        }));
-        if caught.is_err() {
-            self.give_up();
+        self.guarded(|worker| {
+            worker.step(snapshot, |env, out| node.stack.tick(env, shard, out));
+        });
+    }
+
+    /// Throws idle policy instances away, once in a while.
+    fn sweep(&mut self, wall: WallTime) {
+        if wall.0.saturating_sub(self.swept.0) > u64::try_from(SWEEP.as_millis()).unwrap_or(0) {
+            self.swept = wall;
+            self.pools.sweep(wall);
         }
     }
 

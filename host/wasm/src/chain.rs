@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sipbox_core::policy::Hook;
+use sipbox_core::policy::{Hook, HookFailure, HookOutput};
 
 use crate::component::{Capability, LoadError, Policy};
-use crate::limits::{CpuBudget, Limits};
+use crate::conduct::Conduct;
+use crate::limits::{Cost, CpuBudget, Limits};
 use crate::pool::{Description, Instance};
 use crate::stats::{PolicyStats, WasmStats};
 
@@ -34,10 +35,11 @@ pub(crate) struct PolicyVersion {
     pub(crate) stats: Arc<PolicyStats>,
 }
 
-/// The policies of a tenant in their order, with its CPU budget.
+/// The policies of a tenant in their order, with its CPU budget and its conduct.
 pub struct Chain {
     pub(crate) policies: Vec<Arc<PolicyVersion>>,
     pub(crate) budget: Option<Arc<CpuBudget>>,
+    conduct: Arc<Conduct>,
     tenant: Arc<str>,
     descriptions: Vec<Description>,
 }
@@ -87,6 +89,7 @@ impl Chain {
             Ok(Self {
                 policies,
                 budget,
+                conduct: Arc::default(),
                 tenant: Arc::clone(tenant),
                 descriptions,
             })
@@ -99,6 +102,30 @@ impl Chain {
     #[must_use]
     pub fn tenant(&self) -> &Arc<str> {
         &self.tenant
+    }
+
+    /// How its policies behave.
+    #[must_use]
+    pub fn conduct(&self) -> &Arc<Conduct> {
+        &self.conduct
+    }
+
+    /// Judges a call of one of its policies.
+    pub(crate) fn ran(
+        &self,
+        policy: &PolicyVersion,
+        cost: &Cost,
+        result: &Result<HookOutput, HookFailure>,
+    ) {
+        let ended_by_limit = matches!(result, Err(HookFailure::Cpu));
+        if self.conduct.ran(cost.longest(), ended_by_limit) {
+            tracing::warn!(
+                tenant = &*self.tenant,
+                policy = &*policy.spec.name,
+                cpu = ?cost.longest(),
+                "a call ran long: beside other tenants this one's calls wait for each other"
+            );
+        }
     }
 
     /// Number of policies.

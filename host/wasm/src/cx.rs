@@ -84,7 +84,7 @@ impl Meter {
 /// Ticks before the first look at the clock. Less would let a call that starts
 /// right before a tick be looked at too early.
 pub(crate) const FIRST_TICKS: u64 = 2;
-const FIRST_DEADLINE: Duration = Duration::from_millis(FIRST_TICKS);
+pub(crate) const FIRST_DEADLINE: Duration = Duration::from_millis(FIRST_TICKS);
 
 impl CallCx {
     /// The state of a store between calls.

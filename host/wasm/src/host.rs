@@ -1,23 +1,35 @@
 //! Calls of a chain's policies on one worker: `sipbox-core`'s `PolicyHost`.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use sipbox_core::policy::{HookCall, HookFailure, HookInput, HookOutput, PolicyHost};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, PolicyVersion};
 use crate::pool::Pools;
 
 /// A chain, to be called on the worker whose pools these are.
 pub struct ChainHost<'a> {
     pools: &'a mut Pools,
     chain: &'a Chain,
+    refusal: Option<HookFailure>,
 }
 
 impl<'a> ChainHost<'a> {
     /// Calls of `chain` with the instances of `pools`.
     #[must_use]
     pub fn new(pools: &'a mut Pools, chain: &'a Chain) -> Self {
-        Self { pools, chain }
+        Self {
+            pools,
+            chain,
+            refusal: None,
+        }
+    }
+
+    /// With a failure, nobody is called: each call ends with it, and is counted so.
+    #[must_use]
+    pub fn refusing(self, refusal: Option<HookFailure>) -> Self {
+        Self { refusal, ..self }
     }
 
     /// The chain.
@@ -29,6 +41,28 @@ impl<'a> ChainHost<'a> {
     /// What the randomness of the last call came from.
     pub(crate) fn last_seed(&self) -> Option<[u8; 32]> {
         self.pools.last_seed
+    }
+
+    fn within_budget(
+        &mut self,
+        version: &Arc<PolicyVersion>,
+        input: &HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure> {
+        let Some(budget) = self.chain.budget.as_deref() else {
+            let (result, cost) = self.pools.call(version, input, call);
+            self.chain.ran(version, &cost, &result);
+            return result;
+        };
+        let reserved = version.spec.limits.cpu;
+        if !budget.reserve(reserved, call.facts.now) {
+            return Err(HookFailure::Budget);
+        }
+        let begun = Instant::now();
+        let (result, cost) = self.pools.call(version, input, call);
+        budget.settle(reserved, cost.within(begun));
+        self.chain.ran(version, &cost, &result);
+        result
     }
 }
 
@@ -44,29 +78,13 @@ impl PolicyHost for ChainHost<'_> {
                 "no policy at position {policy}"
             )));
         };
-        let result = match self.chain.budget.as_deref() {
-            None => self.pools.call(version, &input, call).0,
-            Some(budget) => {
-                let reserved = version.spec.limits.cpu;
-                if budget.reserve(reserved, call.facts.now) {
-                    let begun = Instant::now();
-                    let (result, cpu) = self.pools.call(version, &input, call);
-                    budget.settle(reserved, used(begun, cpu));
-                    result
-                } else {
-                    Err(HookFailure::Budget)
-                }
-            }
+        let result = match &self.refusal {
+            Some(failure) => Err(failure.clone()),
+            None => self.within_budget(version, &input, call),
         };
         if let Err(failure) = &result {
             version.stats.count_failure(failure);
         }
         result
     }
-}
-
-/// What a call cost: measured CPU time if it was long enough to be looked at,
-/// else the wall clock, which is cheap to read and at most two ticks too much.
-fn used(begun: Instant, cpu: Option<Duration>) -> Duration {
-    cpu.unwrap_or_else(|| begun.elapsed().min(2 * crate::engine::TICK))
 }

@@ -12,6 +12,7 @@ mod bindings;
 mod call;
 mod chain;
 mod component;
+mod conduct;
 mod convert;
 mod cx;
 mod edit;
@@ -30,6 +31,7 @@ mod wasi;
 
 pub use chain::{Chain, PolicySpec};
 pub use component::{Capability, ComponentStore, LoadError, Policy};
+pub use conduct::{Conduct, Place};
 pub use engine::{Engine, EngineError, EngineSettings, TICK, config, pooling};
 pub use host::ChainHost;
 pub use limits::{CpuBudget, Limits};

@@ -2,9 +2,11 @@
 //! budget of all of them together.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sipbox_core::time::WallTime;
+
+use crate::engine::TICK;
 
 /// The limits of one hook call. Reaching any ends the call with the reason that
 /// [`sipbox_core::policy::HookFailure`] names.
@@ -120,6 +122,32 @@ impl CpuBudget {
         if left > self.burst {
             self.left.fetch_sub(left - self.burst, Ordering::Relaxed);
         }
+    }
+}
+
+/// What a hook call cost its thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// CPU time of the hook, if it was long enough to be looked at.
+    pub(crate) hook: Option<Duration>,
+    /// CPU time for making an instance before it and throwing one away after it:
+    /// `configure` and the page faults of a heap are the guest's doing too.
+    pub(crate) instance: Duration,
+}
+
+impl Cost {
+    /// All of it, for a call that has begun then: a short hook counts by the wall
+    /// clock, which is cheap to read and at most two ticks too much.
+    pub(crate) fn within(&self, begun: Instant) -> Duration {
+        let hook = self
+            .hook
+            .unwrap_or_else(|| begun.elapsed().saturating_sub(self.instance).min(2 * TICK));
+        hook + self.instance
+    }
+
+    /// The longest part that is known to have been CPU time.
+    pub(crate) fn longest(&self) -> Duration {
+        self.hook.unwrap_or_default().max(self.instance)
     }
 }
 

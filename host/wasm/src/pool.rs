@@ -15,6 +15,7 @@ use crate::chain::{Chain, PolicyVersion};
 use crate::component::LoadError;
 use crate::convert;
 use crate::cx::{CallCx, FIRST_TICKS, Stop, on_deadline};
+use crate::limits::{Cost, thread_cpu};
 
 /// What a policy says that it is: the answer of `configure`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -281,6 +282,14 @@ fn failure_of(error: &wasmtime::Error, store: &Store<CallCx>) -> HookFailure {
 
 const FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 
+/// Adds what this costs in CPU time. Two system calls: only for what is rare.
+fn metered<T>(cpu: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let begun = thread_cpu();
+    let done = work();
+    *cpu += thread_cpu().saturating_sub(begun);
+    done
+}
+
 /// The instances of one policy version on one worker.
 struct Pool {
     version: Weak<PolicyVersion>,
@@ -389,32 +398,33 @@ impl Pools {
         version: &Arc<PolicyVersion>,
         input: &HookInput,
         call: &mut HookCall,
-    ) -> (Result<HookOutput, HookFailure>, Option<Duration>) {
+    ) -> (Result<HookOutput, HookFailure>, Cost) {
         let pool = self.pool(version, call.facts.now);
         pool.calls.fetch_add(1, Ordering::Relaxed);
+        let mut cost = Cost::default();
         if pool.idle.is_empty() {
-            match Instance::new(version) {
+            match metered(&mut cost.instance, || Instance::new(version)) {
                 Ok(instance) => pool.idle.push(instance),
-                Err(LoadError::Configure(failure)) => return (Err(failure), None),
-                Err(error) => return (Err(HookFailure::Instantiate(error.to_string())), None),
+                Err(LoadError::Configure(failure)) => return (Err(failure), cost),
+                Err(error) => return (Err(HookFailure::Instantiate(error.to_string())), cost),
             }
         }
         let Some(instance) = pool.idle.last_mut() else {
             return (
                 Err(HookFailure::Instantiate("no instance".to_owned())),
-                None,
+                cost,
             );
         };
         let result = instance.call(input, call);
-        let cpu = instance.long_cpu();
+        cost.hook = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();
         let result = result.map_err(|(failure, health)| {
             if health == Health::Poisoned {
-                pool.idle.pop();
+                metered(&mut cost.instance, || drop(pool.idle.pop()));
             }
             failure
         });
         self.last_seed = seed;
-        (result, cpu)
+        (result, cost)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sipbox_core::policy::HookFailure;
 
 /// Every reason for a call without a verdict, by its name.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 14] = [
     "trap",
     "cpu",
     "wall",
@@ -19,6 +19,7 @@ pub const REASONS: [&str; 13] = [
     "log",
     "wasi-wait",
     "budget",
+    "confined",
     "parked",
     "bad-verdict",
     "instantiate",
@@ -154,6 +155,7 @@ mod tests {
             HookFailure::Log,
             HookFailure::WasiWait,
             HookFailure::Budget,
+            HookFailure::Confined,
             HookFailure::Parked,
             HookFailure::BadVerdict(String::new()),
             HookFailure::Instantiate(String::new()),
@@ -162,7 +164,7 @@ mod tests {
             stats.count_failure(failure);
             assert_eq!(stats.failed(failure.name()), 1, "{failure}");
         }
-        assert_eq!(stats.failures().map(|(_, n)| n).sum::<u64>(), 13);
+        assert_eq!(stats.failures().map(|(_, n)| n).sum::<u64>(), 14);
     }
 
     #[test]

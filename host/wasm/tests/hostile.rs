@@ -217,6 +217,39 @@ fn a_well_behaved_guest_beside_four_spinning_threads_never_traps() {
     for spinner in spinners {
         spinner.join().unwrap();
     }
+    assert!(
+        !tenant.chain.conduct().confined(),
+        "confined for the time that others used"
+    );
+}
+
+#[test]
+fn a_tenant_whose_calls_run_long_is_confined_and_one_that_only_fails_is_not() {
+    for (behaviour, confined) in [("endless-loop", true), ("panic", false)] {
+        let mut tenant = Tenant::one("hostile", &settings(behaviour));
+        tenant
+            .pools
+            .warm(&tenant.chain, common::facts().now)
+            .unwrap();
+        let good = INVITE.replace("sip:bob@", "sip:carol@");
+        assert_eq!(reply(tenant.request(&good).unwrap()).status, 200);
+        assert!(!tenant.chain.conduct().confined(), "{behaviour}, good");
+        tenant.request(INVITE).unwrap_err();
+        assert_eq!(tenant.chain.conduct().confined(), confined, "{behaviour}");
+    }
+}
+
+#[test]
+fn what_is_refused_beforehand_is_counted_and_calls_nobody() {
+    use sipbox_core::policy::PolicyHost;
+    let mut tenant = Tenant::one("hostile", &settings("endless-loop"));
+    let mut call = tenant.call(INVITE);
+    let refused = sipbox_wasm::ChainHost::new(&mut tenant.pools, &tenant.chain)
+        .refusing(Some(HookFailure::Confined))
+        .call(0, HookInput::Request, &mut call);
+    assert_eq!(refused, Err(HookFailure::Confined));
+    assert_eq!(tenant.failed("hostile", "confined"), 1);
+    assert_eq!(tenant.pools.instances(), 0);
 }
 
 #[test]

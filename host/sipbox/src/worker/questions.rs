@@ -6,12 +6,13 @@ use std::sync::Arc;
 use sipbox_core::chain::{ChainRun, Failed, Outcome};
 use sipbox_core::flow::TenantId;
 use sipbox_core::outbox::Ask;
-use sipbox_core::policy::{BranchCall, CallState, Facts, PolicyVersions};
+use sipbox_core::policy::{BranchCall, CallState, Facts, HookFailure, PolicyVersions};
 use sipbox_core::stack::{BranchVerdict, ReplyVerdict};
 use sipbox_sip::OwnedMessage;
 use sipbox_wasm::ChainHost;
 
 use super::Worker;
+use super::confined::{Confined, Turn};
 use crate::capabilities::{Fetched, RequestCapabilities};
 use crate::decide::{self, Committed, Pending, Question, Ruled};
 use crate::node::{Stored, WorkerEvent};
@@ -19,6 +20,14 @@ use crate::snapshot::Tenant;
 
 impl Worker {
     pub(super) fn ask(&mut self, ask: Ask) {
+        let refusal = match self.turn_of(&ask) {
+            Turn::Now => None,
+            Turn::Never(failure) => Some(failure),
+            Turn::Later(place) => {
+                self.node.tell_confined(Confined::Ask(Box::new(ask), place));
+                return;
+            }
+        };
         match ask {
             Ask::Request {
                 id,
@@ -50,7 +59,7 @@ impl Worker {
                     return;
                 };
                 let capabilities = self.capabilities(&tenant, Vec::new());
-                let outcome = self.chain(&tenant, &facts, &capabilities, |chain| {
+                let outcome = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
                     chain.on_failure(request, response, &failure, state, armed)
                 });
                 self.log_failed(&tenant, &facts, "on-failure", outcome.failed.as_ref());
@@ -79,7 +88,7 @@ impl Worker {
                 };
                 let original = request.clone();
                 let capabilities = self.capabilities(&tenant, Vec::new());
-                let result = self.chain(&tenant, &facts, &capabilities, |chain| {
+                let result = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
                     chain.on_branch(request, &branch, state, &armed)
                 });
                 self.log_failed(&tenant, &facts, "on-branch", result.failed.as_ref());
@@ -108,7 +117,7 @@ impl Worker {
                 };
                 let original = response.clone();
                 let capabilities = self.capabilities(&tenant, Vec::new());
-                let result = self.chain(&tenant, &facts, &capabilities, |chain| {
+                let result = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
                     chain.on_reply(request, response, state, &armed)
                 });
                 self.log_failed(&tenant, &facts, "on-reply", result.failed.as_ref());
@@ -127,7 +136,7 @@ impl Worker {
     }
 
     /// The versions that the transaction began with, or those of today.
-    fn tenant_of(&self, id: TenantId, state: &CallState) -> Option<Arc<Tenant>> {
+    pub(super) fn tenant_of(&self, id: TenantId, state: &CallState) -> Option<Arc<Tenant>> {
         let kept = state
             .versions
             .as_ref()
@@ -175,12 +184,9 @@ impl Worker {
             self.run_chain(pending);
             return;
         }
+        self.trying(question);
         let node = Arc::clone(&self.node);
-        if let Question::Request(id) = question {
-            let snapshot = node.snapshot.load();
-            self.step(&snapshot, |env, out| node.stack.trying(env, id, out));
-        }
-        let number = self.number;
+        let number = self.home();
         self.node.runtime.spawn(async move {
             pending
                 .credentials
@@ -190,7 +196,26 @@ impl Worker {
         });
     }
 
+    /// The verdict will have to wait.
+    fn trying(&mut self, question: Question) {
+        if let Question::Request(id) = question {
+            let node = Arc::clone(&self.node);
+            let snapshot = node.snapshot.load();
+            self.step(&snapshot, |env, out| node.stack.trying(env, id, out));
+        }
+    }
+
     pub(super) fn run_chain(&mut self, pending: Pending) {
+        let refusal = match self.turn(&pending.tenant) {
+            Turn::Now => None,
+            Turn::Never(failure) => Some(failure),
+            Turn::Later(place) => {
+                self.trying(pending.question);
+                self.node
+                    .tell_confined(Confined::Run(Box::new(pending), place));
+                return;
+            }
+        };
         let Pending {
             question,
             tenant,
@@ -204,7 +229,7 @@ impl Worker {
             ..CallState::default()
         };
         let capabilities = self.capabilities(&tenant, credentials);
-        let mut outcome = self.chain(&tenant, &facts, &capabilities, |chain| {
+        let mut outcome = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
             chain.on_request(request, state)
         });
         // The fallback starts from the state as it was; the versions stay.
@@ -216,11 +241,12 @@ impl Worker {
     fn chain<T>(
         &mut self,
         tenant: &Tenant,
+        refusal: Option<HookFailure>,
         facts: &Arc<Facts>,
         capabilities: &Arc<RequestCapabilities>,
         run: impl FnOnce(&mut ChainRun<'_>) -> T,
     ) -> T {
-        let mut host = ChainHost::new(&mut self.pools, &tenant.chain);
+        let mut host = ChainHost::new(&mut self.pools, &tenant.chain).refusing(refusal);
         run(&mut ChainRun {
             host: &mut host,
             policies: tenant.chain.len(),
@@ -260,7 +286,7 @@ impl Worker {
             self.carry_out(ruled);
             return;
         }
-        let number = self.number;
+        let number = self.home();
         let (decision_of, later) = (ruled.clone(), Arc::clone(&node));
         let kept = commits.clone();
         let done = Box::new(move |result: Result<(), _>| {

@@ -39,8 +39,8 @@ impl Policy for Balance {
     type Settings = Self;
 
     fn configure(settings: Self) -> Result<Self, String> {
-        let weights = settings.gateways.iter().map(|gateway| gateway.weight);
-        match weights.fold(Some(0_u32), |sum, weight| sum?.checked_add(weight)) {
+        let mut weights = settings.gateways.iter().map(|gateway| gateway.weight);
+        match weights.try_fold(0_u32, u32::checked_add) {
             None => Err("the weights of `gateways` are too large".into()),
             Some(0) => Err("no member of `gateways` has a weight".into()),
             Some(_) => Ok(settings),

@@ -16,8 +16,8 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use model::{
-    Auth, Component, Config, Control, Dns, Durability, Hop, HostPort, Limits, Listener, Log,
-    LogFormat, Policy, PolicyLimits, Route, Span, Store, Tenant, Timers,
+    Auth, Component, Config, Control, Dns, Durability, Limits, Listener, Log, LogFormat, Policy,
+    PolicyLimits, Route, Span, Store, Tenant, Timers,
 };
 pub use read::similar;
 pub use sections::Reading;

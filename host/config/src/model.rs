@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sipbox_sip::{Method, Transport};
+use sipbox_sip::{Hop, HostPort, Method, Transport};
 
 /// A place in the file: bytes of its text.
 pub type Span = std::ops::Range<usize>;
@@ -42,26 +42,6 @@ pub struct Config {
     pub log: Log,
     /// `[auth]`
     pub auth: Auth,
-}
-
-/// A host with an optional port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// `None`: any, or the default.
-    pub port: Option<u16>,
-}
-
-/// A next hop: `host`, `host:port`, `host:port;transport=tcp`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// `None`: as RFC 3263 finds it.
-    pub port: Option<u16>,
-    /// `None`: as RFC 3263 finds it.
-    pub transport: Option<Transport>,
 }
 
 /// `[[listener]]`

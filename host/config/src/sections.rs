@@ -6,11 +6,12 @@ mod tenant;
 
 use std::path::Path;
 
+use sipbox_sip::HostPort;
 use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::diagnostic::Diagnostic;
-use crate::model::{Config, HostPort, Route};
+use crate::model::{Config, Route};
 use crate::read::{At, Diagnostics, Table};
 use crate::syntax::{hop, host, host_port};
 use listener::listeners;

@@ -4,12 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Map, Number, Value};
-use sipbox_sip::{Transport, Uri};
+use sipbox_sip::{Hop, HostPort, Transport, Uri};
 use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::diagnostic::Diagnostic;
-use crate::model::{Hop, HostPort};
 
 /// Transports that a listener or next hop can have.
 pub(crate) const TRANSPORTS: &[(&str, Transport)] =

@@ -4,12 +4,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use sipbox_sip::{HeaderId, Host, Message, NameAddr, Scheme, Transport, Uri};
+use sipbox_sip::{HeaderId, Hop, Host, Message, NameAddr, Scheme, Transport, Uri};
 use smallvec::smallvec;
 
 use crate::decision::ResolvedTarget;
 use crate::outbox::{Candidates, NextHopCandidate};
-use crate::settings::{Settings, StaticHop};
+use crate::settings::Settings;
 
 /// What is known about a next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ fn by_uri(uri: &Uri<'_>, settings: &Settings) -> Located {
     }
 }
 
-fn by_static(hop: &StaticHop) -> Located {
+fn by_static(hop: &Hop) -> Located {
     match hop.host.parse::<IpAddr>() {
         Ok(ip) => at(ip, hop.port, hop.transport, false),
         Err(_) => Located::Name {
@@ -132,7 +132,7 @@ mod tests {
     use crate::settings::{ListenerSpec, SettingsSpec, StaticRoute};
 
     fn settings(proxy: bool) -> Settings {
-        let hop = |host: &str, port| StaticHop {
+        let hop = |host: &str, port| Hop {
             host: host.into(),
             port,
             transport: None,
@@ -148,7 +148,7 @@ mod tests {
             }],
             routes: vec![StaticRoute {
                 domain: "Gw.Example".into(),
-                next_hop: StaticHop {
+                next_hop: Hop {
                     host: "192.0.2.9".into(),
                     port: Some(5080),
                     transport: Some(Transport::Tcp),

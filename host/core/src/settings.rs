@@ -13,12 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use sipbox_sip::{Host, Method, Transport, Uri};
+use sipbox_sip::{Hop, Host, HostPort, Method, Transport, Uri};
 use smallvec::SmallVec;
 
 use crate::flow::{ListenerId, TenantId};
 
-pub use spec::{HostPort, ListenerSpec, SettingsSpec, StaticHop, StaticRoute, TenantSpec, Timers};
+pub use spec::{ListenerSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
 
 /// A listener with its texts.
 #[derive(Clone, Debug)]
@@ -116,11 +116,11 @@ pub struct Settings {
     /// See [`SettingsSpec::trying_at_once`].
     pub trying_at_once: bool,
     /// See [`SettingsSpec::outbound_proxy`].
-    pub outbound_proxy: Option<StaticHop>,
+    pub outbound_proxy: Option<Hop>,
     listeners: Vec<Listener>,
     tenants: Vec<Tenant>,
     domains: HashMap<Vec<u8>, TenantId, FixedState>,
-    routes: HashMap<Vec<u8>, StaticHop, FixedState>,
+    routes: HashMap<Vec<u8>, Hop, FixedState>,
     aliases: Vec<(OurHost, Option<u16>)>,
 }
 
@@ -259,7 +259,7 @@ impl Settings {
 
     /// The static route of a domain.
     #[must_use]
-    pub fn route(&self, host: &[u8]) -> Option<&StaticHop> {
+    pub fn route(&self, host: &[u8]) -> Option<&Hop> {
         self.routes.get(lower(host).as_slice())
     }
 

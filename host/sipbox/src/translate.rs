@@ -5,9 +5,7 @@ use std::path::Path;
 use sipbox_config::{Component, Config, Dns, Durability};
 use sipbox_core::auth::AuthSettings;
 use sipbox_core::flow::TenantId;
-use sipbox_core::settings::{
-    HostPort, ListenerSpec, SettingsSpec, StaticHop, StaticRoute, TenantSpec, Timers,
-};
+use sipbox_core::settings::{ListenerSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
 use sipbox_net::{ListenerConfig, NetConfig, ResolverConfig, StreamLimits};
 use sipbox_wasm::{Capability, Limits};
 
@@ -97,7 +95,7 @@ fn settings(config: &Config) -> SettingsSpec {
         name: listener.name.clone(),
         transport: listener.transport,
         address: listener.address,
-        advertised: listener.advertised.as_ref().map(host_port),
+        advertised: listener.advertised.clone(),
         tenant: listener.tenant.map(id),
         stateless: listener.stateless.clone(),
     });
@@ -113,7 +111,7 @@ fn settings(config: &Config) -> SettingsSpec {
         });
     let routes = config.routes.iter().map(|route| StaticRoute {
         domain: route.domain.clone(),
-        next_hop: hop(&route.next_hop),
+        next_hop: route.next_hop.clone(),
     });
     let timers = &config.timers;
     SettingsSpec {
@@ -128,28 +126,13 @@ fn settings(config: &Config) -> SettingsSpec {
         },
         listeners: listeners.collect(),
         tenants: tenants.collect(),
-        aliases: config.aliases.iter().map(host_port).collect(),
+        aliases: config.aliases.clone(),
         routes: routes.collect(),
-        outbound_proxy: config.outbound_proxy.as_ref().map(hop),
+        outbound_proxy: config.outbound_proxy.clone(),
         mtu: config.limits.udp_max,
         max_breadth: config.limits.max_breadth,
         server: config.server.clone(),
         ..SettingsSpec::default()
-    }
-}
-
-fn host_port(given: &sipbox_config::HostPort) -> HostPort {
-    HostPort {
-        host: given.host.clone(),
-        port: given.port,
-    }
-}
-
-fn hop(given: &sipbox_config::Hop) -> StaticHop {
-    StaticHop {
-        host: given.host.clone(),
-        port: given.port,
-        transport: given.transport,
     }
 }
 

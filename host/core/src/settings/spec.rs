@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sipbox_sip::{Method, Transport};
+use sipbox_sip::{Hop, HostPort, Method, Transport};
 
 use crate::flow::TenantId;
 
@@ -56,33 +56,13 @@ impl Timers {
     }
 }
 
-/// A host with an optional port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// `None`: any port.
-    pub port: Option<u16>,
-}
-
-/// Where a static route or the outbound proxy points.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticHop {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// `None`: as RFC 3263 finds it.
-    pub port: Option<u16>,
-    /// `None`: as RFC 3263 finds it.
-    pub transport: Option<Transport>,
-}
-
 /// One `[[route]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticRoute {
     /// The domain of the next hop, whatever its case.
     pub domain: String,
     /// Where requests to it go.
-    pub next_hop: StaticHop,
+    pub next_hop: Hop,
 }
 
 /// A listener, as configured.
@@ -129,7 +109,7 @@ pub struct SettingsSpec {
     /// Static routes.
     pub routes: Vec<StaticRoute>,
     /// Where requests go whose next hop no static route names.
-    pub outbound_proxy: Option<StaticHop>,
+    pub outbound_proxy: Option<Hop>,
     /// Larger requests go over TCP if their next hop names no transport
     /// (RFC 3261 18.1.1); 0: never.
     pub mtu: usize,

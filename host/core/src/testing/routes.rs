@@ -1,8 +1,10 @@
 //! Route and Record-Route (RFC 3261 16.4, 16.6, 16.12), tenants, next hops.
 
+use sipbox_sip::{Hop, HostPort};
+
 use super::*;
 use crate::policy::{Direction, RouteOutcome};
-use crate::settings::{HostPort, StaticHop, StaticRoute};
+use crate::settings::StaticRoute;
 
 const DIALOG: &str = "To: <sip:bob@home.example>;tag=b1\r\n";
 const US: &str = "<sip:192.0.2.100;lr>";
@@ -236,7 +238,7 @@ fn a_change_of_transport_is_recorded_on_both_sides() {
 
 #[test]
 fn static_routes_and_the_outbound_proxy_need_no_dns() {
-    let hop = |host: &str, transport| StaticHop {
+    let hop = |host: &str, transport| Hop {
         host: host.into(),
         port: None,
         transport,

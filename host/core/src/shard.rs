@@ -4,6 +4,8 @@
 mod requests;
 mod verdicts;
 
+use std::net::SocketAddr;
+
 use sipbox_sip::{Message, Method, Via};
 
 use crate::agent::session;
@@ -175,6 +177,18 @@ impl Shard {
             .client_event(client_key, Event::TransportError, None, cx);
         self.told(told, server, branch, cx);
         self.in_step = None;
+    }
+
+    /// 18.4: what came back was the request itself, not its CANCEL or ACK, if nothing
+    /// was heard since; and not one that has gone over another hop meanwhile.
+    pub(crate) fn undeliverable(&mut self, place: Place, peer: SocketAddr, cx: &mut Cx<'_, '_>) {
+        let Some(client) = self.tx.clients.get(key(place)) else {
+            return;
+        };
+        if client.untouched() && client.datagrams_to() == Some(peer) {
+            let attempt = client.attempt;
+            self.transport_error(SendToken { place, attempt }, cx);
+        }
     }
 
     /// Fires one timer; `false`: none is due.

@@ -8,6 +8,7 @@
 //! Time never goes backwards.
 
 mod types;
+mod unsent;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,7 @@ use crate::cx::Cx;
 use crate::decision::Decision;
 use crate::error::Internal;
 use crate::flow::Flow;
-use crate::ids::{AskId, Ids, ResolveToken, SendToken, StatelessId};
+use crate::ids::{AskId, Ids, ResolveToken, StatelessId};
 use crate::intake::{self, Intake};
 use crate::outbox::{Ask, Candidates, Dropped, Event, Outbox, ResolveError};
 use crate::policy::{Facts, Reply};
@@ -424,15 +425,6 @@ impl Stack {
     ) {
         self.step(usize::from(token.place.shard), env, out, |shard, cx| {
             shard.resolved(token, result, cx);
-        });
-    }
-
-    /// A message with this token could not be sent, or its connection could not be
-    /// made: its branch has failed (RFC 3261 16.9), unless UDP is left to try
-    /// (18.1.1).
-    pub fn transport_error(&self, env: &mut Env<'_>, token: SendToken, out: &mut Outbox) {
-        self.step(usize::from(token.place.shard), env, out, |shard, cx| {
-            shard.transport_error(token, cx);
         });
     }
 

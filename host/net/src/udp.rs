@@ -1,9 +1,14 @@
 //! UDP sockets: bound, sized, non-blocking, shared by all workers.
 
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::NetConfig;
@@ -44,23 +49,109 @@ pub(crate) fn bind(address: SocketAddr, config: &NetConfig) -> io::Result<UdpSoc
             tracing::debug!(%address, asked, given, "the kernel gave a smaller udp buffer");
         }
     }
+    // What the network cannot deliver comes back to the error queue, with the reason.
+    let reports = if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)
+    } else {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)
+    };
+    if let Err(error) = reports {
+        tracing::debug!(%address, %error, "undeliverable datagrams will not be reported");
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
+/// How often a send is tried that fails with what may be another's failure.
+const TRIES: usize = 4;
+
 /// Sends one datagram without blocking.
 pub(crate) fn send(socket: &UdpSocket, peer: SocketAddr, bytes: &[u8]) -> Result<(), SendError> {
+    let mut tries = 0;
     loop {
         let Err(error) = socket.send_to(bytes, peer) else {
             return Ok(());
         };
-        return Err(match error.raw_os_error().map(Errno::from_raw) {
+        let failed = match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EINTR) => continue,
             // The socket's buffer or the interface's queue is full.
-            Some(Errno::EAGAIN | Errno::ENOBUFS) => SendError::Congested,
+            Some(Errno::EAGAIN | Errno::ENOBUFS) => return Err(SendError::Congested),
             Some(Errno::EMSGSIZE) => SendError::TooLarge,
             _ => SendError::Unreachable(error.kind()),
-        });
+        };
+        // The socket tells of an earlier datagram that came back in place of sending
+        // this one. Being told takes the error off, so a failure that stays is ours.
+        tries += 1;
+        if tries == TRIES {
+            return Err(failed);
+        }
+    }
+}
+
+/// What an entry of a socket's error queue says.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// A datagram to `peer` will never arrive.
+    Undeliverable {
+        /// Where it was sent.
+        peer: SocketAddr,
+        /// How much of it came back.
+        length: usize,
+    },
+    /// Nothing that a later copy could not mend.
+    Passing,
+}
+
+/// Takes one entry off a socket's error queue; what came back of the datagram is in
+/// `quoted` then. `None`: the queue is empty.
+pub(crate) fn take_report(socket: &UdpSocket, quoted: &mut [u8]) -> Option<Report> {
+    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let mut parts = [IoSliceMut::new(quoted)];
+    let report = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_ERRQUEUE,
+    )
+    .ok()?;
+    let fatal = report.cmsgs().is_ok_and(|mut messages| {
+        messages.any(|message| match message {
+            ControlMessageOwned::Ipv4RecvErr(error, _)
+            | ControlMessageOwned::Ipv6RecvErr(error, _) => is_fatal(&error),
+            _ => false,
+        })
+    });
+    let peer = report.address.as_ref().and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4));
+        let v6 = address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6));
+        v4.map(SocketAddr::from).or(v6.map(SocketAddr::from))
+    });
+    Some(match peer {
+        Some(peer) if fatal => Report::Undeliverable {
+            peer,
+            length: report.bytes,
+        },
+        _ => Report::Passing,
+    })
+}
+
+/// RFC 3261 section 18.4: host, network, port or protocol unreachable and parameter
+/// problems are told; source quench and an exceeded time are not. Nor is a datagram
+/// too big for the path: the kernel fragments the next one.
+fn is_fatal(error: &libc::sock_extended_err) -> bool {
+    /// RFC 792: destination unreachable, its code for "fragmentation needed", and
+    /// parameter problem.
+    const UNREACHABLE: u8 = 3;
+    const TOO_BIG: u8 = 4;
+    const PARAMETER: u8 = 12;
+    /// RFC 4443: destination unreachable, parameter problem.
+    const UNREACHABLE_6: u8 = 1;
+    const PARAMETER_6: u8 = 4;
+    match (error.ee_origin, error.ee_type) {
+        (libc::SO_EE_ORIGIN_ICMP, UNREACHABLE) => error.ee_code != TOO_BIG,
+        (libc::SO_EE_ORIGIN_ICMP, PARAMETER) => true,
+        (libc::SO_EE_ORIGIN_ICMP6, UNREACHABLE_6 | PARAMETER_6) => true,
+        _ => false,
     }
 }

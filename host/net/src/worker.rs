@@ -41,7 +41,7 @@ use crate::error::SendError;
 use crate::network::Listeners;
 use crate::queue::{Inbound, QueueReceiver, Taken, WorkerQueue};
 use crate::stun::{self, Stun};
-use crate::udp;
+use crate::udp::{self, Report};
 
 /// How many datagrams of one socket, and how many things of the queue, are
 /// handled before the worker looks at the others and its caller at the clock.
@@ -111,6 +111,15 @@ pub enum Input<'a, E, S = SendToken, R = ResolveToken> {
         /// Why.
         error: SendError,
     },
+    /// A datagram came back as undeliverable (RFC 3261 section 18.4). Routers
+    /// quote the beginning of what they return, and anyone who has seen the datagram
+    /// can make such a report up: it is to be believed for what the quoted part names.
+    Undeliverable {
+        /// The beginning of the datagram.
+        quoted: &'a [u8],
+        /// Where it was sent.
+        peer: SocketAddr,
+    },
     /// A name that was to be looked up, was.
     Resolved {
         /// What `resolve` was given.
@@ -129,6 +138,8 @@ pub struct WorkerCounters {
     pub datagrams: AtomicU64,
     /// Datagrams that were keep-alives: CRLF or STUN.
     pub keep_alives: AtomicU64,
+    /// Datagrams that came back as undeliverable.
+    pub undeliverable: AtomicU64,
     /// Failures to receive.
     pub receive_errors: AtomicU64,
 }
@@ -234,7 +245,11 @@ impl<E, S, R> Worker<E, S, R> {
                 self.receiver.clear_wake();
                 self.drain_queue(handler);
             } else if let Ok(id) = u16::try_from(event.data()) {
-                self.receive(ListenerId(id), handler);
+                let listener = ListenerId(id);
+                if event.events().contains(EpollFlags::EPOLLERR) {
+                    self.reports(listener, handler);
+                }
+                self.receive(listener, handler);
             }
         }
         Ok(())
@@ -248,6 +263,23 @@ impl<E, S, R> Worker<E, S, R> {
             }
         }
         BATCH
+    }
+
+    /// Takes a batch off the error queue of one listener.
+    fn reports(&mut self, listener: ListenerId, handler: &mut impl FnMut(Input<'_, E, S, R>)) {
+        let Some(socket) = self.listeners.udp_socket(listener) else {
+            return;
+        };
+        for _ in 0..BATCH {
+            let (peer, length) = match udp::take_report(socket, &mut self.buffer) {
+                None => return,
+                Some(Report::Passing) => continue,
+                Some(Report::Undeliverable { peer, length }) => (peer, length),
+            };
+            WorkerCounters::add(&self.counters.undeliverable);
+            let quoted = self.buffer.get(..length).unwrap_or_default();
+            handler(Input::Undeliverable { quoted, peer });
+        }
     }
 
     /// Receives a batch of datagrams of one listener.

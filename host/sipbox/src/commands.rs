@@ -1,6 +1,7 @@
 //! The management commands of a running node, under OpenSIPS's names.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use sipbox_admin::{CommandError, CommandFuture, Commands, Params};
 use sipbox_core::flow::TenantId;
 use sipbox_core::location::{Aor, Binding, Commit, NewContact, method_mask};
 use sipbox_core::time::WallTime;
+use sipbox_net::WorkerCounters;
 use sipbox_store::{Store, StoreError};
 use sipbox_wasm::PolicyStats;
 use tokio::sync::{mpsc, oneshot};
@@ -227,14 +229,14 @@ impl NodeCommands {
         add("usrloc", "location-users", count(located.aors));
         add("usrloc", "location-contacts", count(located.bindings));
         add("net", "connections", count(self.node.network.connections()));
-        let datagrams = self
-            .node
-            .network
-            .counters()
-            .iter()
-            .map(|worker| worker.datagrams.load(std::sync::atomic::Ordering::Relaxed))
-            .fold(0, u64::wrapping_add);
-        add("net", "datagrams", datagrams);
+        let sum = |counter: fn(&WorkerCounters) -> &AtomicU64| {
+            let workers = self.node.network.counters().iter();
+            workers
+                .map(|worker| counter(worker).load(Ordering::Relaxed))
+                .fold(0, u64::wrapping_add)
+        };
+        add("net", "datagrams", sum(|worker| &worker.datagrams));
+        add("net", "undeliverable", sum(|worker| &worker.undeliverable));
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {

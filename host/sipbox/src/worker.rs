@@ -135,6 +135,19 @@ impl Worker {
                 tracing::debug!(%error, "send failed");
                 self.transport_error(token);
             }
+            Input::Undeliverable { quoted, peer } => {
+                tracing::debug!(%peer, "a datagram came back");
+                let mut index = self.index.take().unwrap_or_default();
+                if index.parse(quoted).is_ok() {
+                    let node = Arc::clone(&self.node);
+                    let snapshot = node.snapshot.load();
+                    let quoted = Message::new(quoted, &index);
+                    self.step(&snapshot, |env, out| {
+                        node.stack.undeliverable(env, quoted, peer, out);
+                    });
+                }
+                self.index = Some(index);
+            }
             Input::Resolved { token, result } => self.resolved(token, result),
             Input::Event(event) => self.event(event),
         }

@@ -9,6 +9,7 @@ mod hooks;
 mod routes;
 mod rules;
 mod stateless;
+mod undeliverable;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,12 +1,13 @@
 //! Client transactions (RFC 3261 17.1, RFC 6026), each with the CANCEL that may
 //! follow it (9.1): it shares the branch, so it lives in the same slot.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sipbox_sip::build::RequestBuilder;
-use sipbox_sip::{Index, Message, Method};
+use sipbox_sip::{Index, Message, Method, Transport};
 
 use super::cancel::Cancel;
 use super::machine::{self, Action, Event, Letter, Machine, State};
@@ -61,6 +62,16 @@ impl Client {
         match self.hop {
             NextHop::Flow { flow, .. } => flow.transport.reliable(),
             NextHop::Address { transport, .. } => transport.reliable(),
+        }
+    }
+
+    /// Where it sends datagrams, if it does.
+    pub(crate) fn datagrams_to(&self) -> Option<SocketAddr> {
+        match self.hop {
+            NextHop::Flow { flow, .. } => (flow.transport == Transport::Udp).then_some(flow.peer),
+            NextHop::Address {
+                transport, address, ..
+            } => (transport == Transport::Udp).then_some(address),
         }
     }
 

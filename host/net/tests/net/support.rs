@@ -1,6 +1,7 @@
 //! Drives a worker on the test's own thread.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sipbox_core::flow::{Flow, ListenerId};
@@ -22,6 +23,7 @@ pub(crate) enum Seen {
     Closed(Flow),
     Unframed(Vec<u8>, FrameErrorKind, Flow),
     SendFailed(Token, SendError),
+    Undeliverable(Vec<u8>, SocketAddr),
     Resolved(u8, Result<Candidates, ResolveError>),
     Event(u32),
 }
@@ -38,6 +40,7 @@ pub(crate) fn seen(input: Input<'_, u32, Token, u8>) -> Seen {
         Input::ConnectionClosed { flow } => Seen::Closed(flow),
         Input::SendFailed { token, error } => Seen::SendFailed(token, error),
         Input::Unframed { head, kind, flow } => Seen::Unframed(head.to_vec(), kind, flow),
+        Input::Undeliverable { quoted, peer } => Seen::Undeliverable(quoted.to_vec(), peer),
         Input::Resolved { token, result } => Seen::Resolved(token, result),
         Input::Event(event) => Seen::Event(event),
     }
@@ -89,7 +92,7 @@ impl Rig {
         }
     }
 
-    pub(crate) fn local(&self, listener: u16) -> std::net::SocketAddr {
+    pub(crate) fn local(&self, listener: u16) -> SocketAddr {
         self.network.local_addr(ListenerId(listener)).unwrap()
     }
 

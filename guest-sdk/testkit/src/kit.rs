@@ -180,7 +180,7 @@ fn check_verdict(verdict: &Verdict) {
         Verdict::Next | Verdict::Drop => Ok(()),
         Verdict::Reply(reply) | Verdict::ReplyStateless(reply) => {
             assert!(
-                (100..700).contains(&reply.status),
+                (200..700).contains(&reply.status),
                 "status {}",
                 reply.status
             );

@@ -8,6 +8,7 @@ use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};
 
 use crate::context::strip_via;
 use crate::decision::ResolvedTarget;
+use crate::flow::Flow;
 use crate::policy::Reply;
 use crate::transaction::{UserTimer, is_success};
 use crate::user::{Ended, Io, Stop, TransactionUser};
@@ -68,7 +69,7 @@ impl TransactionUser for LocalAgent {
 
     /// RFC 6026 8.7: of a branch that was given up before the agent took over. A phone
     /// has been picked up, so its 2xx goes upstream.
-    fn response(&mut self, _: u16, response: Message<'_>, io: &mut Io<'_, '_, '_>) {
+    fn response(&mut self, _: u16, response: Message<'_>, _: Flow, io: &mut Io<'_, '_, '_>) {
         let status = response.status().unwrap_or_default();
         if self.request.as_ref().method() != Method::Invite || !is_success(status) {
             return;

@@ -7,8 +7,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use sipbox_sip::{EditError, EditList, HeaderId, Method, OwnedMessage, ParseError};
+use sipbox_sip::{
+    EditError, EditList, Fault, HeaderId, Index, Message, Method, OwnedMessage, ParseError,
+    validate,
+};
 use smallvec::SmallVec;
 
 use crate::decision::ArmedSet;
@@ -243,10 +245,16 @@ impl ChainRun<'_> {
             (true, Some(response)) => response,
             _ => &mut call.request,
         };
-        // The sandbox checked each edit when it was asked for; what is left can
-        // only be edits that contradict each other.
-        *message = apply(message, &edits)
-            .map_err(|error| HookFailure::BadVerdict(format!("edits: {error}")))?;
+        // The sandbox checked each edit when it was asked for; what is left are edits
+        // that contradict each other, and values that make no valid message.
+        match apply(message, &edits) {
+            Ok(applied) => *message = applied,
+            Err(error) => {
+                let failure = HookFailure::BadVerdict(format!("edits: {error}"));
+                self.host.discarded(policy, &failure);
+                return Err(failure);
+            }
+        }
         Ok(output)
     }
 
@@ -330,12 +338,16 @@ pub enum ApplyError {
     /// The result is no message.
     #[error("{0}")]
     Parse(#[from] ParseError),
+    /// The result is a message that would be refused if it came from outside.
+    #[error("{0}")]
+    Fault(#[from] Fault),
 }
 
 /// The message with the edits applied, indexed anew.
 ///
 /// # Errors
-/// When the edits contradict each other.
+/// When the edits contradict each other, or make a message that the validator
+/// refuses.
 pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, ApplyError> {
     let view = message.as_ref();
     let mut list = EditList::new();
@@ -357,7 +369,11 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
     }
     let mut bytes = Vec::with_capacity(view.bytes().len().saturating_add(256));
     list.write(view, &mut bytes)?;
-    Ok(OwnedMessage::parse(Bytes::from(bytes))?)
+    let mut index = Index::new();
+    let edited = Message::parse(&bytes, &mut index)?;
+    let checked = validate::check(edited, &validate::Limits::default())?;
+    let parts = edited.is_request().then_some(checked.parts);
+    Ok(OwnedMessage::new(bytes.into(), index, parts))
 }
 
 #[cfg(test)]

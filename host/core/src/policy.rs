@@ -579,4 +579,9 @@ pub trait PolicyHost {
         input: HookInput,
         call: &mut HookCall,
     ) -> Result<HookOutput, HookFailure>;
+
+    /// What a call had returned counts for nothing after all, for this reason.
+    fn discarded(&mut self, policy: usize, failure: &HookFailure) {
+        let _ = (policy, failure);
+    }
 }

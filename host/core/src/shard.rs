@@ -121,7 +121,7 @@ impl Shard {
         let told = self.tx.client_response(client_key, response, cx);
         if told == Told::Pass {
             let seen = self.with_user(server, cx, |user, io| {
-                user.as_dyn().response(branch, response, io);
+                user.as_dyn().response(branch, response, flow, io);
             });
             if seen.is_none() && invite && response.status().is_some_and(is_success) {
                 self.late_success(server, response, flow, cx);

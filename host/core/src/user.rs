@@ -12,6 +12,7 @@ use crate::agent::LocalAgent;
 use crate::agent::session::{Answered, DialogKey};
 use crate::context::ResponseContext;
 use crate::cx::Cx;
+use crate::flow::Flow;
 use crate::ids::AskId;
 use crate::intake::LoopHash;
 use crate::policy::{Facts, Reply};
@@ -34,7 +35,7 @@ pub(crate) trait TransactionUser {
     /// The caller cancelled (9.2), or the element shuts down.
     fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>);
     /// A response came to one of its branches.
-    fn response(&mut self, branch: u16, response: Message<'_>, io: &mut Io<'_, '_, '_>);
+    fn response(&mut self, branch: u16, response: Message<'_>, flow: Flow, io: &mut Io<'_, '_, '_>);
     /// One of its branches ended without one.
     fn ended(&mut self, branch: u16, why: Ended, io: &mut Io<'_, '_, '_>);
     /// One of its timers fired.
@@ -254,7 +255,7 @@ impl TransactionUser for Deciding {
         io.reply_status(self.request.as_ref(), why.status());
     }
 
-    fn response(&mut self, _: u16, _: Message<'_>, _: &mut Io<'_, '_, '_>) {}
+    fn response(&mut self, _: u16, _: Message<'_>, _: Flow, _: &mut Io<'_, '_, '_>) {}
 
     fn ended(&mut self, _: u16, _: Ended, _: &mut Io<'_, '_, '_>) {}
 

@@ -22,6 +22,10 @@ pub(crate) struct Lookup<'a> {
     pub(crate) wall: WallTime,
 }
 
+/// How many targets a verdict may come to. Addresses of record stand for as many as
+/// they have bindings, which the limits of the hook do not see.
+const MAX_TARGETS: usize = 128;
+
 impl Lookup<'_> {
     /// A verdict with its targets looked up. [`Verdict::Next`] is what a failure
     /// hook leaves: the best response.
@@ -36,7 +40,7 @@ impl Lookup<'_> {
             Verdict::Drop => Ruling::Drop,
             Verdict::Relay(plan) => self.relay(plan),
             Verdict::Redirect(targets) => {
-                let targets = self.group(&targets);
+                let targets = self.group(&targets, &mut { MAX_TARGETS });
                 if targets.is_empty() {
                     unavailable()
                 } else {
@@ -44,7 +48,10 @@ impl Lookup<'_> {
                 }
             }
             Verdict::ForwardStateless(target) => {
-                let first = self.group(std::slice::from_ref(&target)).into_iter().next();
+                let first = self
+                    .group(std::slice::from_ref(&target), &mut 1)
+                    .into_iter()
+                    .next();
                 first.map_or_else(unavailable, Ruling::ForwardStateless)
             }
         }
@@ -52,10 +59,11 @@ impl Lookup<'_> {
 
     fn relay(&self, plan: RelayPlan) -> Ruling {
         let along_route = plan.groups.is_empty();
+        let mut room = MAX_TARGETS;
         let groups: Vec<_> = plan
             .groups
             .iter()
-            .map(|group| self.group(group))
+            .map(|group| self.group(group, &mut room))
             .filter(|group| !group.is_empty())
             .collect();
         if groups.is_empty() && !along_route {
@@ -69,16 +77,27 @@ impl Lookup<'_> {
         })
     }
 
-    fn group(&self, targets: &[Target]) -> Vec<ResolvedTarget> {
-        let mut resolved = Vec::with_capacity(targets.len());
+    /// Takes what it adds off `room`; what there is no room for is left out.
+    fn group(&self, targets: &[Target], room: &mut usize) -> Vec<ResolvedTarget> {
+        let mut resolved = Vec::with_capacity(targets.len().min(*room));
         for target in targets {
+            if resolved.len() >= *room {
+                tracing::debug!(
+                    tenant = &*self.tenant.name,
+                    "targets beyond {MAX_TARGETS} left out"
+                );
+                break;
+            }
             match &target.destination {
                 Destination::Uri(uri) => resolved.extend(self.uri(uri, target)),
-                Destination::Registered(aor) => self.registered(aor, target, &mut resolved),
+                Destination::Registered(aor) => {
+                    self.registered(aor, target, *room, &mut resolved);
+                }
                 // Refused by the sandbox until there are destination sets.
                 Destination::Set { .. } => {}
             }
         }
+        *room -= resolved.len().min(*room);
         resolved
     }
 
@@ -106,7 +125,13 @@ impl Lookup<'_> {
         })
     }
 
-    fn registered(&self, aor: &str, target: &Target, resolved: &mut Vec<ResolvedTarget>) {
+    fn registered(
+        &self,
+        aor: &str,
+        target: &Target,
+        room: usize,
+        resolved: &mut Vec<ResolvedTarget>,
+    ) {
         let Ok(parsed) = Aor::parse(aor) else { return };
         let bindings = self
             .node
@@ -116,6 +141,7 @@ impl Lookup<'_> {
         resolved.extend(
             bindings
                 .iter()
+                .take(room.saturating_sub(resolved.len()))
                 .map(|binding| self.binding(binding, target, &aor)),
         );
     }

@@ -52,7 +52,8 @@ fn checked(verdict: wit::Verdict) -> Result<Verdict, CallError> {
 
 fn reply(reply: wit::Reply) -> Result<Reply, CallError> {
     no_options(&reply.options)?;
-    if !(100..700).contains(&reply.status) {
+    // A verdict ends the request: provisional responses are the host's.
+    if !(200..700).contains(&reply.status) {
         return Err(CallError::Malformed(format!("status {}", reply.status)));
     }
     edit::check_value("reason", &reply.reason)?;
@@ -141,7 +142,7 @@ fn uri_target(target: wit::UriTarget) -> Result<UriTarget, CallError> {
     Ok(UriTarget {
         uri: target.uri,
         next_hop: target.next_hop,
-        path: target.path,
+        path: target.path.into_iter().map(bracketed).collect(),
         flow: target.flow,
     })
 }
@@ -155,6 +156,14 @@ fn check_route(route: &str) -> Result<(), CallError> {
     NameAddr::parse(route.as_bytes())
         .map(drop)
         .map_err(|_| malformed())
+}
+
+/// A bare URI in the brackets that a Route value must have (RFC 3261 20.34).
+fn bracketed(route: String) -> String {
+    match NameAddr::parse(route.as_bytes()) {
+        Ok(address) if !address.bracketed => format!("<{route}>"),
+        _ => route,
+    }
 }
 
 /// No option is known yet; the names are listed in `wit/README.md`.

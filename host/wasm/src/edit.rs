@@ -162,6 +162,13 @@ pub(crate) fn checked(edit: wit::Edit) -> Result<Edit, CallError> {
         }
         wit::Edit::SetRequestUri(uri) => {
             check_uri("request uri", &uri)?;
+            // RFC 3261 19.1.1: a Request-URI has none.
+            if Uri::parse(uri.as_bytes()).is_ok_and(|uri| !uri.headers.is_empty()) {
+                return Err(CallError::Malformed(format!(
+                    "request uri with headers `{}`",
+                    shown(&uri)
+                )));
+            }
             Edit::SetRequestUri(uri)
         }
         wit::Edit::SetBody(body) => {
@@ -240,6 +247,7 @@ mod tests {
             wit::Edit::SetRequestUri("sip:a@c\r\nX: y".into()),
             wit::Edit::SetRequestUri("<sip:a@c>".into()),
             wit::Edit::SetRequestUri(String::new()),
+            wit::Edit::SetRequestUri("sip:a@c?Subject=x".into()),
             wit::Edit::SetBody(wit::Body {
                 content_type: "text".into(),
                 bytes: vec![],

@@ -87,4 +87,10 @@ impl PolicyHost for ChainHost<'_> {
         }
         result
     }
+
+    fn discarded(&mut self, policy: usize, failure: &HookFailure) {
+        if let Some(version) = self.chain.policies.get(policy) {
+            version.stats.count_failure(failure);
+        }
+    }
 }

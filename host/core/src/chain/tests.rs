@@ -348,3 +348,31 @@ fn a_branch_is_tried_only_if_every_armed_policy_keeps_it() {
         assert_eq!(result.keep, keep, "{answers:?}");
     }
 }
+
+/// Each is well-formed as an edit; what they make together would be refused if it
+/// came from outside.
+#[test]
+fn edits_that_make_no_valid_message_are_a_bad_verdict() {
+    let add = |name: &str, value: &str| Edit::AddHeader(name.into(), value.into());
+    let set = |name: &str, value: &str| Edit::SetHeader(name.into(), value.into());
+    for edits in [
+        vec![set("Contact", "garbage<")],
+        vec![add("Expires", "1"), add("Expires", "2")],
+        vec![set("CSeq", "1 OPTIONS")],
+        vec![Edit::SetRequestUri("sip:b@b?Subject=x".into())],
+    ] {
+        let script = &mut |_: usize, _: &HookInput, call: &mut HookCall| {
+            call.edits = edits.clone();
+            NEXT
+        };
+        let outcome = with_chain(1, false, script, |chain| {
+            chain.on_request(invite(), CallState::default())
+        });
+        let failed = outcome.failed.map(|failed| failed.reason);
+        assert!(
+            matches!(failed, Some(HookFailure::BadVerdict(_))),
+            "{edits:?}: {failed:?}"
+        );
+        assert_eq!(outcome.request.buffer(), invite().buffer());
+    }
+}

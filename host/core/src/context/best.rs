@@ -5,15 +5,25 @@ use bytes::Bytes;
 use sipbox_sip::{EditList, HeaderId, Index, Message};
 use smallvec::SmallVec;
 
+use crate::flow::Flow;
 use crate::transaction::keep;
 
-/// A final response other than 2xx. Without bytes it stands for a branch that
+/// A final response other than 2xx. Without one received it stands for a branch that
 /// ended without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) status: u16,
+    /// The response itself, if one came.
+    pub(crate) received: Option<Received>,
+}
+
+/// A response of a branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
     /// As it goes upstream: our Via is removed.
-    pub(crate) bytes: Option<Bytes>,
+    pub(crate) bytes: Bytes,
+    /// How it came.
+    pub(crate) flow: Flow,
 }
 
 /// What has come so far.
@@ -43,9 +53,9 @@ impl Best {
         };
         if let Some(loser) = loser
             && is_challenge(loser.status)
-            && let Some(bytes) = loser.bytes
+            && let Some(received) = loser.received
         {
-            self.challenges.push(bytes);
+            self.challenges.push(received.bytes);
         }
     }
 
@@ -53,15 +63,15 @@ impl Best {
     /// the caller can answer all of them at once.
     pub(crate) fn merged(&self, edits: &mut EditList, out: &mut Vec<u8>) -> Option<Candidate> {
         let best = self.best.as_ref()?;
-        let Some(bytes) = best
-            .bytes
+        let Some(received) = best
+            .received
             .as_ref()
             .filter(|_| is_challenge(best.status) && !self.challenges.is_empty())
         else {
             return Some(best.clone());
         };
         let mut index = Index::new();
-        let Ok(message) = Message::parse(bytes, &mut index) else {
+        let Ok(message) = Message::parse(&received.bytes, &mut index) else {
             return Some(best.clone());
         };
         edits.clear();
@@ -82,7 +92,10 @@ impl Best {
         match edits.write(message, out) {
             Ok(()) => Some(Candidate {
                 status: best.status,
-                bytes: Some(keep(out)),
+                received: Some(Received {
+                    bytes: keep(out),
+                    flow: received.flow,
+                }),
             }),
             Err(_) => Some(best.clone()),
         }
@@ -110,7 +123,7 @@ fn rank(candidate: &Candidate) -> (u16, u16, bool) {
         408 | 487 => 3,
         _ => 2,
     };
-    (class, within, candidate.bytes.is_none())
+    (class, within, candidate.received.is_none())
 }
 
 /// Step 6: a 503 would keep the caller from trying us at all, so it goes up as 500.
@@ -126,7 +139,10 @@ mod tests {
         let text = format!("SIP/2.0 {status} X\r\nCall-ID: c\r\n{extra}Content-Length: 0\r\n\r\n");
         Candidate {
             status,
-            bytes: Some(Bytes::from(text)),
+            received: Some(Received {
+                bytes: Bytes::from(text),
+                flow: crate::testing::udp("192.0.2.2:5060"),
+            }),
         }
     }
 
@@ -158,7 +174,7 @@ mod tests {
         best.offer(response(486, ""));
         best.offer(response(407, "Proxy-Authenticate: Digest realm=\"c\"\r\n"));
         let merged = best.merged(&mut EditList::new(), &mut Vec::new()).unwrap();
-        let text = String::from_utf8(merged.bytes.unwrap().to_vec()).unwrap();
+        let text = String::from_utf8(merged.received.unwrap().bytes.to_vec()).unwrap();
         assert_eq!(merged.status, 407);
         for realm in ["a", "b", "c"] {
             assert!(text.contains(&format!("realm=\"{realm}\"")), "{text}");

@@ -87,7 +87,7 @@ impl ResponseContext {
             at,
             Candidate {
                 status: why.status(),
-                bytes: None,
+                received: None,
             },
         );
     }
@@ -106,7 +106,7 @@ impl ResponseContext {
             id: io.ask_id(serial),
             tenant: self.facts.tenant,
             request,
-            facts: Arc::clone(&self.facts),
+            facts: Arc::new(self.facts_now(io)),
             target: Box::new(target),
             state: self.state.clone(),
             armed: self.armed.clone(),

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sipbox_sip::{Method, OwnedMessage};
 
+use super::best::Received;
 use super::{Phase, ResponseContext};
 use crate::decision::{Decision, Relay, Ruling};
 use crate::outbox::Ask;
-use crate::policy::{Failure, Reply};
+use crate::policy::{Facts, Failure, Reply};
 use crate::stack::ReplyVerdict;
 use crate::transaction::{UserTimer, is_success, keep};
 use crate::user::Io;
@@ -94,9 +94,9 @@ impl ResponseContext {
     pub(super) fn ask_failure(&mut self, io: &mut Io<'_, '_, '_>) {
         let Some(best) = self.best.get() else { return };
         let response = best
-            .bytes
+            .received
             .clone()
-            .and_then(|bytes| OwnedMessage::parse(bytes).ok());
+            .and_then(|received| OwnedMessage::parse(received.bytes).ok());
         let reason = match &response {
             Some(response) => String::from_utf8_lossy(response.as_ref().reason()).into_owned(),
             None => sipbox_sip::status::reason_phrase(best.status).to_owned(),
@@ -110,13 +110,14 @@ impl ResponseContext {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         self.phase = Phase::Failing { serial };
+        self.rounds = self.rounds.saturating_add(1);
         self.watch(io);
         io.cx.out.asks.push(Ask::Failure {
             id: io.ask_id(serial),
             tenant: self.facts.tenant,
             request: self.request.clone(),
             response,
-            facts: Arc::clone(&self.facts),
+            facts: Arc::new(self.facts_now(io)),
             failure: Box::new(failure),
             state: self.state.clone(),
             armed: self.armed.clone(),
@@ -124,24 +125,37 @@ impl ResponseContext {
     }
 
     /// `false`: nobody wants to see it.
-    pub(super) fn ask_reply(&mut self, bytes: &Bytes, io: &mut Io<'_, '_, '_>) -> bool {
+    pub(super) fn ask_reply(&mut self, received: &Received, io: &mut Io<'_, '_, '_>) -> bool {
         if !self.armed.iter().any(|armed| armed.reply) {
             return false;
         }
-        let Ok(response) = OwnedMessage::parse(bytes.clone()) else {
+        let Ok(response) = OwnedMessage::parse(received.bytes.clone()) else {
             return false;
         };
+        let mut facts = self.facts_now(io);
+        facts.flow = received.flow;
+        if let Some(listener) = io.cx.env.settings.listener(received.flow.listener) {
+            facts.listener_name = Arc::clone(&listener.name);
+        }
         self.serial = self.serial.wrapping_add(1);
         io.cx.out.asks.push(Ask::Reply {
             id: io.ask_id(self.serial),
             tenant: self.facts.tenant,
             response,
             request: self.request.clone(),
-            facts: Arc::clone(&self.facts),
+            facts: Arc::new(facts),
             state: self.state.clone(),
             armed: self.armed.clone(),
         });
         true
+    }
+
+    /// The facts of the request for a hook that is called later than its first.
+    pub(super) fn facts_now(&self, io: &Io<'_, '_, '_>) -> Facts {
+        Facts {
+            now: io.cx.env.wall,
+            ..Facts::clone(&self.facts)
+        }
     }
 
     /// A question that is never answered must not hold the transaction for ever.

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use crate::cx::Mutation;
 use crate::decision::{ArmedSet, Relay, ResolvedTarget};
 use crate::error::Internal;
+use crate::flow::Flow;
 use crate::outbox::Dropped;
 use crate::policy::{CallState, Facts, FailedTarget, Reply};
 use crate::transaction::{UserTimer, is_success, keep};
@@ -25,7 +26,7 @@ use crate::wheel::TimerHandle;
 
 pub(crate) use hooks::AfterFailure;
 
-use best::{Best, Candidate, upstream_status};
+use best::{Best, Candidate, Received, upstream_status};
 use branch::{Branch, Stage};
 use breadth::shares;
 
@@ -60,6 +61,8 @@ pub(crate) struct ResponseContext {
     group_start: usize,
     best: Best,
     failed: Vec<FailedTarget>,
+    /// How often the failure hook was asked.
+    rounds: u8,
     stopped: Option<Stop>,
     /// A 2xx is on its way upstream: nothing else may be.
     won: bool,
@@ -70,6 +73,12 @@ pub(crate) struct ResponseContext {
     ring_timer: Option<TimerHandle>,
     total_timer: Option<TimerHandle>,
 }
+
+/// How often the policies may answer the failure of a request with new targets, and
+/// how many branches it may have in its life. A policy that never gives up would hold
+/// a worker, and what it holds of memory grows with each branch.
+const MAX_ROUNDS: u8 = 32;
+const MAX_BRANCHES: usize = 256;
 
 impl ResponseContext {
     pub(crate) fn new(
@@ -94,6 +103,7 @@ impl ResponseContext {
             group_start: 0,
             best: Best::default(),
             failed: Vec::new(),
+            rounds: 0,
             stopped: None,
             won: false,
             refused: false,
@@ -143,6 +153,10 @@ impl ResponseContext {
             let Some(group) = self.groups.pop() else {
                 break;
             };
+            if self.branches.len() + group.len() > MAX_BRANCHES {
+                self.groups.clear();
+                break;
+            }
             let held = self.held(io);
             let free = usize::from(self.breadth.saturating_sub(held));
             if group.len() > free && held > 0 {
@@ -192,7 +206,7 @@ impl ResponseContext {
             return;
         }
         io.disarm(&mut self.ring_timer);
-        let made_up = |best: &Candidate| best.bytes.is_none() && best.status == 408;
+        let made_up = |best: &Candidate| best.received.is_none() && best.status == 408;
         if self.stopped == Some(Stop::Cancel) && self.best.get().is_some_and(made_up) {
             // 9.2: that nobody answered in time is no news to who did not wait.
             self.best.clear();
@@ -203,10 +217,11 @@ impl ResponseContext {
                 .map_or(Internal::NoTarget.status(), Stop::status);
             self.best.offer(Candidate {
                 status,
-                bytes: None,
+                received: None,
             });
         }
-        if self.armed.iter().any(|armed| armed.failure) && self.stopped != Some(Stop::Shutdown) {
+        let asked = self.armed.iter().any(|armed| armed.failure) && self.rounds < MAX_ROUNDS;
+        if asked && self.stopped != Some(Stop::Shutdown) {
             self.ask_failure(io);
         } else {
             self.deliver(io);
@@ -225,8 +240,8 @@ impl ResponseContext {
             return;
         }
         let status = upstream_status(best.status);
-        match best.bytes {
-            Some(bytes) if status == best.status => self.send_final(status, bytes, io),
+        match best.received {
+            Some(received) if status == best.status => self.send_final(status, received, io),
             _ => self.answer(
                 &Reply {
                     status,
@@ -244,9 +259,10 @@ impl ResponseContext {
     }
 
     /// A final response of a branch, past the policies that want to see it.
-    fn send_final(&mut self, status: u16, bytes: Bytes, io: &mut Io<'_, '_, '_>) {
+    fn send_final(&mut self, status: u16, received: Received, io: &mut Io<'_, '_, '_>) {
         let first = self.phase != Phase::Answered && !matches!(self.phase, Phase::Replying { .. });
-        if self.ask_reply(&bytes, io) {
+        if self.ask_reply(&received, io) {
+            let bytes = received.bytes;
             if first {
                 self.phase = Phase::Replying { status, bytes };
                 self.watch(io);
@@ -256,7 +272,7 @@ impl ResponseContext {
         if first {
             self.answered(io);
         }
-        io.tx.respond(io.server, status, bytes, io.cx);
+        io.tx.respond(io.server, status, received.bytes, io.cx);
     }
 
     fn answered(&mut self, io: &mut Io<'_, '_, '_>) {
@@ -304,7 +320,7 @@ impl ResponseContext {
                     at,
                     Candidate {
                         status: 408,
-                        bytes: None,
+                        received: None,
                     },
                 );
             }
@@ -380,7 +396,7 @@ impl TransactionUser for ResponseContext {
         self.proceed(io);
     }
 
-    fn response(&mut self, at: u16, response: Message<'_>, io: &mut Io<'_, '_, '_>) {
+    fn response(&mut self, at: u16, response: Message<'_>, flow: Flow, io: &mut Io<'_, '_, '_>) {
         let at = usize::from(at);
         let Some(status) = response.status() else {
             return;
@@ -396,10 +412,11 @@ impl TransactionUser for ResponseContext {
             None if status >= 300 => Bytes::new(),
             None => return,
         };
+        let received = Received { bytes, flow };
         if status < 200 {
             let wanted = self.phase == Phase::Running && !self.won;
-            if wanted && !self.ask_reply(&bytes, io) {
-                io.tx.respond(io.server, status, bytes, io.cx);
+            if wanted && !self.ask_reply(&received, io) {
+                io.tx.respond(io.server, status, received.bytes, io.cx);
             }
             return;
         }
@@ -412,7 +429,7 @@ impl TransactionUser for ResponseContext {
             }
             self.won = true;
             // 16.7 steps 5 and 10.
-            self.send_final(status, bytes, io);
+            self.send_final(status, received, io);
             self.cancel_pending(io);
             return;
         }
@@ -427,21 +444,21 @@ impl TransactionUser for ResponseContext {
         let candidate = if self.stopped == Some(Stop::Cancel) && status == 408 {
             Candidate {
                 status: 487,
-                bytes: None,
+                received: None,
             }
         } else if status == 487 && self.stopped.is_none() && self.gave_up(at, io) {
             // 16.8: Timer C ended it. The caller did not cancel, so a 487 would be
             // news of nothing that it did.
             Candidate {
                 status: Internal::TimedOut.status(),
-                bytes: None,
+                received: None,
             }
         } else {
             // A phone that forgot the other Vias has refused all the same: it counts, in
             // words of our own.
             Candidate {
                 status,
-                bytes: (!bytes.is_empty()).then_some(bytes),
+                received: (!received.bytes.is_empty()).then_some(received),
             }
         };
         if io.cx.mutant(Mutation::LastResponse) {
@@ -482,7 +499,7 @@ impl TransactionUser for ResponseContext {
             at,
             Candidate {
                 status,
-                bytes: None,
+                received: None,
             },
         );
         self.proceed(io);

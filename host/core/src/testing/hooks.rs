@@ -115,8 +115,15 @@ fn replies_pass_the_policies_which_may_drop_provisional_ones_only() {
     let mut rig = armed(false, true, false, || parallel(&[BOB]));
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     let [_, invite] = rig.take_n();
+    rig.pass(400);
     rig.receive(&response(&invite.text, 180, ""), udp(BOB));
     assert_eq!(rig.take().len(), 0);
+    let Some(Ask::Reply { facts, .. }) = rig.asks.last() else {
+        panic!()
+    };
+    // The message of this hook is the response: it came from Bob, now.
+    assert_eq!(facts.flow, udp(BOB));
+    assert_eq!(facts.now, WallTime(1_700_000_000_000 + rig.now.as_millis()));
     assert!(answer_reply(&mut rig, false, str::to_owned));
     assert_eq!(rig.take().len(), 0, "dropped");
     let edit = |text: &str| text.replace("Content-Length", "X-Seen: yes\r\nContent-Length");
@@ -229,5 +236,24 @@ fn a_cancelled_call_is_not_tried_elsewhere() {
     assert_eq!(rig.first_lines()[1], "SIP/2.0 487 Request Terminated");
     assert!(!answer_failure(&mut rig, parallel(&[CAROL])));
     assert_eq!(rig.take().len(), 0);
+    rig.finish();
+}
+
+/// A policy that answers every failure with the same dead target is stopped.
+#[test]
+fn a_failure_hook_that_never_gives_up_is_asked_so_often_and_no_more() {
+    // There is no listener for TLS, so the target fails at once.
+    const NOWHERE: &str = "sips:nobody@192.0.2.9";
+    let mut rig = armed(false, false, true, || parallel(&[NOWHERE]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let mut rounds = 0;
+    while matches!(rig.asks.last(), Some(Ask::Failure { .. })) {
+        rounds += 1;
+        assert!(rounds < 1000);
+        assert!(answer_failure(&mut rig, parallel(&[NOWHERE])));
+    }
+    assert_eq!(rounds, 32);
+    let last = rig.first_lines().pop().unwrap();
+    assert!(last.starts_with("SIP/2.0 5"), "{last}");
     rig.finish();
 }

@@ -206,7 +206,9 @@ impl Shard {
             None
         };
         let owner = client.map_or((key, 0), |client| (client.server, client.branch));
-        self.in_step = Some(owner.0);
+        // These keys are of other tables: a panic ends no transaction.
+        let of_none = matches!(due, Due::Session(_) | Due::Waiting);
+        self.in_step = (!of_none).then_some(owner.0);
         let told = match due {
             Due::Server(letter) => {
                 self.tx.server_fired(key, letter, cx);

@@ -186,7 +186,7 @@ impl Setup {
             folder.path().join("components"),
         )
         .unwrap();
-        let process = spawn(folder.path());
+        let process = spawn(folder.path(), &RUN);
         let mut sipbox = Sipbox {
             address: self.address,
             process: Some(process),
@@ -220,12 +220,24 @@ fn sipbox(folder: &Path) -> std::process::Command {
     sipbox
         .env("HOME", folder)
         .env("XDG_STATE_HOME", folder.join("state"));
+    for name in ["SIPBOX_CONFIG", "SIPBOX_STATE", "SIPBOX_LOG"] {
+        sipbox.env_remove(name);
+    }
     sipbox
 }
 
-fn spawn(folder: &Path) -> Process {
+/// How tests with a configuration start it.
+const RUN: [&str; 3] = ["run", "-c", "sipbox.toml"];
+
+/// Starts `sipbox` with those arguments in a folder; its output goes to the file
+/// `log` there.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn spawn(folder: &Path, arguments: &[&str]) -> Process {
     let mut command = sipbox(folder);
-    command.args(["run", "-c", "sipbox.toml"]);
+    command.args(arguments);
     Process::spawn("sipbox", &mut command, &folder.join("log"))
 }
 
@@ -411,7 +423,7 @@ impl Sipbox {
     /// When it still runs, or is not ready in time.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "stop it first");
-        self.process = Some(spawn(self.folder.path()));
+        self.process = Some(spawn(self.folder.path(), &RUN));
         self.wait_ready();
     }
 

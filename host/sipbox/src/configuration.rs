@@ -60,11 +60,7 @@ impl Source {
                 let folder = parent.unwrap_or(Path::new(".")).to_path_buf();
                 (path.display().to_string(), text, folder)
             }
-            Self::Demo(state) => (
-                "the demo".to_owned(),
-                demo::configuration(state),
-                state.clone(),
-            ),
+            Self::Demo(state) => ("the demo".to_owned(), demo::configuration(), state.clone()),
         };
         let Reading { config, found } = Reading::new(&text, &folder);
         Ok(Draft {

@@ -12,12 +12,9 @@ use crate::start::Running;
 const DOMAIN: &str = "127.0.0.1";
 const ACCOUNTS: [&str; 2] = ["alice", "bob"];
 
-/// The demo's configuration, in the words of a user's file.
-pub(crate) fn configuration(state: &Path) -> String {
-    let quoted = |name: &str| {
-        // A TOML string escapes like a JSON one.
-        serde_json::Value::from(state.join(name).to_string_lossy().into_owned()).to_string()
-    };
+/// The demo's configuration, in the words of a user's file. Its paths are those of a
+/// file that lies in the state folder.
+pub(crate) fn configuration() -> String {
     format!(
         r#"# The demo of `sipbox run`.
 [[listener]]
@@ -31,10 +28,10 @@ transport = "tcp"
 address = "127.0.0.1:5060"
 
 [store]
-path = {database}
+path = "sipbox.sqlite"
 
 [control]
-socket = {socket}
+socket = "control.sock"
 
 [[tenant]]
 name = "demo"
@@ -45,9 +42,7 @@ grants = ["auth", "location"]
 name = "residential"
 builtin = "residential"
 settings = {{ domains = {{ "{DOMAIN}" = {{ auth = "all" }} }} }}
-"#,
-        database = quoted("sipbox.sqlite"),
-        socket = quoted("control.sock"),
+"#
     )
 }
 

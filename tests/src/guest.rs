@@ -36,6 +36,12 @@ pub fn hostile() -> PathBuf {
     component("tests/guests/hostile", "guest-hostile")
 }
 
+/// `tests/guests/sleeper`: sleeps a minute.
+#[must_use]
+pub fn sleeper() -> PathBuf {
+    component("tests/guests/sleeper", "guest-sleeper")
+}
+
 /// `tests/guests/foreign`: imports what no host of policies has.
 #[must_use]
 pub fn foreign() -> PathBuf {

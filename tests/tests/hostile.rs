@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sipbox_tests::{Agent, Loopback, Setup, guest};
+use sipbox_tests::{Agent, Loopback, Setup, Sipbox, guest};
 
 fn tenant(component: &Path, settings: &str) -> String {
     format!(
@@ -21,56 +21,107 @@ fn tenant(component: &Path, settings: &str) -> String {
     )
 }
 
+/// What each behaviour ends with: a reason of its own, by which the operator learns
+/// of it.
+const BEHAVIOURS: [(&str, &str); 13] = [
+    ("endless-loop", "cpu"),
+    ("host-call-loop", "host-calls"),
+    ("allocation-bomb", "memory"),
+    ("deep-recursion", "trap"),
+    ("panic", "trap"),
+    ("giant-string", "output"),
+    ("giant-verdict", "output"),
+    ("many-targets", "output"),
+    ("log-flood", "log"),
+    ("edit-flood", "edits"),
+    ("variable-flood", "edits"),
+    ("ill-formed-verdict", "bad-verdict"),
+    ("unknown-option", "bad-verdict"),
+];
+
+/// A request that the policy fails: the fallback, and why.
+fn refused(agent: &mut Agent, reason: &str) {
+    let request = agent.request("OPTIONS", "sip:evil@bad.test");
+    agent.send(&request);
+    let response = agent.answer_to(&request, false);
+    assert_eq!(response.status(), Some(503), "{reason}:\n{response}");
+    assert_eq!(
+        response.get("Warning"),
+        format!("399 sipbox \"policy failed: {reason}\"")
+    );
+}
+
+/// Statistic and log name that reason, that often, and no other.
+fn accounted(sipbox: &Sipbox, policy: &str, reason: &str, times: usize) {
+    let statistics = sipbox.statistics("policy");
+    let failures: BTreeMap<&str, u64> = statistics
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| name.contains("/failed/"))
+        .map(|(name, count)| (&**name, count.as_u64().unwrap()))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    let name = format!("policy:bad/{policy}/failed/{reason}");
+    assert_eq!(failures, BTreeMap::from([(&*name, times as u64)]));
+    let log = sipbox.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("policy failed"))
+        .collect();
+    let words = [
+        "WARN",
+        "tenant=\"bad\"",
+        &format!("policy=\"{policy}\""),
+        &format!("reason=\"{reason}\""),
+    ];
+    assert!(
+        lines.len() == times
+            && lines
+                .iter()
+                .all(|line| words.iter().all(|word| line.contains(word))),
+        "{words:?} in each of {lines:#?}"
+    );
+}
+
 #[test]
 fn each_behaviour_is_contained_and_the_next_call_works() {
     let component = guest::hostile();
-    let behaviours = [
-        "endless-loop",
-        "host-call-loop",
-        "allocation-bomb",
-        "deep-recursion",
-        "panic",
-        "giant-string",
-        "giant-verdict",
-        "many-targets",
-        "log-flood",
-        "edit-flood",
-        "variable-flood",
-        "ill-formed-verdict",
-        "unknown-option",
-    ];
-    for behaviour in behaviours {
+    for (behaviour, reason) in BEHAVIOURS {
         let net = Loopback::new();
         let settings = format!("{{ behaviour = \"{behaviour}\", when_user = \"evil\" }}");
+        // Only the first is about CPU time: a loaded machine must not let it end the others.
+        let limits = match reason {
+            "cpu" => "",
+            _ => "[tenant.limits]\ncpu = \"200ms\"\n",
+        };
         let sipbox = Setup::new(&net)
-            .tenants(&tenant(&component, &settings))
+            .tenants(&(tenant(&component, &settings) + limits))
             .start();
         let mut agent = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
         for _ in 0..2 {
-            let request = agent.request("OPTIONS", "sip:evil@bad.test");
-            agent.send(&request);
-            let response = agent.answer_to(&request, false);
-            println!("{behaviour}: {}", response.start);
-            assert_eq!(response.status(), Some(503), "{behaviour}:\n{response}");
+            refused(&mut agent, reason);
             let request = agent.request("OPTIONS", "sip:good@bad.test");
             agent.send(&request);
             agent.expect(&request, 200);
         }
-        // The operator learns why, by name.
-        let failures = sipbox.statistics("policy");
-        let failed: u64 = failures
-            .as_object()
-            .unwrap()
-            .iter()
-            .filter(|(name, _)| name.contains("/failed/"))
-            .filter_map(|(_, count)| count.as_u64())
-            .sum();
-        assert_eq!(failed, 2, "{behaviour}: {failures}");
-        assert!(
-            sipbox.log().contains("policy"),
-            "{behaviour}: nothing in the log"
-        );
+        accounted(&sipbox, "guest-hostile", reason, 2);
     }
+}
+
+/// A guest that sleeps a minute through `wasi:io/poll`, where no clock of the host's
+/// reaches it, is not let to.
+#[test]
+fn a_policy_that_sleeps_is_ended_at_once() {
+    let net = Loopback::new();
+    let sipbox = Setup::new(&net)
+        .tenants(&tenant(&guest::sleeper(), "{}"))
+        .start();
+    let mut agent = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+    for _ in 0..2 {
+        refused(&mut agent, "wasi-wait");
+    }
+    accounted(&sipbox, "guest-sleeper", "wasi-wait", 2);
 }
 
 /// Beside others, a tenant whose policy runs long is asked apart: it waits for

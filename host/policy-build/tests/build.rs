@@ -135,11 +135,8 @@ fn a_guest_becomes_a_component_and_is_rebuilt_only_when_it_changed() {
 
 #[test]
 fn debians_compiler_builds_the_same_component_world() {
-    if std::env::var_os("SIPBOX_TEST_WITHOUT_DEBIAN_RUSTC").is_some() {
-        // Said by a person, or by `cargo xtask test` where the distribution has no such packages.
-        println!("not tested: Debian's compiler");
-        return;
-    }
+    // Where the distribution has no such packages, `cargo xtask test` leaves it out by its name,
+    // and the runner counts it as skipped.
     let guest = Guest::new("greeter-debian");
     let mut request = guest.request();
     request.toolchain = Preference::Debian;

@@ -1,3 +1,5 @@
+//! The quick reader against the grammars, and what it must read.
+
 use super::*;
 
 #[test]

@@ -9,6 +9,7 @@
 mod diagnostic;
 mod model;
 mod read;
+mod restart;
 mod sections;
 mod syntax;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use model::{
     PolicyLimits, Route, Span, Store, Tenant, Timers,
 };
 pub use read::similar;
+pub use restart::needs_restart;
 pub use sections::Reading;
 
 /// The example that documents every setting.

@@ -6,7 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::read::Diagnostics;
-use crate::{Component, Config, Diagnostic, EXAMPLE, Reading, Severity, render, sections};
+use crate::restart::AT_START;
+use crate::{
+    Component, Config, Diagnostic, EXAMPLE, Reading, Severity, needs_restart, render, sections,
+};
 
 /// As short as a file can be.
 const SHORTEST: &str = "[[listener]]\nname = \"udp\"\naddress = \"127.0.0.1:5060\"\n";
@@ -165,6 +168,134 @@ fn what_is_right_is_read_beside_what_is_wrong() {
         components,
         [&file("x.wasm"), &file("y.wasm"), &file("z.wasm")]
     );
+}
+
+/// Every setting is carried out by a reload, or a reload that changes it is refused.
+#[test]
+fn every_setting_reloads_or_needs_a_restart() {
+    const RELOADED: &[(&str, &str)] = &[
+        ("the configuration", "server"),
+        ("the configuration", "aliases"),
+        ("the configuration", "outbound_proxy"),
+        ("`[limits]`", "udp_max"),
+        ("`[limits]`", "max_breadth"),
+        ("`[limits]`", "drain"),
+    ];
+    let mut out = Diagnostics::default();
+    sections::parse_into(EXAMPLE, Path::new(""), &mut out);
+    let tables = ["limits", "dns", "store", "control", "log", "auth", "timers"];
+    let repeated = ["listener", "tenant", "route"];
+    let once = |table: &str| {
+        table == "the configuration" || tables.iter().any(|name| table == format!("`[{name}]`"))
+    };
+    for (table, key) in out.known.iter().filter(|(table, _)| once(table)) {
+        let (table, key) = (table.as_str(), *key);
+        let of_table = |name: Option<&str>| match name {
+            Some(name) => table == format!("`[{name}]`"),
+            None => table == "the configuration",
+        };
+        let at_start = AT_START.iter().any(|(t, k, _)| of_table(*t) && *k == key);
+        let reloaded = RELOADED.contains(&(table, key))
+            || table == "`[timers]`"
+            || tables.contains(&key)
+            || repeated.contains(&key);
+        assert!(at_start != reloaded, "{key} of {table}");
+    }
+}
+
+/// Every one that is changed is named where it stands, with what it was.
+#[test]
+fn what_needs_a_restart_is_named_at_its_place() {
+    const CHANGES: &[(&str, &str)] = &[
+        ("workers = 0", "workers = 3"),
+        ("node = 0", "node = 1"),
+        ("message_max = 65536", "message_max = 65537"),
+        ("connections = 16384", "connections = 16385"),
+        (
+            "connections_per_source = 1024",
+            "connections_per_source = 1025",
+        ),
+        ("idle_timeout = \"15m\"", "idle_timeout = \"16m\""),
+        ("message_timeout = \"10s\"", "message_timeout = \"11s\""),
+        ("connect_timeout = \"2s\"", "connect_timeout = \"3s\""),
+        (
+            "servers = [\"192.0.2.53\", \"[2001:db8::53]:53\"]",
+            "servers = []",
+        ),
+        ("hosts = \"/etc/hosts\"", "hosts = \"\""),
+        ("timeout = \"2s\"\n", "timeout = \"3s\"\n"),
+        ("attempts = 2", "attempts = 3"),
+        ("deadline = \"8s\"", "deadline = \"9s\""),
+        ("cache = 10000", "cache = 10001"),
+        ("max_ttl = \"1h\"", "max_ttl = \"2h\""),
+        ("negative_ttl = \"5s\"", "negative_ttl = \"6s\""),
+        ("path = \"sipbox.sqlite\"", "path = \"other.sqlite\""),
+        ("durability = \"commit\"", "durability = \"behind\""),
+        ("socket = \"sipbox.sock\"", "socket = \"other.sock\""),
+        ("format = \"human\"", "format = \"json\""),
+        ("filter = \"info\"", "filter = \"debug\""),
+        ("nonce_lifetime = \"5m\"", "nonce_lifetime = \"6m\""),
+        ("nonce_table = 65536", "nonce_table = 65537"),
+        ("failures = 5", "failures = 6"),
+        ("failure_window = \"1m\"", "failure_window = \"2m\""),
+    ];
+    assert_eq!(CHANGES.len(), AT_START.len());
+    let started = parse(EXAMPLE).unwrap();
+    for ((old, new), (table, key, _)) in CHANGES.iter().zip(AT_START) {
+        let (old, new) = (format!("\n{old}"), format!("\n{new}"));
+        let at = match table {
+            Some(table) => EXAMPLE.find(&format!("\n[{table}]")).unwrap(),
+            None => 0,
+        };
+        let at = at
+            + EXAMPLE[at..]
+                .find(&old)
+                .unwrap_or_else(|| panic!("no {old}"));
+        let mut text = EXAMPLE.to_owned();
+        text.replace_range(at..at + old.len(), &new);
+        let wanted = parse(&text).unwrap();
+        let found = needs_restart((&started, EXAMPLE), (&wanted, &text), &[]);
+        let shown = render(&found, "x.toml", &text, false);
+        assert_eq!(found.len(), 1, "{key}: {shown}");
+        let line = 1 + text[..=at].lines().count();
+        let value = old.trim().split_once(" = ").unwrap().1;
+        for part in [
+            format!("`{key}`"),
+            format!("x.toml:{line}:{}", key.len() + 4),
+            format!("expected {value}, or a restart"),
+        ] {
+            assert!(shown.contains(&part), "{part}: {shown}");
+        }
+        // And back to the default, which is a change as well.
+        let found = needs_restart((&wanted, &text), (&started, EXAMPLE), &[]);
+        assert_eq!(found.len(), 1, "{key}");
+    }
+    assert!(needs_restart((&started, EXAMPLE), (&started, EXAMPLE), &[]).is_empty());
+}
+
+/// A setting that went is named at its table, or at the beginning; one that could not be
+/// read is wrong, and not changed.
+#[test]
+fn a_setting_that_went_or_is_wrong() {
+    let before = format!("workers = 5\n{SHORTEST}[auth]\nfailures = 7\n");
+    let started = parse(&before).unwrap();
+    let after = format!("{SHORTEST}[auth]\n");
+    let wanted = parse(&after).unwrap();
+    let found = needs_restart((&started, &before), (&wanted, &after), &[]);
+    let shown = render(&found, "x.toml", &after, false);
+    assert_eq!(found.len(), 2, "{shown}");
+    assert!(shown.contains("x.toml:1:1"), "{shown}");
+    assert!(shown.contains("x.toml:4:1"), "{shown}");
+    assert!(shown.contains("expected 7, or a restart"), "{shown}");
+
+    let after = format!("workers = \"5\"\nnode = 3\n{SHORTEST}[auth]\nfialures = 7\n");
+    let reading = Reading::new(&after, Path::new("/etc/sipbox"));
+    let wanted = reading.config.unwrap();
+    let found = needs_restart((&started, &before), (&wanted, &after), &reading.found);
+    let shown = render(&found, "x.toml", &after, false);
+    assert_eq!(found.len(), 1, "{shown}");
+    assert!(shown.contains("`node` cannot change"), "{shown}");
+    assert!(shown.contains("expected its default"), "{shown}");
 }
 
 fn stumbles_over_nothing(text: &str) {

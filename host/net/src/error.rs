@@ -44,8 +44,8 @@ pub enum SendError {
     /// The flow's connection is gone and may not be replaced.
     #[error("the flow's connection is gone")]
     FlowGone,
-    /// The socket's or the connection's send queue is full. For UDP this is a
-    /// lost datagram, nothing more.
+    /// The connection's send queue is full. A full buffer of a UDP socket loses its
+    /// datagram, and is no error of [`Network::send`](crate::Network::send).
     #[error("the send queue is full")]
     Congested,
     /// The datagram is larger than UDP or the path takes.
@@ -66,14 +66,4 @@ pub enum SendError {
     /// The network is shutting down.
     #[error("the network is shutting down")]
     ShuttingDown,
-}
-
-impl SendError {
-    /// Whether the next hop is to be counted as failed (RFC 3261 section
-    /// 16.7: as a 503). A full UDP send queue is not: the message is lost as
-    /// any datagram may be, and is retransmitted.
-    #[must_use]
-    pub const fn is_failure(self, transport: Transport) -> bool {
-        !(matches!(self, Self::Congested) && matches!(transport, Transport::Udp))
-    }
 }

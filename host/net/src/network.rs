@@ -104,6 +104,7 @@ struct Inner<E, S, R> {
     counters: Vec<Arc<WorkerCounters>>,
     streams: Arc<Streams<E, S, R>>,
     resolver: Arc<Resolver<E, S, R>>,
+    losses: udp::Losses,
     ended: Mutex<Ended>,
 }
 
@@ -178,6 +179,7 @@ where
             counters,
             streams,
             resolver: Arc::new(resolver),
+            losses: udp::Losses::default(),
             ended: Mutex::new(ended),
         };
         Ok((
@@ -200,7 +202,8 @@ where
     /// (RFC 3261 section 18.2.2).
     ///
     /// # Errors
-    /// What fails at once.
+    /// What fails at once. A datagram that finds its socket's buffer full is lost, and
+    /// counted: that is no failure.
     pub fn send(
         &self,
         next_hop: &NextHop,
@@ -249,7 +252,9 @@ where
             .get(id)
             .ok_or(SendError::NoListener(id, transport))?;
         match (transport, &listener.udp) {
-            (Transport::Udp, Some(socket)) => udp::send(socket, peer, bytes),
+            (Transport::Udp, Some(socket)) => {
+                self.inner.losses.bear(udp::send(socket, peer, bytes))
+            }
             (Transport::Udp, None) => Err(SendError::NoListener(id, transport)),
             (Transport::Tcp, _) => {
                 self.inner
@@ -307,6 +312,12 @@ where
     #[must_use]
     pub fn stream_counters(&self) -> &StreamCounters {
         self.inner.streams.counters()
+    }
+
+    /// How many datagrams were lost because a socket's send buffer was full.
+    #[must_use]
+    pub fn congested(&self) -> u64 {
+        self.inner.losses.count()
     }
 
     /// How many stream connections there are, those being opened included.

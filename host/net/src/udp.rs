@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -89,6 +90,29 @@ pub(crate) fn send(socket: &UdpSocket, peer: SocketAddr, bytes: &[u8]) -> Result
     }
 }
 
+/// Counts datagrams that found no room on their way out. Such a one is lost as any
+/// datagram may be, and a later copy mends it: no failure of its next hop.
+#[derive(Debug, Default)]
+pub(crate) struct Losses(AtomicU64);
+
+impl Losses {
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What sending came to, apart from a loss.
+    pub(crate) fn bear(&self, sent: Result<(), SendError>) -> Result<(), SendError> {
+        match sent {
+            Err(SendError::Congested) => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+}
+
 /// What an entry of a socket's error queue says.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -153,5 +177,30 @@ fn is_fatal(error: &libc::sock_extended_err) -> bool {
         (libc::SO_EE_ORIGIN_ICMP, PARAMETER) => true,
         (libc::SO_EE_ORIGIN_ICMP6, UNREACHABLE_6 | PARAMETER_6) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The network cannot be made to refuse on loopback: a datagram leaves the send
+    /// buffer at once.
+    #[test]
+    fn a_full_buffer_is_a_loss_and_no_failure() {
+        let losses = Losses::default();
+        assert_eq!(losses.bear(Ok(())), Ok(()));
+        assert_eq!(losses.count(), 0);
+        for count in 1..=3 {
+            assert_eq!(losses.bear(Err(SendError::Congested)), Ok(()));
+            assert_eq!(losses.count(), count);
+        }
+        for failure in [
+            SendError::TooLarge,
+            SendError::Unreachable(io::ErrorKind::NetworkUnreachable),
+        ] {
+            assert_eq!(losses.bear(Err(failure)), Err(failure));
+        }
+        assert_eq!(losses.count(), 3);
     }
 }

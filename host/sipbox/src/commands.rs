@@ -237,6 +237,7 @@ impl NodeCommands {
         };
         add("net", "datagrams", sum(|worker| &worker.datagrams));
         add("net", "undeliverable", sum(|worker| &worker.undeliverable));
+        add("net", "congested", self.node.network.congested());
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {

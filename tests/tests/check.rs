@@ -92,6 +92,67 @@ fn a_reload_says_everything_at_once() {
     assert_eq!(sipbox.rpc("ul_dump", &json!({})), before);
 }
 
+/// What only a start can change: a reload that would change it, beside something that
+/// it could carry out, says so and does nothing.
+#[test]
+fn a_reload_refuses_what_needs_a_restart() {
+    let net = Loopback::new();
+    let setup = Setup::residential(&net, "").with(
+        "[limits]\nmessage_max = 65536\ndrain = \"30s\"\n[auth]\nfailures = 5\n[dns]\nattempts = 2\n",
+    );
+    let sipbox = setup.start();
+    let good = setup.toml();
+    let reload = || sipbox.try_rpc("reload", &json!({}));
+    for (before, after, named, column) in [
+        ("sipbox.sqlite", "other.sqlite", "`path` of `[store]`", 8),
+        ("sipbox.sock", "other.sock", "`socket` of `[control]`", 10),
+        ("\"info\"", "\"debug\"", "`filter` of `[log]`", 10),
+        ("failures = 5", "failures = 6", "`failures` of `[auth]`", 12),
+        ("attempts = 2", "attempts = 3", "`attempts` of `[dns]`", 12),
+        (
+            "message_max = 65536",
+            "message_max = 65535",
+            "`message_max` of `[limits]`",
+            15,
+        ),
+        (
+            "[[listener]]\nname = \"udp\"",
+            "node = 7\n[[listener]]\nname = \"udp\"",
+            "`node`",
+            8,
+        ),
+        (
+            "[[listener]]\nname = \"udp\"",
+            "workers = 2\n[[listener]]\nname = \"udp\"",
+            "`workers`",
+            11,
+        ),
+    ] {
+        let text = good.replacen(before, after, 1);
+        assert_ne!(text, good);
+        let same = good.lines().zip(text.lines()).take_while(|(a, b)| a == b);
+        let line = 1 + same.count();
+        // A change that a reload could carry out does not get through either.
+        let text = text.replacen("\"lab.test\"]", "\"lab.test\", \"more.test\"]", 1);
+        std::fs::write(sipbox.file("sipbox.toml"), &text).unwrap();
+        let said = reload().expect_err(named);
+        let said = said["message"].as_str().unwrap_or_default();
+        for part in [
+            format!("{named} cannot change by a reload"),
+            format!("sipbox.toml:{line}:{column}"),
+            "or a restart".to_owned(),
+        ] {
+            assert!(said.contains(&part), "{part}:\n{said}");
+        }
+        let add = json!({"table_name": "location", "aor": "bob@more.test", "contact": "sip:b@c"});
+        assert!(sipbox.try_rpc("ul_add", &add).is_err());
+    }
+    // What may change does, the time of a stop included.
+    let text = good.replacen("\"30s\"", "\"29s\"", 1);
+    std::fs::write(sipbox.file("sipbox.toml"), &text).unwrap();
+    reload().unwrap();
+}
+
 /// Warnings are for those who check, start or reload, not for every client.
 #[test]
 fn clients_repeat_no_warning() {

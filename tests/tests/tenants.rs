@@ -219,3 +219,47 @@ fn a_capability_that_is_not_granted_refuses_the_configuration() {
     alice.send(&request);
     alice.expect(&request, 200);
 }
+
+/// Nobody inherits the bindings of a tenant that a reload removed, be it the last one or
+/// not; who has its domain again finds them.
+#[test]
+fn a_removed_tenants_bindings_are_nobody_elses() {
+    let net = Loopback::new();
+    let none = serde_json::json!({});
+    let red = Setup::new(&net).tenant("red", "red.test", "");
+    let both = red.clone().tenant("blue", "blue.test", "");
+    let sipbox = both.start();
+    let mut bob = Agent::udp("bob", "blue.test", net.sip(), sipbox.address);
+    bob.register("secret");
+    let mut rob = Agent::udp("rob", "red.test", net.sip(), sipbox.address);
+    rob.register("secret");
+    let contacts = || sipbox.statistic("usrloc:location-contacts");
+    assert_eq!(contacts(), 2);
+
+    sipbox.configure(&red);
+    let _ = sipbox.rpc("reload", &none);
+    assert_eq!(contacts(), 1, "red's");
+
+    // The id of the removed tenant is not given to the next one.
+    sipbox.configure(&red.clone().tenant("green", "green.test", ""));
+    let _ = sipbox.rpc("reload", &none);
+    assert_eq!(contacts(), 1, "{}", sipbox.rpc("ul_dump", &none));
+    let mut alice = Agent::udp("alice", "green.test", net.sip(), sipbox.address);
+    let request = alice.request("MESSAGE", "sip:bob@green.test");
+    alice.send(&request);
+    alice.expect(&request, 480);
+    assert!(bob.hears_nothing_for(Duration::from_millis(100)));
+
+    // Removed and added at once, under another name: a start would find them.
+    let purple = red.clone().tenant("purple", "blue.test", "");
+    for setup in [&both, &purple] {
+        sipbox.configure(setup);
+        let _ = sipbox.rpc("reload", &none);
+        assert_eq!(contacts(), 2, "{}", sipbox.rpc("ul_dump", &none));
+        let request = alice.request("MESSAGE", "sip:bob@blue.test");
+        alice.send(&request);
+        let arrived = bob.expect_request("MESSAGE");
+        bob.respond(&arrived, 200, "OK");
+        alice.expect(&request, 200);
+    }
+}

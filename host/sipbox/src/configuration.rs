@@ -110,6 +110,18 @@ impl Draft {
         self.found.extend(noted);
     }
 
+    /// Notes settings that a reload cannot change, if they are not as they were at the
+    /// start.
+    pub(crate) fn refuse_restarts(&mut self, started: &Configuration) {
+        let Some(config) = &self.config else { return };
+        let changed = sipbox_config::needs_restart(
+            (&started.config, &started.document.text),
+            (config, &self.document.text),
+            &self.found,
+        );
+        self.found.extend(changed);
+    }
+
     /// Notes listeners that a reload cannot change: those of the draft by their
     /// positions, or all of them if their number changed.
     pub(crate) fn refuse_moves(&mut self, moves: &Moves) {

@@ -13,6 +13,7 @@ mod demo;
 mod describe;
 mod node;
 mod parts;
+mod reload;
 mod snapshot;
 mod start;
 mod targets;

@@ -37,8 +37,6 @@ pub(crate) struct Fixed {
     pub(crate) control: PathBuf,
     /// Nonces and failures.
     pub(crate) auth: AuthSettings,
-    /// How long a stop waits for the transactions in flight.
-    pub(crate) drain: Duration,
 }
 
 /// What a reload replaces.
@@ -48,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) settings: SettingsSpec,
     /// One for each tenant of `settings`, in the same order.
     pub(crate) tenants: Vec<TenantParts>,
+    /// How long a stop waits for the transactions in flight.
+    pub(crate) drain: Duration,
 }
 
 /// The policies of a tenant.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sipbox_core::flow::{ListenerId, TenantId};
 use sipbox_core::settings::Settings;
@@ -16,6 +17,8 @@ pub(crate) struct Snapshot {
     tenants: HashMap<TenantId, Arc<Tenant>, foldhash::fast::FixedState>,
     /// The text of each listener's socket, as bindings remember it.
     sockets: Vec<Arc<str>>,
+    /// How long a stop waits for the transactions in flight.
+    pub(crate) drain: Duration,
     /// Counts reloads, from 1.
     pub(crate) version: u64,
 }
@@ -48,6 +51,7 @@ impl Snapshot {
     pub(crate) fn new(
         settings: Arc<Settings>,
         tenants: impl IntoIterator<Item = Tenant>,
+        drain: Duration,
         version: u64,
     ) -> Self {
         // The keys are positions of the operator's tenants: a fixed seed will do.
@@ -64,6 +68,7 @@ impl Snapshot {
             settings,
             tenants,
             sockets,
+            drain,
             version,
         }
     }

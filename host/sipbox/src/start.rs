@@ -1,10 +1,11 @@
 //! From parts to a running node, and from a running node to the end.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use rand_core::SeedableRng as _;
 use sipbox_core::auth::Authenticator;
@@ -21,7 +22,7 @@ use sipbox_wasm::{
 };
 
 use crate::clock::Clock;
-use crate::configuration::{Configuration, Draft, Moves};
+use crate::configuration::Configuration;
 use crate::node::{MAX_WORKERS, Node, WorkerEvent};
 use crate::parts::{ComponentSource, Fixed, Live, Parts};
 use crate::snapshot::{Snapshot, Tenant};
@@ -47,7 +48,10 @@ pub(crate) struct Running {
     threads: Mutex<Vec<JoinHandle<std::io::Result<()>>>>,
     writer: LocationWriter,
     store: Store,
-    drain: Duration,
+    /// What it was started with: some of it holds until the end.
+    pub(crate) started: Configuration,
+    /// The id of the next tenant that a reload brings.
+    next_tenant: AtomicU32,
 }
 
 /// What turns policies into chains.
@@ -157,12 +161,12 @@ pub(crate) fn snapshot(live: &Live, chains: Vec<Chain>, version: u64) -> anyhow:
                 .collect(),
             chain,
         });
-    Ok(Snapshot::new(settings, tenants, version))
+    Ok(Snapshot::new(settings, tenants, live.drain, version))
 }
 
 impl Running {
     /// Starts everything: database, bindings, sockets, policies, workers.
-    pub(crate) async fn start(parts: Parts, configuration: &Configuration) -> anyhow::Result<Self> {
+    pub(crate) async fn start(parts: Parts, configuration: Configuration) -> anyhow::Result<Self> {
         let Parts { fixed, mut live } = parts;
         let runtime = tokio::runtime::Handle::current();
         let store = Store::open(&fixed.database).await?;
@@ -177,6 +181,7 @@ impl Running {
             workers: fixed.net.workers.clamp(1, MAX_WORKERS),
             ..fixed.net.clone()
         };
+        let next_tenant = next_id(&live);
         let (network, inputs) = Network::start(&net, &runtime)?;
         for (listener, id) in live.settings.listeners.iter_mut().zip(0..) {
             if let Some(address) = network.local_addr(ListenerId(id)) {
@@ -212,7 +217,9 @@ impl Running {
             ticking: 0.into(),
             network,
         });
-        load_bindings(&node, &store).await?;
+        let (_, wall) = node.clock.now();
+        let rows = store.load_locations(wall).await?;
+        node.load_bindings(&node.snapshot.load(), rows, wall);
         let threads = spawn_workers(&node, inputs, tasks)?;
         tokio::spawn(keep_house(Arc::downgrade(&node)));
         Ok(Self {
@@ -221,36 +228,14 @@ impl Running {
             threads: threads.into(),
             writer,
             store,
-            drain: fixed.drain,
+            started: configuration,
+            next_tenant: next_tenant.into(),
         })
     }
 
-    /// Puts a configuration in force, whole or not at all.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub(crate) async fn reload(&self, mut draft: Draft) -> anyhow::Result<u64> {
-        let before = self.node.snapshot.load_full();
-        let loaded = draft.live().map(|mut live| {
-            if let Err(moves) = self.node.keep_listeners(&mut live) {
-                draft.refuse_moves(&moves);
-            }
-            keep_ids(&before, &mut live);
-            // Compiling takes its time, and this thread serves others as well.
-            let chains = tokio::task::block_in_place(|| self.sandbox.chains(&live));
-            (live, chains.map_err(|refused| draft.refuse(&refused)))
-        });
-        let configuration = draft.finish()?;
-        let Some((live, Ok(chains))) = loaded else {
-            bail!("the configuration could not be loaded");
-        };
-        configuration.report_warnings();
-        let version = before.version.saturating_add(1);
-        let after = snapshot(&live, chains, version)?;
-        self.node.snapshot.store(Arc::new(after));
-        self.node.tell_all(|| WorkerEvent::Reloaded).await;
-        self.node.tell_confined(Confined::Reloaded);
-        Ok(version)
+    /// An id that no tenant has had since the start.
+    pub(crate) fn new_tenant(&self) -> TenantId {
+        TenantId(self.next_tenant.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The database.
@@ -265,13 +250,12 @@ impl Running {
             node,
             writer,
             store,
-            drain,
             ..
         } = self;
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         node.stack.drain();
-        let limit = Instant::now() + *drain;
+        let limit = Instant::now() + node.snapshot.load().drain;
         tracing::info!(transactions = node.stack.counts().servers, "draining");
         while node.in_flight() > 0 && Instant::now() < limit {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -309,88 +293,12 @@ impl Node {
     fn in_flight(&self) -> usize {
         self.stack.counts().unfinished
     }
-
-    /// Gives the listeners of a new configuration the addresses that they are bound
-    /// to, and refuses others: sockets change with a start.
-    fn keep_listeners(&self, live: &mut Live) -> Result<(), Moves> {
-        let snapshot = self.snapshot.load();
-        let bound = snapshot.settings.listeners();
-        if bound.len() != live.settings.listeners.len() {
-            return Err(Moves::Number { bound: bound.len() });
-        }
-        let mut moved = Vec::new();
-        for (position, (listener, bound)) in
-            live.settings.listeners.iter_mut().zip(bound).enumerate()
-        {
-            let same_port =
-                listener.address.port() == 0 || listener.address.port() == bound.address.port();
-            if listener.transport != bound.transport
-                || listener.address.ip() != bound.address.ip()
-                || !same_port
-            {
-                let there = format!("{} {}", bound.transport.param(), bound.address);
-                moved.push((position, there));
-            }
-            listener.address = bound.address;
-        }
-        if moved.is_empty() {
-            Ok(())
-        } else {
-            Err(Moves::Addresses(moved))
-        }
-    }
 }
 
-/// A tenant keeps its id over reloads as long as it keeps its name: ids are in
-/// the keys of bindings. New tenants get ids that nobody had in this snapshot.
-fn keep_ids(before: &Snapshot, live: &mut Live) {
-    let known = |name: &str| {
-        before
-            .tenants()
-            .find(|tenant| *tenant.name == *name)
-            .map(|tenant| tenant.id)
-    };
-    let mut next = before
-        .tenants()
-        .map(|tenant| tenant.id.0)
-        .max()
-        .map_or(0, |id| id + 1);
-    let mut renamed = Vec::new();
-    for tenant in &mut live.settings.tenants {
-        let id = known(&tenant.name).unwrap_or_else(|| {
-            next += 1;
-            TenantId(next - 1)
-        });
-        renamed.push((tenant.id, id));
-        tenant.id = id;
-    }
-    for listener in &mut live.settings.listeners {
-        listener.tenant = listener.tenant.map(|old| {
-            renamed
-                .iter()
-                .find(|(from, _)| *from == old)
-                .map_or(old, |(_, to)| *to)
-        });
-    }
-}
-
-async fn load_bindings(node: &Node, store: &Store) -> anyhow::Result<()> {
-    let (_, wall) = node.clock.now();
-    let rows = store.load_locations(wall).await?;
-    let snapshot = node.snapshot.load();
-    let loaded = node.location.load(
-        rows,
-        wall,
-        |domain| snapshot.tenant_of(domain),
-        |socket| snapshot.listener_of(socket),
-    );
-    tracing::info!(
-        bindings = loaded.bindings,
-        ended = loaded.ended,
-        foreign = loaded.foreign,
-        "location table loaded"
-    );
-    Ok(())
+/// The first id that no tenant has.
+fn next_id(live: &Live) -> u32 {
+    let ids = live.settings.tenants.iter().map(|tenant| tenant.id.0);
+    ids.max().map_or(0, |id| id + 1)
 }
 
 fn spawn_workers(

@@ -63,7 +63,6 @@ pub(crate) fn fixed(config: &Config) -> Fixed {
             failure_window: config.auth.failure_window,
             ..AuthSettings::default()
         },
-        drain: limits.drain,
     }
 }
 
@@ -86,6 +85,7 @@ pub(crate) fn live(config: &Config) -> Live {
     Live {
         settings: settings(config),
         tenants: config.tenants.iter().map(tenant).collect(),
+        drain: config.limits.drain,
     }
 }
 

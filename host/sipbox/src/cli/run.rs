@@ -97,7 +97,7 @@ async fn serve(
     let parts = configuration.parts();
     let fixed = parts.fixed.clone();
     fixed.make_folders()?;
-    let running = Arc::new(Running::start(parts, &configuration).await?);
+    let running = Arc::new(Running::start(parts, configuration).await?);
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(4);
     let policies = Arc::downgrade(&running);
     let commands = NodeCommands {

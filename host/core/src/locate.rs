@@ -8,6 +8,7 @@ use sipbox_sip::{HeaderId, Hop, Host, Message, NameAddr, Scheme, Transport, Uri}
 use smallvec::smallvec;
 
 use crate::decision::ResolvedTarget;
+use crate::flow::{ListenerId, NextHop};
 use crate::outbox::{Candidates, NextHopCandidate};
 use crate::settings::Settings;
 
@@ -124,6 +125,35 @@ fn at(ip: IpAddr, port: Option<u16>, transport: Option<Transport>, secure: bool)
         }],
         implicit: transport.is_none() && !secure,
     }
+}
+
+/// 18.1.1: where a written request of `size` bytes goes instead of over UDP to `hop`, if
+/// nobody named its transport and it is too large for a datagram.
+pub(crate) fn over_tcp(
+    hop: NextHop,
+    size: usize,
+    implicit: bool,
+    arrived: ListenerId,
+    settings: &Settings,
+) -> Option<(ListenerId, NextHop)> {
+    let NextHop::Address {
+        transport: Transport::Udp,
+        address,
+        ..
+    } = hop
+    else {
+        return None;
+    };
+    if !implicit || settings.mtu == 0 || size <= settings.mtu {
+        return None;
+    }
+    let listener = settings.outbound(arrived, Transport::Tcp, address.ip())?;
+    let hop = NextHop::Address {
+        listener,
+        transport: Transport::Tcp,
+        address,
+    };
+    Some((listener, hop))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sipbox_sip::{EditError, Message, Method, OwnedMessage, Transport, Uri};
+use sipbox_sip::{EditError, Message, Method, OwnedMessage, Uri};
 
 use crate::context::strip_via;
 use crate::cx::Cx;
@@ -15,7 +15,7 @@ use crate::error::Internal;
 use crate::flow::{Flow, ListenerId, NextHop};
 use crate::forward::{self, Outgoing, RecordRoute};
 use crate::ids::{Ids, ResolveToken, SendToken, StatelessId};
-use crate::locate::{Located, locate};
+use crate::locate::{Located, locate, over_tcp};
 use crate::outbox::{Candidates, Dropped, Event, NextHopCandidate, Outbox, Resolve, ResolveError};
 use crate::policy::{Facts, Reply};
 use crate::reply;
@@ -312,25 +312,13 @@ fn too_large(
     settings: &Settings,
     scratch: &Scratch,
 ) -> Option<(ListenerId, NextHop)> {
-    let NextHop::Address {
-        transport: Transport::Udp,
-        address,
-        ..
-    } = hop
-    else {
-        return None;
-    };
-    if !forward.implicit || settings.mtu == 0 || scratch.message.len() <= settings.mtu {
-        return None;
-    }
-    let arrived = forward.facts.flow.listener;
-    let listener = settings.outbound(arrived, Transport::Tcp, address.ip())?;
-    let hop = NextHop::Address {
-        listener,
-        transport: Transport::Tcp,
-        address,
-    };
-    Some((listener, hop))
+    over_tcp(
+        hop,
+        scratch.message.len(),
+        forward.implicit,
+        forward.facts.flow.listener,
+        settings,
+    )
 }
 
 fn write(

@@ -1,6 +1,6 @@
 //! One branch of a response context: from a target to a client transaction.
 
-use sipbox_sip::{EditList, OwnedMessage, Transport, Uri};
+use sipbox_sip::{EditList, OwnedMessage, Uri};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::Internal;
 use crate::flow::{ListenerId, NextHop};
 use crate::forward::{self, Outgoing, RecordRoute};
 use crate::ids::{Place, ResolveToken};
-use crate::locate::{Located, locate};
+use crate::locate::{Located, locate, over_tcp};
 use crate::outbox::{Ask, Candidates, NextHopCandidate, Resolve, ResolveError};
 use crate::stack::BranchVerdict;
 use crate::table::Key;
@@ -324,26 +324,10 @@ impl ResponseContext {
 
     /// 18.1.1: whether the written request has to go over TCP, and to where.
     fn too_large(&self, at: usize, departure: Departure, io: &Io<'_, '_, '_>) -> Option<Departure> {
-        let settings = settings(io);
-        let branch = self.branches.get(at)?;
-        let NextHop::Address {
-            transport: Transport::Udp,
-            address,
-            ..
-        } = departure.hop
-        else {
-            return None;
-        };
-        if !branch.implicit || settings.mtu == 0 || io.tx.scratch.message.len() <= settings.mtu {
-            return None;
-        }
+        let size = io.tx.scratch.message.len();
+        let implicit = self.branches.get(at)?.implicit;
         let arrived = self.facts.flow.listener;
-        let listener = settings.outbound(arrived, Transport::Tcp, address.ip())?;
-        let hop = NextHop::Address {
-            listener,
-            transport: Transport::Tcp,
-            address,
-        };
+        let (listener, hop) = over_tcp(departure.hop, size, implicit, arrived, &settings(io))?;
         Some(Departure { listener, hop })
     }
 

@@ -10,7 +10,7 @@ use crate::context::strip_via;
 use crate::decision::ResolvedTarget;
 use crate::flow::Flow;
 use crate::policy::Reply;
-use crate::transaction::{UserTimer, is_success};
+use crate::transaction::{UserTimer, is_success, keep};
 use crate::user::{Ended, Io, Stop, TransactionUser};
 use crate::wheel::TimerHandle;
 
@@ -36,11 +36,9 @@ impl LocalAgent {
         let sent = io.reply(self.request.as_ref(), reply);
         if reply.status >= 200 {
             self.finished(io);
-            if is_success(reply.status)
-                && self.request.as_ref().method() == Method::Invite
-                && let Some(sent) = sent
+            if is_success(reply.status) && self.request.as_ref().method() == Method::Invite && sent
             {
-                io.begin_session(&self.request, sent);
+                io.begin_session(&self.request);
             }
         } else if self.timer.is_none() {
             let after = io.cx.env.settings.timers.decide;
@@ -74,8 +72,9 @@ impl TransactionUser for LocalAgent {
         if self.request.as_ref().method() != Method::Invite || !is_success(status) {
             return;
         }
-        if let Some(bytes) = strip_via(response, &mut io.tx.scratch) {
+        if strip_via(response, &mut io.tx.scratch).is_some() {
             self.finished(io);
+            let bytes = keep(&io.tx.scratch.message);
             io.tx.respond(io.server, status, bytes, io.cx);
         }
     }

@@ -1,8 +1,6 @@
 //! The request as a branch carries it (RFC 3261 16.6): Request-URI, Max-Forwards,
 //! Record-Route, Route, Via, written in one walk over the received bytes.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, Uri};
 use smallvec::SmallVec;
@@ -11,7 +9,7 @@ use crate::flow::{Flow, ListenerId};
 use crate::ids::Ids;
 use crate::reply;
 use crate::routing::{self, FROM_PARAM, MARK_LEN, TENANT_PARAM};
-use crate::settings::{Listener, Settings, param_value};
+use crate::settings::{Listener, Settings, push_param_text};
 use crate::transaction::Scratch;
 
 /// A Record-Route to insert.
@@ -61,7 +59,7 @@ pub(crate) fn write(
     routes(outgoing, edits)?;
     max_forwards(request, edits)?;
     if let Some(record_route) = &outgoing.record_route {
-        record(outgoing, record_route, leaves, settings, ids, edits)?;
+        record(outgoing, record_route, leaves, settings, ids, edits, text)?;
     }
     // RFC 5393 5.3.3: each request that can be forked says how often.
     if let Some(breadth) = outgoing.max_breadth {
@@ -174,39 +172,59 @@ fn record(
     settings: &Settings,
     ids: &Ids,
     edits: &mut EditList,
+    text: &mut Vec<u8>,
 ) -> Result<(), EditError> {
     let request = outgoing.request;
-    let mut params = String::new();
-    if settings.tenants().len() > 1
-        && let Some(tenant) = settings.tenant(record_route.tenant)
-    {
-        // Writing to a string cannot fail, here and below.
-        let _ = write!(params, ";{TENANT_PARAM}={}", tenant.param);
-    }
-    if record_route.begins {
-        let mark = routing::from_mark(request, ids);
-        let _ = write!(
-            params,
-            ";{FROM_PARAM}={}",
-            mark.as_str().get(..MARK_LEN).unwrap_or("")
-        );
-    }
-    for (name, value) in record_route.params.iter().chain(record_route.more) {
-        let _ = write!(params, ";{}", param_value(name));
-        if !value.is_empty() {
-            let _ = write!(params, "={}", param_value(value));
-        }
-    }
     let arrived = settings.listener(outgoing.arrived.listener);
     for listener in arrived
         .filter(|l| l.sent_by != leaves.sent_by || l.transport != leaves.transport)
         .into_iter()
         .chain([leaves])
     {
-        let value = format!("{}{params}>", listener.record_route);
-        edits.prepend_header(request, HeaderId::RecordRoute, value.as_bytes())?;
+        text.clear();
+        text.extend_from_slice(listener.record_route.as_bytes());
+        record_params(request, record_route, settings, ids, text);
+        text.push(b'>');
+        edits.prepend_header(request, HeaderId::RecordRoute, text)?;
     }
     Ok(())
+}
+
+fn record_params(
+    request: Message<'_>,
+    record_route: &RecordRoute<'_>,
+    settings: &Settings,
+    ids: &Ids,
+    text: &mut Vec<u8>,
+) {
+    if settings.tenants().len() > 1
+        && let Some(tenant) = settings.tenant(record_route.tenant)
+    {
+        for part in [";", TENANT_PARAM, "=", &tenant.param] {
+            text.extend_from_slice(part.as_bytes());
+        }
+    }
+    if record_route.begins {
+        let mark = routing::from_mark(request, ids);
+        push_param(
+            FROM_PARAM,
+            mark.as_str().get(..MARK_LEN).unwrap_or(""),
+            text,
+        );
+    }
+    for (name, value) in record_route.params.iter().chain(record_route.more) {
+        push_param(name, value, text);
+    }
+}
+
+/// `;name=value`, or `;name`.
+fn push_param(name: &str, value: &str, text: &mut Vec<u8>) {
+    text.push(b';');
+    push_param_text(name, text);
+    if !value.is_empty() {
+        text.push(b'=');
+        push_param_text(value, text);
+    }
 }
 
 /// Decimal digits without an allocation.

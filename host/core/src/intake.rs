@@ -5,9 +5,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sipbox_sip::{
-    EditList, HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Parts, Span, Via,
-};
+use sipbox_sip::{HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Parts, Span, Via};
 
 use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
@@ -16,6 +14,7 @@ use crate::policy::{Facts, Reply};
 use crate::routing::{self, TENANT_PARAM};
 use crate::settings::Settings;
 use crate::stack::Env;
+use crate::transaction::Scratch;
 use siphasher::sip::SipHasher13;
 
 /// A request that may be decided about.
@@ -40,7 +39,7 @@ pub(crate) fn judge(
     parts: &Parts,
     bytes: &Bytes,
     flow: Flow,
-    edits: &mut EditList,
+    scratch: &mut Scratch,
 ) -> Result<Intake, Box<Reply>> {
     let settings = env.settings;
     let ack = message.method() == Method::Ack;
@@ -57,7 +56,7 @@ pub(crate) fn judge(
         proxy_require(message, settings)?;
     }
     let in_dialog = !parts.to.tag.is_empty();
-    let routed = routing::process(message, parts, bytes, in_dialog, settings, ids, edits)
+    let routed = routing::process(message, parts, bytes, in_dialog, settings, ids, scratch)
         .map_err(|_| refusal(Internal::Unbuildable.status()))?;
     let tenant = tenant(message, &routed, in_dialog, settings, flow)
         .ok_or_else(|| refusal(Internal::NoVerdict.status()))?;

@@ -16,22 +16,14 @@ use crate::ids::{AskId, ResolveToken, SendToken, StatelessId};
 use crate::policy::{CallState, Facts, Failure};
 use crate::transaction::Scratch;
 
-/// Bytes to be sent.
-#[derive(Clone, Debug)]
-pub enum Payload {
-    /// In [`Outbox::arena`]: nobody else keeps them.
-    Arena(Range<usize>),
-    /// Kept by a transaction too, for retransmission.
-    Retained(Bytes),
-}
-
 /// One message to send.
 #[derive(Clone, Debug)]
 pub struct Transmit {
     /// Where to.
     pub next_hop: NextHop,
-    /// What.
-    pub payload: Payload,
+    /// Where its bytes stand in [`Outbox::arena`]. What a transaction keeps is copied:
+    /// a second owner would cost an allocation, which is more than a message's bytes.
+    pub bytes: Range<usize>,
     /// To be given to `Stack::transport_error` if it cannot be sent.
     pub token: Option<SendToken>,
 }
@@ -235,7 +227,7 @@ pub enum Event {
 /// The outputs of one or more steps. Reused: [`Outbox::clear`] keeps the memory.
 #[derive(Default)]
 pub struct Outbox {
-    /// Bytes that no transaction keeps.
+    /// The bytes of the messages to send.
     pub arena: Vec<u8>,
     /// To be sent, in order.
     pub transmits: Vec<Transmit>,
@@ -273,11 +265,8 @@ impl Outbox {
 
     /// The bytes of a transmit.
     #[must_use]
-    pub fn bytes<'a>(&'a self, transmit: &'a Transmit) -> &'a [u8] {
-        match &transmit.payload {
-            Payload::Arena(range) => self.arena.get(range.clone()).unwrap_or_default(),
-            Payload::Retained(bytes) => bytes,
-        }
+    pub fn bytes(&self, transmit: &Transmit) -> &[u8] {
+        self.arena.get(transmit.bytes.clone()).unwrap_or_default()
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -288,21 +277,19 @@ impl Outbox {
         self.events.push(Event::Dropped(why));
     }
 
-    pub(crate) fn send_kept(&mut self, next_hop: NextHop, bytes: Bytes, token: Option<SendToken>) {
-        self.transmits.push(Transmit {
-            next_hop,
-            payload: Payload::Retained(bytes),
-            token,
-        });
+    /// Sends a message.
+    pub(crate) fn send(&mut self, next_hop: NextHop, bytes: &[u8], token: Option<SendToken>) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        self.send_from(next_hop, start, token);
     }
 
     /// Sends what `start..` of the arena holds.
-    pub(crate) fn send_from(&mut self, next_hop: NextHop, start: usize) {
-        let payload = Payload::Arena(start..self.arena.len());
+    pub(crate) fn send_from(&mut self, next_hop: NextHop, start: usize, token: Option<SendToken>) {
         self.transmits.push(Transmit {
             next_hop,
-            payload,
-            token: None,
+            bytes: start..self.arena.len(),
+            token,
         });
     }
 }

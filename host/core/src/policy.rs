@@ -185,6 +185,9 @@ pub enum Direction {
     Upstream,
 }
 
+/// URI parameters of a Route value; those that we write fit in place.
+pub type RouteParams = SmallVec<[u8; 48]>;
+
 /// Facts about a message that are not in its bytes.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -206,7 +209,7 @@ pub struct Facts {
     pub route_outcome: RouteOutcome,
     /// The URI parameters of the Route value that was ours, as received
     /// (`;lr;nat=yes`), or empty.
-    pub route_params: Bytes,
+    pub route_params: RouteParams,
 }
 
 /// The policy versions that a transaction began with, as whoever runs the

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Parts, Uri};
 
 use crate::ids::{Ids, TagText};
-use crate::policy::{Direction, RouteOutcome};
+use crate::policy::{Direction, RouteOutcome, RouteParams};
 use crate::settings::Settings;
+use crate::transaction::{Scratch, keep};
 
 /// The parameter of our Record-Route that names the tenant.
 pub(crate) const TENANT_PARAM: &str = "tn";
@@ -22,7 +23,7 @@ pub(crate) struct Routed {
     pub(crate) outcome: RouteOutcome,
     pub(crate) direction: Direction,
     /// The URI parameters of the value that was ours, as received.
-    pub(crate) params: Bytes,
+    pub(crate) params: RouteParams,
 }
 
 /// 16.4, all of it.
@@ -33,8 +34,13 @@ pub(crate) fn process(
     in_dialog: bool,
     settings: &Settings,
     ids: &Ids,
-    edits: &mut EditList,
+    scratch: &mut Scratch,
 ) -> Result<Routed, EditError> {
+    let Scratch {
+        edits,
+        message: changed,
+        ..
+    } = scratch;
     edits.clear();
     let mut params: Option<&[u8]> = None;
     let mut removed = 0usize;
@@ -88,13 +94,13 @@ pub(crate) fn process(
         Some(params) => direction(message, params, ids),
         None => Direction::Unknown,
     };
-    let params = params.map_or_else(Bytes::new, Bytes::copy_from_slice);
+    let params = params.map_or_else(RouteParams::new, RouteParams::from_slice);
     let request = if edits.is_empty() {
         OwnedMessage::new(bytes.clone(), message.index().clone(), Some(*parts))
     } else {
-        let mut changed = Vec::new();
-        edits.write(message, &mut changed)?;
-        OwnedMessage::parse(changed.into()).map_err(|_| EditError::OutOfBounds)?
+        changed.clear();
+        edits.write(message, changed)?;
+        OwnedMessage::parse(keep(changed)).map_err(|_| EditError::OutOfBounds)?
     };
     Ok(Routed {
         request,

@@ -164,7 +164,7 @@ impl Settings {
             }
             tenants.push(Tenant {
                 id: tenant.id,
-                param: param_value(&tenant.name),
+                param: escaped(&tenant.name),
                 name: tenant.name.into(),
                 stateless: tenant.stateless,
             });
@@ -362,17 +362,22 @@ impl Listener {
 }
 
 /// Escapes what may not stand in a URI parameter (RFC 3261 19.1.1).
-pub(crate) fn param_value(text: &str) -> String {
-    let mut value = String::with_capacity(text.len());
+pub(crate) fn push_param_text(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
-            value.push(char::from(byte));
+            out.push(byte);
         } else {
-            // Writing to a string cannot fail.
-            let _ = write!(value, "%{byte:02X}");
+            let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
-    value
+}
+
+fn escaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    push_param_text(text, &mut bytes);
+    bytes.into_iter().map(char::from).collect()
 }
 
 fn lower(host: &[u8]) -> SmallVec<[u8; 64]> {

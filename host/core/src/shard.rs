@@ -18,7 +18,7 @@ use crate::stateless;
 use crate::table::Key;
 use crate::transaction::client::Told;
 use crate::transaction::machine::Event;
-use crate::transaction::{Due, Timer, Transactions, is_success};
+use crate::transaction::{Due, Timer, Transactions, is_success, keep};
 use crate::user::{Ended, Io, User};
 
 pub(crate) struct Shard {
@@ -143,9 +143,10 @@ impl Shard {
             stateless::respond(response, flow, cx);
             return;
         }
-        if let (Some(status), Some(bytes)) =
+        if let (Some(status), Some(())) =
             (response.status(), strip_via(response, &mut self.tx.scratch))
         {
+            let bytes = keep(&self.tx.scratch.message);
             self.tx.respond(server, status, bytes, cx);
         }
     }

@@ -160,9 +160,8 @@ impl Stack {
             }
             _ => {}
         }
-        let mut edits = std::mem::take(&mut out.scratch.edits);
-        let judged = intake::judge(env, &self.ids, message, parts, bytes, flow, &mut edits);
-        out.scratch.edits = edits;
+        let scratch = &mut out.scratch;
+        let judged = intake::judge(env, &self.ids, message, parts, bytes, flow, scratch);
         match judged {
             Ok(intake) => self.admit(env, key, message, via, intake, flow, out),
             Err(_) if message.method() == Method::Ack => out.dropped(Dropped::LostAck),

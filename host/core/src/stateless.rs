@@ -159,7 +159,7 @@ pub(crate) fn refuse(
         out.dropped(Dropped::Unbuildable);
         return;
     }
-    out.send_from(reply::hop(&via, flow), start);
+    out.send_from(reply::hop(&via, flow), start, None);
     out.event(Event::Refused {
         status: reply.status,
     });
@@ -294,9 +294,7 @@ fn send(
         out.dropped(Dropped::Unbuildable);
         return Left::Nothing;
     }
-    let start = out.arena.len();
-    out.arena.extend_from_slice(&scratch.message);
-    out.send_from(hop, start);
+    out.send(hop, &scratch.message, None);
     Left::Nothing
 }
 
@@ -379,7 +377,7 @@ impl Transactions {
                 let refusal = Awaited::Refusal(over_udp.0, over_udp.1);
                 let key = self.wait(refusal, REFUSAL, cx);
                 let token = key.map(|key| SendToken::stateless(self.place(key)));
-                cx.out.send_kept(hop, bytes, token);
+                cx.out.send(hop, &bytes, token);
             }
         }
     }
@@ -406,7 +404,7 @@ impl Transactions {
     /// The connection for a large request could not be made (18.1.1).
     pub(crate) fn refused(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
         if let Some(Awaited::Refusal(hop, bytes)) = self.waited(key) {
-            cx.out.send_kept(hop, bytes, None);
+            cx.out.send(hop, &bytes, None);
         }
     }
 }
@@ -446,7 +444,7 @@ pub(crate) fn respond(response: Message<'_>, flow: Flow, cx: &mut Cx<'_, '_>) {
     });
     let mut scratch = std::mem::take(&mut cx.out.scratch);
     match (hop, strip_via(response, &mut scratch)) {
-        (Some(hop), Some(bytes)) => cx.out.send_kept(hop, bytes, None),
+        (Some(hop), Some(())) => cx.out.send(hop, &scratch.message, None),
         _ => cx.out.dropped(Dropped::NoUpstream),
     }
     cx.out.scratch = scratch;

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use sipbox_sip::{Index, Message, OwnedMessage};
 
 use crate::agent::LocalAgent;
@@ -117,9 +116,12 @@ pub(crate) struct Io<'t, 'c, 'e> {
 }
 
 impl Io<'_, '_, '_> {
-    /// Sends a response of our own; its bytes, if it is as it was worded.
-    pub(crate) fn reply(&mut self, request: Message<'_>, reply: &Reply) -> Option<Bytes> {
-        let server = self.tx.servers.get(self.server)?;
+    /// Sends a response of our own; whether it is as it was worded. Its bytes stay in
+    /// the scratch memory for a while.
+    pub(crate) fn reply(&mut self, request: Message<'_>, reply: &Reply) -> bool {
+        let Some(server) = self.tx.servers.get(self.server) else {
+            return false;
+        };
         let wanted = reply::Wanted {
             source: server.flow.peer,
             tag: server.tag,
@@ -156,21 +158,21 @@ impl Io<'_, '_, '_> {
                 // Nothing can be said, and a transaction that waits for an answer
                 // which never comes would stay for ever.
                 self.tx.end_server(self.server);
-                return None;
+                return false;
             }
             let bytes = keep(&scratch.message);
             self.tx.respond(self.server, 500, bytes, self.cx);
-            return None;
+            return false;
         }
         let bytes = keep(&scratch.message);
-        self.tx
-            .respond(self.server, reply.status, bytes.clone(), self.cx);
-        Some(bytes)
+        self.tx.respond(self.server, reply.status, bytes, self.cx);
+        true
     }
 
     /// 13.3.1.4: a 2xx of our own was sent, and its ACK has to come. The session is
     /// another shard's, so it is told when this step is over.
-    pub(crate) fn begin_session(&mut self, invite: &OwnedMessage, response: Bytes) {
+    pub(crate) fn begin_session(&mut self, invite: &OwnedMessage) {
+        let response = keep(&self.tx.scratch.message);
         let Some(server) = self.tx.servers.get(self.server) else {
             return;
         };

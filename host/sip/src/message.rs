@@ -340,14 +340,12 @@ fn element_end(text: &[u8]) -> usize {
 
 /// A message that owns its bytes; cloning shares them.
 #[derive(Clone, Debug)]
-pub struct OwnedMessage {
-    bytes: Bytes,
-    head: Arc<Head>,
-}
+pub struct OwnedMessage(Arc<Owned>);
 
-/// What is known of an owned message.
+/// The bytes and what is known of them: one allocation, and one count for all who share.
 #[derive(Debug)]
-struct Head {
+struct Owned {
+    bytes: Bytes,
     index: Index,
     parts: OnceLock<Parts>,
 }
@@ -368,16 +366,17 @@ impl OwnedMessage {
     #[must_use]
     pub fn new(bytes: Bytes, index: Index, parts: Option<Parts>) -> Self {
         let parts = parts.map_or_else(OnceLock::new, OnceLock::from);
-        Self {
+        Self(Arc::new(Owned {
             bytes,
-            head: Arc::new(Head { index, parts }),
-        }
+            index,
+            parts,
+        }))
     }
 
     /// Where the parts of its values stand; looked up when first asked for.
     #[must_use]
     pub fn parts(&self) -> &Parts {
-        self.head.parts.get_or_init(|| Parts::of(self.as_ref()))
+        self.0.parts.get_or_init(|| Parts::of(self.as_ref()))
     }
 
     /// The message over these bytes.
@@ -388,14 +387,14 @@ impl OwnedMessage {
     )]
     pub fn as_ref(&self) -> Message<'_> {
         Message {
-            bytes: &self.bytes,
-            index: &self.head.index,
+            bytes: &self.0.bytes,
+            index: &self.0.index,
         }
     }
 
     /// The buffer.
     #[must_use]
     pub fn buffer(&self) -> &Bytes {
-        &self.bytes
+        &self.0.bytes
     }
 }

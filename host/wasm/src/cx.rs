@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts, Hook, HookCall,
-    HookFailure, LogLevel, Realm, RouteOutcome, SaveLimits, SaveOutcome,
+    HookFailure, LogLevel, Realm, RouteOutcome, RouteParams, SaveLimits, SaveOutcome,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{Message, Method, OwnedMessage, ParseError, Transport};
@@ -294,7 +294,7 @@ pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
             in_dialog: false,
             direction: Direction::Unknown,
             route_outcome: RouteOutcome::None,
-            route_params: Bytes::new(),
+            route_params: RouteParams::new(),
         }),
         state: CallState::default(),
         armed: sipbox_core::policy::Armed::default(),

@@ -17,8 +17,8 @@ use common::{component, facts};
 use sipbox_core::flow::TenantId;
 use sipbox_core::policy::{
     Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
-    HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, SaveLimits,
-    SaveOutcome, Verdict,
+    HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, RouteParams,
+    SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_sip::OwnedMessage;
 use sipbox_wasm::{
@@ -192,7 +192,7 @@ impl Case {
                 Direction::Unknown
             },
             route_outcome: self.route,
-            route_params: Bytes::new(),
+            route_params: RouteParams::new(),
             ..facts()
         }
     }

@@ -22,8 +22,8 @@ use sipbox_bench::bare::Bare;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
-    HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, SaveLimits,
-    SaveOutcome, Verdict,
+    HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, RouteParams,
+    SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -61,7 +61,11 @@ const INVITE: &str = "INVITE sip:bob@example.org SIP/2.0\r\n\
     v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.10\r\ns=-\r\nc=IN IP4 192.0.2.10\r\nt=0 0\r\nm=audio 49172 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
 
 fn main() -> ExitCode {
-    // `cargo xtask bench boundary` measures; a number of batches serves profilers.
+    // `cargo xtask bench boundary` measures; a number of batches and the name of a
+    // component serve profilers.
+    let only = std::env::args()
+        .skip(1)
+        .find(|arg| arg.contains("policy") || arg.contains("guest"));
     let batches = std::env::args()
         .find_map(|arg| arg.parse().ok())
         .unwrap_or(BATCHES);
@@ -73,6 +77,9 @@ fn main() -> ExitCode {
         ),
         ("guest-routes", r#"{"table":{"bob":"sip:bob@192.0.2.20"}}"#),
     ] {
+        if only.as_ref().is_some_and(|only| only != component) {
+            continue;
+        }
         good &= measure(component, settings, batches);
     }
     if good {
@@ -187,7 +194,7 @@ fn hook_call(request: OwnedMessage) -> HookCall {
             in_dialog: false,
             direction: Direction::Unknown,
             route_outcome: RouteOutcome::None,
-            route_params: Bytes::new(),
+            route_params: RouteParams::new(),
         }),
         state: CallState::default(),
         armed: Armed::default(),

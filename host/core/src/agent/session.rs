@@ -181,7 +181,7 @@ impl Transactions {
                 if cx.mutant(Mutation::AnswerOnce) {
                     return;
                 }
-                cx.out.send_kept(session.hop, response.clone(), None);
+                cx.out.send(session.hop, response, None);
                 cx.out.event(outbox::Event::Retransmitted {
                     method: Method::Invite,
                 });

@@ -6,8 +6,8 @@ use sipbox_sip::Transport;
 use super::*;
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::policy::{
-    AuthOutcome, BindingView, CallError, Direction, LogLevel, Realm, RouteOutcome, SaveLimits,
-    SaveOutcome, Target,
+    AuthOutcome, BindingView, CallError, Direction, LogLevel, Realm, RouteOutcome, RouteParams,
+    SaveLimits, SaveOutcome, Target,
 };
 use crate::time::WallTime;
 
@@ -60,7 +60,7 @@ fn facts(in_dialog: bool) -> Arc<Facts> {
         in_dialog,
         direction: Direction::Unknown,
         route_outcome: RouteOutcome::None,
-        route_params: Bytes::new(),
+        route_params: RouteParams::new(),
     })
 }
 

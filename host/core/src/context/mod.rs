@@ -560,7 +560,7 @@ fn without_via(response: Message<'_>, io: &mut Io<'_, '_, '_>) -> Option<Bytes> 
         return Some(keep(response.bytes()));
     }
     match strip_via(response, scratch) {
-        Some(bytes) => Some(bytes),
+        Some(()) => Some(keep(&scratch.message)),
         None => {
             io.cx.out.dropped(Dropped::NoUpstream);
             None
@@ -568,11 +568,12 @@ fn without_via(response: Message<'_>, io: &mut Io<'_, '_, '_>) -> Option<Bytes> 
     }
 }
 
-/// `None` when no Via is left, so that there is nobody to send it to.
+/// Writes the response without its topmost Via into `scratch.message`; `None` when no
+/// Via is left, so that there is nobody to send it to.
 pub(crate) fn strip_via(
     response: Message<'_>,
     scratch: &mut crate::transaction::Scratch,
-) -> Option<Bytes> {
+) -> Option<()> {
     let top = response.field(HeaderId::Via)?;
     let line = top.line;
     let alone = !response.get(top.value).contains(&b',');
@@ -581,8 +582,7 @@ pub(crate) fn strip_via(
         scratch.edits.clear();
         scratch.edits.remove(line).ok()?;
         scratch.message.clear();
-        scratch.edits.write(response, &mut scratch.message).ok()?;
-        return Some(keep(&scratch.message));
+        return scratch.edits.write(response, &mut scratch.message).ok();
     }
     let mut vias = response.values(HeaderId::Via);
     let top = vias.next()?;
@@ -590,6 +590,5 @@ pub(crate) fn strip_via(
     scratch.edits.clear();
     scratch.edits.remove_value(response, &top).ok()?;
     scratch.message.clear();
-    scratch.edits.write(response, &mut scratch.message).ok()?;
-    Some(keep(&scratch.message))
+    scratch.edits.write(response, &mut scratch.message).ok()
 }

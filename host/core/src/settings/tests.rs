@@ -168,7 +168,7 @@ fn domains_and_tenants_are_found_whatever_their_case_and_order() {
     assert_eq!(settings.tenant(TenantId(3)).map(|t| &*t.name), Some("t3"));
     assert_eq!(settings.tenant(TenantId(2)).map(|t| &*t.name), None);
     assert_eq!(settings.tenant_by_param(b"t1"), Some(TenantId(1)));
-    assert_eq!(param_value("way 2/\u{e4}"), "way%202%2F%C3%A4");
+    assert_eq!(escaped("way 2/\u{e4}"), "way%202%2F%C3%A4");
 }
 
 #[test]

@@ -15,7 +15,6 @@ use crate::reply;
 use crate::stack::{BranchVerdict, ReplyVerdict};
 use crate::stateless;
 use crate::table::Key;
-use crate::transaction::keep;
 use crate::user::{Io, User};
 
 impl Shard {
@@ -181,7 +180,7 @@ fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_
         &mut scratch.text,
         &mut scratch.message,
     ) {
-        Ok(()) => io.cx.out.send_kept(to, keep(&scratch.message), None),
+        Ok(()) => io.cx.out.send(to, &scratch.message, None),
         Err(_) => io.cx.out.dropped(Dropped::Unbuildable),
     }
 }

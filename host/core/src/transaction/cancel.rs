@@ -91,7 +91,7 @@ impl Transactions {
         let bytes = keep(text);
         let reliable = client.reliable();
         let timers = client.settings.timers;
-        cx.out.send_kept(client.hop, bytes.clone(), None);
+        cx.out.send(client.hop, &bytes, None);
         let now = cx.now();
         let mut arm = |after: Duration, due: Due| self.wheel.arm(now + after, Timer { key, due });
         client.cancel = Cancel::Sent {
@@ -160,7 +160,7 @@ impl Transactions {
         for action in actions {
             match *action {
                 Action::Transmit => {
-                    cx.out.send_kept(hop, bytes.clone(), None);
+                    cx.out.send(hop, bytes, None);
                     cx.out.event(outbox::Event::Retransmitted {
                         method: Method::Cancel,
                     });

@@ -320,8 +320,7 @@ impl Transactions {
                 place,
                 attempt: client.attempt,
             };
-            cx.out
-                .send_kept(client.hop, client.sent.clone(), Some(token));
+            cx.out.send(client.hop, &client.sent, Some(token));
         }
     }
 
@@ -332,7 +331,7 @@ impl Transactions {
         };
         if let Some(ack) = &client.ack {
             if !cx.mutant(Mutation::AckOnce) {
-                cx.out.send_kept(client.hop, ack.clone(), None);
+                cx.out.send(client.hop, ack, None);
             }
             return;
         }
@@ -351,7 +350,7 @@ impl Transactions {
             return;
         }
         let ack = keep(text);
-        cx.out.send_kept(client.hop, ack.clone(), None);
+        cx.out.send(client.hop, &ack, None);
         client.ack = Some(ack);
     }
 

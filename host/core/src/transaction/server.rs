@@ -157,7 +157,7 @@ impl Transactions {
             // upstream, whatever went before; anything else is too late.
             let late = server.method == Method::Invite && is_success(status);
             if late && !cx.mutant(Mutation::DropLateSuccess) {
-                cx.out.send_kept(server.reply_to, bytes, None);
+                cx.out.send(server.reply_to, &bytes, None);
             }
             return;
         }
@@ -270,7 +270,7 @@ impl Transactions {
             return;
         };
         let Some(last) = &server.last else { return };
-        cx.out.send_kept(server.reply_to, last.clone(), None);
+        cx.out.send(server.reply_to, last, None);
         if matches!(event, Event::Fired(_)) {
             cx.out.event(outbox::Event::Retransmitted {
                 method: server.method,

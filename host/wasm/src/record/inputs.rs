@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, BranchCall, CallState, Destination, Direction, Facts, FailedTarget, Failure, HookCall,
-    HookInput, RouteOutcome, Target, UriTarget,
+    HookInput, RouteOutcome, RouteParams, Target, UriTarget,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -254,7 +254,7 @@ impl FactsRecord {
             in_dialog: self.in_dialog,
             direction: named(&DIRECTIONS, &self.direction)?,
             route_outcome: named(&OUTCOMES, &self.route_outcome)?,
-            route_params: self.route_params.bytes()?,
+            route_params: RouteParams::from_slice(&self.route_params.bytes()?),
         })
     }
 }

@@ -17,7 +17,7 @@ use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
     HookCall, HookFailure, HookInput, HookOutput, LogLevel, PolicyHost, Realm, Reply, RouteOutcome,
-    SaveLimits, SaveOutcome, Verdict,
+    RouteParams, SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -220,7 +220,7 @@ pub(crate) fn facts() -> Facts {
         in_dialog: false,
         direction: Direction::Downstream,
         route_outcome: RouteOutcome::Loose,
-        route_params: Bytes::from_static(b";lr;nat=yes"),
+        route_params: RouteParams::from_slice(b";lr;nat=yes"),
     }
 }
 

@@ -7,12 +7,13 @@ use anyhow::bail;
 use sipbox_core::flow::TenantId;
 use sipbox_core::location::LocationRow;
 use sipbox_core::time::WallTime;
+use sipbox_wasm::Chain;
 
 use crate::configuration::{Draft, Moves};
 use crate::node::{Node, WorkerEvent};
 use crate::parts::Live;
 use crate::snapshot::Snapshot;
-use crate::start::{Running, snapshot};
+use crate::start::{Running, snapshot, stock};
 use crate::worker::Confined;
 
 impl Running {
@@ -34,9 +35,11 @@ impl Running {
             (live, chains.map_err(|refused| draft.refuse(&refused)))
         });
         let configuration = draft.finish()?;
-        let Some((live, Ok(chains))) = loaded else {
+        let Some((live, Ok(mut chains))) = loaded else {
             bail!("the configuration could not be loaded");
         };
+        keep_conduct(&before, &live, &mut chains);
+        tokio::task::block_in_place(|| stock(&chains, node.network.queues().len()));
         let version = before.version.saturating_add(1);
         let after = Arc::new(snapshot(&live, chains, version)?);
         let (_, wall) = node.clock.now();
@@ -93,6 +96,16 @@ impl Running {
         let mut rows = self.store().load_locations(wall).await?;
         rows.retain(|row| changed(&row.domain.to_ascii_lowercase()));
         Ok(rows)
+    }
+}
+
+/// Tenants that stay keep their CPU accounts, and remain confined: else whoever can have a
+/// configuration reloaded could go on.
+fn keep_conduct(before: &Snapshot, live: &Live, chains: &mut [Chain]) {
+    for (tenant, chain) in live.settings.tenants.iter().zip(chains) {
+        if let Some(before) = before.tenant(tenant.id) {
+            chain.succeed(&before.chain);
+        }
     }
 }
 

@@ -164,6 +164,16 @@ pub(crate) fn snapshot(live: &Live, chains: Vec<Chain>, version: u64) -> anyhow:
     Ok(Snapshot::new(settings, tenants, live.drain, version))
 }
 
+/// Makes the instances that workers will need, where no message waits for them.
+pub(crate) fn stock(chains: &[Chain], workers: usize) {
+    for chain in chains {
+        for (position, error) in chain.stock(workers).err().into_iter().flatten() {
+            let tenant = &**chain.tenant();
+            tracing::error!(tenant, position, %error, "policy not ready");
+        }
+    }
+}
+
 impl Running {
     /// Starts everything: database, bindings, sockets, policies, workers.
     pub(crate) async fn start(parts: Parts, configuration: Configuration) -> anyhow::Result<Self> {
@@ -188,6 +198,7 @@ impl Running {
                 listener.address = address;
             }
         }
+        stock(&chains, net.workers);
         let snapshot = snapshot(&live, chains, 1)?;
         let origin = Origin {
             node: fixed.node,

@@ -1,14 +1,14 @@
 //! A tenant's chain of policies: immutable, shared by the transactions that
 //! began with it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sipbox_core::policy::{Hook, HookFailure, HookOutput};
 
 use crate::component::{Capability, LoadError, Policy};
 use crate::conduct::Conduct;
-use crate::limits::{Cost, CpuBudget, Limits};
+use crate::limits::{CpuBudget, Limits, Used};
 use crate::pool::{Description, Instance};
 use crate::stats::{PolicyStats, WasmStats};
 
@@ -33,6 +33,18 @@ pub(crate) struct PolicyVersion {
     pub(crate) id: u64,
     pub(crate) spec: PolicySpec,
     pub(crate) stats: Arc<PolicyStats>,
+    /// Warm instances that no worker has taken yet.
+    pub(crate) stock: Mutex<Vec<Instance>>,
+}
+
+impl PolicyVersion {
+    /// A warm instance that was made ahead.
+    pub(crate) fn take(&self) -> Option<Instance> {
+        self.stock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
 }
 
 /// The policies of a tenant in their order, with its CPU budget and its conduct.
@@ -78,7 +90,12 @@ impl Chain {
             }
             let stats = stats.policy(tenant, &spec.name);
             let id = NEXT_VERSION.fetch_add(1, Ordering::Relaxed);
-            let version = PolicyVersion { id, spec, stats };
+            let version = PolicyVersion {
+                id,
+                spec,
+                stats,
+                stock: Mutex::default(),
+            };
             match Instance::new(&version) {
                 Ok(instance) => descriptions.push(instance.description),
                 Err(error) => errors.push((position, error)),
@@ -98,6 +115,44 @@ impl Chain {
         }
     }
 
+    /// Makes an instance of every policy for each of `workers`, each called once with a
+    /// message that is none, so that neither `configure` nor page faults nor lazy set-up
+    /// meet a real one. Takes its time: call it where no message waits, before the chain
+    /// comes into force.
+    ///
+    /// # Errors
+    /// For each policy that could not be made: its position and why.
+    pub fn stock(&self, workers: usize) -> Result<(), Vec<(usize, LoadError)>> {
+        let mut errors = Vec::new();
+        for (position, version) in self.policies.iter().enumerate() {
+            let made = (0..workers)
+                .map(|_| Instance::warm(version))
+                .collect::<Result<Vec<_>, _>>();
+            match made {
+                Ok(made) => version
+                    .stock
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(made),
+                Err(error) => errors.push((position, error)),
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Takes the place of another chain of the same tenant: how its policies behaved and
+    /// what they used is not forgotten.
+    pub fn succeed(&mut self, before: &Self) {
+        self.conduct = Arc::clone(&before.conduct);
+        if let (Some(new), Some(old)) = (&self.budget, &before.budget) {
+            self.budget = Some(Arc::new(new.succeeding(old)));
+        }
+    }
+
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> &Arc<str> {
@@ -114,16 +169,16 @@ impl Chain {
     pub(crate) fn ran(
         &self,
         policy: &PolicyVersion,
-        cost: &Cost,
+        used: Used,
         result: &Result<HookOutput, HookFailure>,
     ) {
         let ended_by_limit = matches!(result, Err(HookFailure::Cpu));
-        if self.conduct.ran(cost.longest(), ended_by_limit) {
+        if self.conduct.ran(used, ended_by_limit) {
             tracing::warn!(
                 tenant = &*self.tenant,
                 policy = &*policy.spec.name,
-                cpu = ?cost.longest(),
-                "a call ran long: beside other tenants this one's calls wait for each other"
+                last = ?used.seen,
+                "calls run long: beside other tenants this one's wait for each other"
             );
         }
     }

@@ -1,11 +1,11 @@
 //! Calls of a chain's policies on one worker: `sipbox-core`'s `PolicyHost`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use sipbox_core::policy::{HookCall, HookFailure, HookInput, HookOutput, PolicyHost};
 
 use crate::chain::{Chain, PolicyVersion};
+use crate::limits::Stopwatch;
 use crate::pool::Pools;
 
 /// A chain, to be called on the worker whose pools these are.
@@ -49,19 +49,18 @@ impl<'a> ChainHost<'a> {
         input: &HookInput,
         call: &mut HookCall,
     ) -> Result<HookOutput, HookFailure> {
-        let Some(budget) = self.chain.budget.as_deref() else {
-            let (result, cost) = self.pools.call(version, input, call);
-            self.chain.ran(version, &cost, &result);
-            return result;
-        };
         let reserved = version.spec.limits.cpu;
-        if !budget.reserve(reserved, call.facts.now) {
+        let budget = self.chain.budget.as_deref();
+        if budget.is_some_and(|budget| !budget.reserve(reserved, call.facts.now)) {
             return Err(HookFailure::Budget);
         }
-        let begun = Instant::now();
+        let stopwatch = Stopwatch::start(self.chain.conduct().is_watched());
         let (result, cost) = self.pools.call(version, input, call);
-        budget.settle(reserved, cost.within(begun));
-        self.chain.ran(version, &cost, &result);
+        let used = stopwatch.stop(&cost);
+        if let Some(budget) = budget {
+            budget.settle(reserved, used.seen);
+        }
+        self.chain.ran(version, used, &result);
         result
     }
 }

@@ -34,7 +34,7 @@ pub use component::{Capability, ComponentStore, LoadError, Policy};
 pub use conduct::{Conduct, Place};
 pub use engine::{Engine, EngineError, EngineSettings, TICK, config, pooling};
 pub use host::ChainHost;
-pub use limits::{CpuBudget, Limits};
+pub use limits::{CpuBudget, Limits, thread_cpu};
 pub use pool::{Description, Pools};
 pub use record::{Difference, Outcome, Recorder, Recording, replay};
 pub use stats::{PolicyStats, REASONS, WasmStats};

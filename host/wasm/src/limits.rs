@@ -1,11 +1,13 @@
 //! What a tenant's policies may use: the limits of one hook call, and the CPU
 //! budget of all of them together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sipbox_core::time::WallTime;
 
+use crate::cx::FIRST_DEADLINE;
 use crate::engine::TICK;
 
 /// The limits of one hook call. Reaching any ends the call with the reason that
@@ -55,6 +57,12 @@ pub struct CpuBudget {
     rate: u64,
     /// Microseconds that can be saved up.
     burst: i64,
+    account: Arc<Account>,
+}
+
+/// What stays when a reload makes another budget.
+#[derive(Debug)]
+struct Account {
     /// Microseconds left; below zero while reservations stand.
     left: AtomicI64,
     /// Wall clock of the last refill, in milliseconds.
@@ -66,13 +74,22 @@ impl CpuBudget {
     /// which one second's worth can be saved up. It starts full.
     #[must_use]
     pub fn new(per_second: Duration) -> Self {
-        let rate = u64::try_from(per_second.as_micros()).unwrap_or(u64::MAX / 2);
-        let burst = i64::try_from(rate).unwrap_or(i64::MAX / 2);
+        let burst = micros(per_second);
         Self {
-            rate,
+            rate: burst.unsigned_abs(),
             burst,
-            left: AtomicI64::new(burst),
-            refilled: AtomicU64::new(0),
+            account: Arc::new(Account {
+                left: AtomicI64::new(burst),
+                refilled: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// This budget for a tenant that had another one: what it used stays used.
+    pub(crate) fn succeeding(&self, before: &Self) -> Self {
+        Self {
+            account: Arc::clone(&before.account),
+            ..*self
         }
     }
 
@@ -80,32 +97,33 @@ impl CpuBudget {
     #[must_use]
     pub fn reserve(&self, cost: Duration, now: WallTime) -> bool {
         self.refill(now);
-        if self.left.load(Ordering::Relaxed) <= 0 {
+        if self.account.left.load(Ordering::Relaxed) <= 0 {
             return false;
         }
-        self.left.fetch_sub(micros(cost), Ordering::Relaxed);
+        self.account.left.fetch_sub(micros(cost), Ordering::Relaxed);
         true
     }
 
     /// Gives a reservation back, less what was used of it.
     pub fn settle(&self, reserved: Duration, used: Duration) {
         let back = micros(reserved).saturating_sub(micros(used));
-        self.left.fetch_add(back, Ordering::Relaxed);
+        self.account.left.fetch_add(back, Ordering::Relaxed);
     }
 
     /// Microseconds left.
     #[must_use]
     pub fn left(&self) -> i64 {
-        self.left.load(Ordering::Relaxed)
+        self.account.left.load(Ordering::Relaxed)
     }
 
     fn refill(&self, now: WallTime) {
-        let last = self.refilled.load(Ordering::Relaxed);
+        let last = self.account.refilled.load(Ordering::Relaxed);
         if now.0 <= last {
             return;
         }
         // One worker wins the interval; the others refill the next one.
         if self
+            .account
             .refilled
             .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
             .is_err()
@@ -116,11 +134,14 @@ impl CpuBudget {
         let earned = (now.0 - last).saturating_mul(self.rate) / 1000;
         let earned = i64::try_from(earned).unwrap_or(i64::MAX).min(self.burst);
         let left = self
+            .account
             .left
             .fetch_add(earned, Ordering::Relaxed)
             .saturating_add(earned);
         if left > self.burst {
-            self.left.fetch_sub(left - self.burst, Ordering::Relaxed);
+            self.account
+                .left
+                .fetch_sub(left - self.burst, Ordering::Relaxed);
         }
     }
 }
@@ -138,16 +159,59 @@ pub(crate) struct Cost {
 impl Cost {
     /// All of it, for a call that has begun then: a short hook counts by the wall
     /// clock, which is cheap to read and at most two ticks too much.
-    pub(crate) fn within(&self, begun: Instant) -> Duration {
+    fn within(&self, begun: Instant) -> Duration {
         let hook = self
             .hook
             .unwrap_or_else(|| begun.elapsed().saturating_sub(self.instance).min(2 * TICK));
         hook + self.instance
     }
 
-    /// The longest part that is known to have been CPU time.
-    pub(crate) fn longest(&self) -> Duration {
-        self.hook.unwrap_or_default().max(self.instance)
+    /// The part that was surely CPU time. Before its first look at the thread's clock
+    /// the meter knows only that the wall clock ran.
+    fn sure(&self) -> Duration {
+        self.hook.unwrap_or_default().saturating_sub(FIRST_DEADLINE) + self.instance
+    }
+}
+
+/// What a hook call used, with the instances that it needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// As far as it was seen: too much rather than too little.
+    pub(crate) seen: Duration,
+    /// What was surely CPU time.
+    pub(crate) sure: Duration,
+}
+
+/// Measures a call: by the wall clock, which is cheap to read, or exactly.
+pub(crate) struct Stopwatch {
+    begun: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Stopwatch {
+    /// Begins now. Exactness costs two system calls.
+    pub(crate) fn start(exact: bool) -> Self {
+        Self {
+            begun: Instant::now(),
+            cpu: exact.then(thread_cpu),
+        }
+    }
+
+    /// What a call of this cost used since then.
+    pub(crate) fn stop(&self, cost: &Cost) -> Used {
+        match self.cpu {
+            Some(begun) => {
+                let cpu = thread_cpu().saturating_sub(begun);
+                Used {
+                    seen: cpu,
+                    sure: cpu,
+                }
+            }
+            None => Used {
+                seen: cost.within(self.begun),
+                sure: cost.sure(),
+            },
+        }
     }
 }
 
@@ -156,7 +220,8 @@ fn micros(duration: Duration) -> i64 {
 }
 
 /// CPU time that this thread has used so far.
-pub(crate) fn thread_cpu() -> Duration {
+#[must_use]
+pub fn thread_cpu() -> Duration {
     // The clock exists on every system that we build for; if it fails, time
     // stands still and the wall-clock fallback of the caller decides.
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)

@@ -103,6 +103,18 @@ impl Instance {
         })
     }
 
+    /// A new one that was called once with a message that is none.
+    pub(crate) fn warm(version: &PolicyVersion) -> Result<Self, LoadError> {
+        let mut instance = Self::new(version)?;
+        let mut dummy = crate::cx::placeholder()
+            .map_err(|error| LoadError::Configure(HookFailure::Instantiate(error.to_string())))?;
+        match instance.call(&HookInput::Request, &mut dummy) {
+            Ok(_) | Err((_, Health::Good)) => Ok(instance),
+            // A policy may trap on a message that is none: a fresh one waits.
+            Err((_, Health::Poisoned)) => Self::new(version),
+        }
+    }
+
     /// Calls a hook. After an `Err` other than a refused verdict the instance
     /// is to be thrown away; `call` is back in either case.
     fn call(
@@ -326,9 +338,8 @@ impl Pools {
         }
     }
 
-    /// Makes an instance of every policy of a chain and calls it once with a
-    /// message that is none, so that page faults and lazy set-up do not meet a
-    /// real message. Call it on the worker when a snapshot changes.
+    /// Takes an instance of every policy of a chain from its [stock](Chain::stock),
+    /// or makes one. Call it on the worker when a snapshot changes.
     ///
     /// # Errors
     /// For each policy that could not be made: its position and why.
@@ -351,14 +362,11 @@ impl Pools {
         if !pool.idle.is_empty() {
             return Ok(());
         }
-        let mut instance = Instance::new(version)?;
-        let mut dummy = crate::cx::placeholder()
-            .map_err(|error| LoadError::Configure(HookFailure::Instantiate(error.to_string())))?;
-        match instance.call(&HookInput::Request, &mut dummy) {
-            Ok(_) | Err((_, Health::Good)) => pool.idle.push(instance),
-            // A policy may trap on a message that is none: a fresh one waits.
-            Err((_, Health::Poisoned)) => pool.idle.push(Instance::new(version)?),
-        }
+        let instance = match version.take() {
+            Some(instance) => instance,
+            None => Instance::warm(version)?,
+        };
+        pool.idle.push(instance);
         Ok(())
     }
 
@@ -402,6 +410,9 @@ impl Pools {
         let pool = self.pool(version, call.facts.now);
         pool.calls.fetch_add(1, Ordering::Relaxed);
         let mut cost = Cost::default();
+        if pool.idle.is_empty() {
+            pool.idle.extend(version.take());
+        }
         if pool.idle.is_empty() {
             match metered(&mut cost.instance, || Instance::new(version)) {
                 Ok(instance) => pool.idle.push(instance),

@@ -239,6 +239,97 @@ fn a_tenant_whose_calls_run_long_is_confined_and_one_that_only_fails_is_not() {
     }
 }
 
+/// Calls of half a millisecond: none is long, and together they would hold a worker up.
+#[test]
+fn a_tenant_whose_calls_add_up_is_confined_too() {
+    let busy = |rounds: u32| format!(r#"{{"behaviour":"busy","rounds":{rounds}}}"#);
+    let time_of = |rounds: u32| {
+        let mut tenant = Tenant::one("hostile", &busy(rounds));
+        tenant.request(INVITE).unwrap();
+        let before = sipbox_wasm::thread_cpu();
+        tenant.request(INVITE).unwrap();
+        sipbox_wasm::thread_cpu() - before
+    };
+    let mut rounds = 1000;
+    while time_of(rounds) < Duration::from_micros(700) {
+        rounds = rounds * 5 / 4;
+    }
+    let mut tenant = Tenant::one("hostile", &busy(rounds));
+    let calls = (1..200).find(|_| {
+        assert_eq!(reply(tenant.request(INVITE).unwrap()).status, 200);
+        tenant.chain.conduct().confined()
+    });
+    println!(
+        "{rounds} rounds take {:?}: confined after {calls:?}",
+        time_of(rounds)
+    );
+    assert!(calls.is_some_and(|calls| calls > 1), "{calls:?}");
+}
+
+/// A reload makes a chain: neither confinement nor an overdrawn budget end by that.
+#[test]
+fn a_chain_that_succeeds_another_keeps_conduct_and_budget() {
+    let stats = WasmStats::default();
+    let chain = |budget: u64| {
+        let budget = Arc::new(CpuBudget::new(Duration::from_millis(budget)));
+        let specs = vec![spec("hostile", &settings("endless-loop"))];
+        Chain::new(&Arc::from("acme"), specs, Some(budget), &stats).unwrap()
+    };
+    let mut pools = Pools::new();
+    let mut run = |chain: &Chain, now: u64| {
+        use sipbox_core::policy::PolicyHost;
+        let host = Arc::default();
+        let mut call = common::call(INVITE, &host);
+        let mut facts = common::facts();
+        facts.now = WallTime(now);
+        call.facts = Arc::new(facts);
+        sipbox_wasm::ChainHost::new(&mut pools, chain)
+            .call(0, HookInput::Request, &mut call)
+            .unwrap_err()
+    };
+    let before = chain(10);
+    while run(&before, 1_000_000) != HookFailure::Budget {}
+    assert!(before.conduct().confined());
+
+    let mut after = chain(1000);
+    assert!(!after.conduct().confined(), "it knows nothing yet");
+    after.succeed(&before);
+    assert!(after.conduct().confined());
+    assert_eq!(run(&after, 1_000_000), HookFailure::Budget);
+    assert_eq!(
+        run(&after, 1_000_100),
+        HookFailure::Cpu,
+        "earned at the new rate"
+    );
+}
+
+/// Who is slow in `configure` was so when the chain was loaded; no message waits for it.
+#[test]
+fn a_message_does_not_meet_configure() {
+    let slow = r#"{"behaviour":"slow-in-configure","rounds":200000}"#;
+    let tenant = Tenant::new(vec![spec("hostile", slow)]);
+    tenant.chain.stock(2).unwrap();
+    let instances = || {
+        tenant
+            .stats
+            .policy(&Arc::from("acme"), &Arc::from("hostile"))
+            .instances()
+    };
+    let made = instances();
+    // Two workers: one that was told of the chain, one that meets a message first.
+    let mut told = Pools::new();
+    told.warm(&tenant.chain, common::facts().now).unwrap();
+    for mut pools in [told, Pools::new()] {
+        use sipbox_core::policy::PolicyHost;
+        let mut call = tenant.call(INVITE);
+        sipbox_wasm::ChainHost::new(&mut pools, &tenant.chain)
+            .call(0, HookInput::Request, &mut call)
+            .unwrap();
+    }
+    assert_eq!(instances(), made);
+    assert!(!tenant.chain.conduct().confined());
+}
+
 #[test]
 fn what_is_refused_beforehand_is_counted_and_calls_nobody() {
     use sipbox_core::policy::PolicyHost;

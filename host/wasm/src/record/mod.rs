@@ -197,6 +197,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
             limits: Limits::default(),
         },
         stats: Arc::new(PolicyStats::default()),
+        stock: Mutex::default(),
     };
     let seed = match recording.seed.as_deref() {
         None => None,

@@ -13,6 +13,9 @@ struct Settings {
     /// Misbehave for requests to this user only; for all if there is none.
     #[serde(default)]
     when_user: Option<String>,
+    /// How many rounds `busy` and `slow-in-configure` compute.
+    #[serde(default)]
+    rounds: u64,
     /// What the rest gets.
     #[serde(default = "ok")]
     otherwise: u16,
@@ -41,6 +44,10 @@ enum Behaviour {
     UnknownOption,
     LoopInConfigure,
     PanicInConfigure,
+    /// Computes, and answers well.
+    Busy,
+    /// The same in `configure`.
+    SlowInConfigure,
 }
 
 struct Hostile(Settings);
@@ -52,6 +59,10 @@ impl Policy for Hostile {
         match settings.behaviour {
             Behaviour::LoopInConfigure => spin(),
             Behaviour::PanicInConfigure => panic!("as the settings ask"),
+            Behaviour::SlowInConfigure => {
+                compute(settings.rounds);
+                Ok(Self(settings))
+            }
             _ => Ok(Self(settings)),
         }
     }
@@ -106,6 +117,11 @@ impl Policy for Hostile {
                 plan.options.push(("teleport".into(), "yes".into()));
                 return Verdict::Relay(plan);
             }
+            Behaviour::Busy => {
+                compute(self.0.rounds);
+                return Verdict::reply(self.0.otherwise).into();
+            }
+            Behaviour::SlowInConfigure => return Verdict::reply(self.0.otherwise).into(),
             Behaviour::LoopInConfigure | Behaviour::PanicInConfigure => {}
         }
         Verdict::reply(299).reason("Survived").into()
@@ -116,6 +132,12 @@ fn spin() -> ! {
     let mut n = 0u64;
     loop {
         n = black_box(n.wrapping_add(1));
+    }
+}
+
+fn compute(rounds: u64) {
+    for n in 0..rounds {
+        black_box(n);
     }
 }
 

@@ -14,8 +14,12 @@ use std::time::{Duration, Instant};
 use sipbox_tests::{Agent, Loopback, Setup, Sipbox, guest};
 
 fn tenant(component: &Path, settings: &str) -> String {
+    tenant_named("bad", component, settings)
+}
+
+fn tenant_named(name: &str, component: &Path, settings: &str) -> String {
     format!(
-        "[[tenant]]\nname = \"bad\"\ndomains = [\"bad.test\"]\n\
+        "[[tenant]]\nname = \"{name}\"\ndomains = [\"{name}.test\"]\n\
          [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {settings}\n",
         component.display()
     )
@@ -41,7 +45,11 @@ const BEHAVIOURS: [(&str, &str); 13] = [
 
 /// A request that the policy fails: the fallback, and why.
 fn refused(agent: &mut Agent, reason: &str) {
-    let request = agent.request("OPTIONS", "sip:evil@bad.test");
+    refused_at(agent, "bad.test", reason);
+}
+
+fn refused_at(agent: &mut Agent, domain: &str, reason: &str) {
+    let request = agent.request("OPTIONS", &format!("sip:evil@{domain}"));
     agent.send(&request);
     let response = agent.answer_to(&request, false);
     assert_eq!(response.status(), Some(503), "{reason}:\n{response}");
@@ -177,9 +185,68 @@ fn a_tenant_that_runs_long_waits_for_itself_alone() {
     let failed = |reason| sipbox.statistic(&format!("policy:bad/guest-hostile/failed/{reason}"));
     println!("{} cpu, {} confined", failed("cpu"), failed("confined"));
     assert_eq!(failed("cpu") + failed("confined"), 61);
-    for line in ["a call ran long", "confined"] {
+    for line in ["calls run long", "confined"] {
         assert!(sipbox.log().contains(line), "no `{line}` in the log");
     }
+}
+
+/// Two tenants that ran long: who has one call does not wait for all of the other's.
+#[test]
+fn confined_tenants_take_turns() {
+    let net = Loopback::new();
+    let component = guest::hostile();
+    let settings = "{ behaviour = \"endless-loop\", when_user = \"evil\" }";
+    let limits = "[tenant.limits]\ncpu = \"100ms\"\ncpu_budget = \"60s\"\n";
+    let [bad, worse] = ["bad", "worse"].map(|name| tenant_named(name, &component, settings));
+    let sipbox = Setup::new(&net)
+        .tenants(&format!("{bad}{limits}{worse}{limits}"))
+        .start();
+    let mut bad = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+    let mut worse = Agent::udp("mallory", "worse.test", net.sip(), sipbox.address);
+    refused_at(&mut worse, "worse.test", "cpu");
+    refused_at(&mut bad, "bad.test", "cpu");
+    for _ in 0..20 {
+        let request = bad.request("OPTIONS", "sip:evil@bad.test");
+        bad.send(&request);
+    }
+    // The first is on.
+    std::thread::sleep(Duration::from_millis(20));
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let request = worse.request("OPTIONS", "sip:good@worse.test");
+        worse.send(&request);
+        worse.expect(&request, 200);
+        let waited = begun.elapsed();
+        println!("waited {waited:?} beside two seconds of the other's calls");
+        assert!(waited < Duration::from_millis(600), "{waited:?}");
+    }
+}
+
+/// A reload with the same tenant gives neither good conduct nor CPU time back.
+#[test]
+fn a_reload_does_not_forget_how_policies_behaved() {
+    let net = Loopback::new();
+    let settings = "{ behaviour = \"endless-loop\", when_user = \"evil\" }";
+    let limits = "[tenant.limits]\ncpu = \"200ms\"\ncpu_budget = \"100ms\"\n";
+    let setup =
+        Setup::residential(&net, "").tenants(&(tenant(&guest::hostile(), settings) + limits));
+    let sipbox = setup.start();
+    let mut eve = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+    refused(&mut eve, "cpu");
+    sipbox.configure(&setup);
+    let _ = sipbox.rpc("reload", &serde_json::json!({}));
+    // 100 ms are owed.
+    let request = eve.request("OPTIONS", "sip:good@bad.test");
+    eve.send(&request);
+    let response = eve.expect(&request, 503);
+    assert_eq!(
+        response.get("Warning"),
+        "399 sipbox \"policy failed: budget\""
+    );
+    std::thread::sleep(Duration::from_millis(1500));
+    refused(&mut eve, "cpu");
+    let confined = sipbox.log().matches("calls run long").count();
+    assert_eq!(confined, 1, "once, for ten seconds: {}", sipbox.log());
 }
 
 /// Refused edits are errors that the guest sees; nothing of them leaves.

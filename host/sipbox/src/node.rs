@@ -13,11 +13,12 @@ use sipbox_core::stack::Stack;
 use sipbox_net::{Full, Network};
 use sipbox_store::CredentialCache;
 use sipbox_telemetry::Stats;
+use sipbox_wasm::Place;
 
 use crate::clock::Clock;
 use crate::decide::{Pending, Ruled};
 use crate::snapshot::Snapshot;
-use crate::worker::Confined;
+use crate::worker::{Answer, Confined};
 
 /// What other threads tell a worker.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) enum WorkerEvent {
     Credentials(Box<Pending>),
     /// A registration was stored, or was not.
     Stored(Box<Stored>),
+    /// A confined tenant's policies answered; carry it out.
+    Answered(Box<Answer>, Place),
     /// The snapshot changed: warm its policies up.
     Reloaded,
     /// End what is in flight.

@@ -3,6 +3,7 @@
 //! [`questions`]; what is asked apart from the others, in [`confined`].
 
 mod confined;
+mod fair;
 mod questions;
 
 use std::io;
@@ -23,6 +24,7 @@ use crate::node::{Node, Stored, WorkerEvent};
 use crate::snapshot::Snapshot;
 
 pub(crate) use confined::Confined;
+pub(crate) use questions::Answer;
 
 /// How often timers are looked at while any is armed.
 const TICK: Duration = Duration::from_millis(10);
@@ -43,6 +45,8 @@ pub(crate) struct Worker {
     failed: Vec<SendToken>,
     names: Vec<Resolve>,
     pools: Pools,
+    /// What a confined tenant's policies answered here, to be handed over.
+    answer: Option<Answer>,
     ticked: Time,
     swept: WallTime,
     stop: bool,
@@ -63,6 +67,7 @@ impl Worker {
             failed: Vec::new(),
             names: Vec::new(),
             pools: Pools::new(),
+            answer: None,
             ticked: Time::default(),
             swept: WallTime::default(),
             stop: false,
@@ -171,6 +176,12 @@ impl Worker {
                     decide::not_stored(&mut ruled);
                 }
                 self.carry_out(ruled);
+            }
+            WorkerEvent::Answered(answer, place) => {
+                self.conclude(*answer);
+                // Whoever comes when the place is free may not overtake.
+                self.flush();
+                drop(place);
             }
             WorkerEvent::Reloaded => self.warm(),
             WorkerEvent::Shutdown => {
@@ -326,6 +337,7 @@ impl Worker {
         self.failed.clear();
         self.names.clear();
         self.index = None;
+        self.answer = None;
     }
 
     fn warm(&mut self) {

@@ -1,19 +1,34 @@
 //! The worker of confined tenants. Where several tenants share a node, the
-//! policies of one whose calls ran long of late are asked here, one call after
+//! policies of those who used too much CPU time of late are asked here, one call after
 //! the other: whatever they do, the workers of the others go on.
 //!
 //! It has no sockets and no shards, and is the only worker that may wait for a
-//! policy without somebody else's message waiting behind it.
+//! policy without somebody else's message waiting behind it. Among each other confined
+//! tenants take turns ([`Fair`]). Its thread has a low priority, so it must not hold
+//! what others wait for: it runs policies and no more, and hands their answers to a
+//! worker that carries them out.
 
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
+use sipbox_core::flow::TenantId;
 use sipbox_core::outbox::Ask;
 use sipbox_core::policy::HookFailure;
-use sipbox_wasm::Place;
+use sipbox_net::Full;
+use sipbox_wasm::{Place, thread_cpu};
 
+use super::fair::Fair;
+use super::questions::Answer;
 use super::{SWEEP, Worker};
 use crate::decide::Pending;
+use crate::node::WorkerEvent;
 use crate::snapshot::Tenant;
+
+/// The nice value of the thread: whoever else has something to do goes first.
+const NICE: i32 = 19;
+/// How long to wait for room in the queue of a worker.
+const ROOM: Duration = Duration::from_millis(1);
 
 /// What the worker of confined tenants is told.
 #[derive(Debug)]
@@ -21,12 +36,21 @@ pub(crate) enum Confined {
     /// Ask `on-request`.
     Run(Box<Pending>, Place),
     /// Ask another hook.
-    Ask(Box<Ask>, Place),
+    Ask(TenantId, Box<Ask>, Place),
     /// The snapshot changed: let the instances of the old one go.
     Reloaded,
     /// Leave.
     Stop,
 }
+
+/// Something to ask.
+enum Task {
+    Run(Box<Pending>),
+    Ask(Box<Ask>),
+}
+
+/// Who waits here.
+type Waiting = Fair<(Task, Place)>;
 
 /// When the policies of a tenant are asked.
 #[derive(Debug)]
@@ -34,7 +58,7 @@ pub(super) enum Turn {
     /// Here and now.
     Now,
     /// When the worker of confined tenants comes to it.
-    Later(Place),
+    Later(TenantId, Place),
     /// Not at all: too many calls wait already.
     Never(HookFailure),
 }
@@ -42,30 +66,112 @@ pub(super) enum Turn {
 impl Worker {
     /// Asks the policies of confined tenants until told to stop.
     pub(crate) fn run_confined(mut self, tasks: &Receiver<Confined>) {
-        loop {
-            match tasks.recv_timeout(SWEEP) {
-                Ok(Confined::Run(pending, _place)) => {
-                    self.guarded(|worker| worker.run_chain(*pending));
-                }
-                Ok(Confined::Ask(ask, _place)) => self.guarded(|worker| worker.ask(*ask)),
-                Ok(Confined::Reloaded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Confined::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        // Of this thread only: on Linux each has its own.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::warn!(%error, "the worker of confined tenants has the priority of others");
+        }
+        let mut waiting = Waiting::default();
+        while self.take_in(tasks, &mut waiting).is_continue() {
+            let Some((tenant, (task, place))) = waiting.next() else {
+                continue;
+            };
+            let begun = thread_cpu();
+            self.guarded(|worker| match task {
+                Task::Run(pending) => worker.run_chain(*pending),
+                Task::Ask(ask) => worker.ask(*ask),
+            });
+            waiting.charge(tenant, thread_cpu().saturating_sub(begun));
+            if let Some(answer) = self.answer.take()
+                && self
+                    .hand_over(answer, place, tasks, &mut waiting)
+                    .is_break()
+            {
+                return;
             }
-            let (_, wall) = self.node.clock.now();
-            self.sweep(wall);
         }
     }
 
-    /// When this tenant's policies are asked. A tenant that behaves costs one look
-    /// at a number. One that is alone on its node has nobody to hold up.
+    /// Takes what came; waits for something if nobody waits already.
+    fn take_in(&mut self, tasks: &Receiver<Confined>, waiting: &mut Waiting) -> ControlFlow<()> {
+        if waiting.is_empty() {
+            match tasks.recv_timeout(SWEEP) {
+                Ok(told) => self.told(told, waiting)?,
+                Err(RecvTimeoutError::Timeout) => waiting.forget(),
+                Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+            }
+        }
+        while let Ok(told) = tasks.try_recv() {
+            self.told(told, waiting)?;
+        }
+        let (_, wall) = self.node.clock.now();
+        self.sweep(wall);
+        ControlFlow::Continue(())
+    }
+
+    fn told(&mut self, told: Confined, waiting: &mut Waiting) -> ControlFlow<()> {
+        match told {
+            Confined::Run(pending, place) => {
+                waiting.push(pending.tenant.id, (Task::Run(pending), place));
+            }
+            Confined::Ask(tenant, ask, place) => waiting.push(tenant, (Task::Ask(ask), place)),
+            Confined::Reloaded => {
+                let (_, wall) = self.node.clock.now();
+                self.pools.sweep(wall);
+            }
+            Confined::Stop => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Gives an answer to a worker; its place is free once it is carried out. One worker
+    /// takes all, so that they keep their order.
+    fn hand_over(
+        &mut self,
+        answer: Answer,
+        place: Place,
+        tasks: &Receiver<Confined>,
+        waiting: &mut Waiting,
+    ) -> ControlFlow<()> {
+        let node = std::sync::Arc::clone(&self.node);
+        let Some(queue) = node.network.queues().get(self.home()) else {
+            return ControlFlow::Break(());
+        };
+        let mut event = WorkerEvent::Answered(Box::new(answer), place);
+        while let Err(Full(back)) = queue.push(event) {
+            event = back;
+            std::thread::sleep(ROOM);
+            // The worker may have left before us.
+            while let Ok(told) = tasks.try_recv() {
+                self.told(told, waiting)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Carries an answer out; the worker of confined tenants has others do it.
+    pub(super) fn answer(&mut self, answer: Answer) {
+        if self.is_confined() {
+            self.answer = Some(answer);
+        } else {
+            self.conclude(answer);
+        }
+    }
+
+    /// When this tenant's policies are asked. A tenant that behaves costs two looks
+    /// at numbers. One that is alone on its node has nobody to hold up.
     pub(super) fn turn(&self, tenant: &Tenant) -> Turn {
         let conduct = tenant.chain.conduct();
-        if !conduct.confined() || self.is_confined() || !self.node.snapshot.load().is_shared() {
+        if !conduct.confined() || self.is_confined() {
+            return Turn::Now;
+        }
+        if !self.node.snapshot.load().is_shared() && !conduct.has_waiting() {
             return Turn::Now;
         }
         conduct
             .place()
-            .map_or(Turn::Never(HookFailure::Confined), Turn::Later)
+            .map_or(Turn::Never(HookFailure::Confined), |place| {
+                Turn::Later(tenant.id, place)
+            })
     }
 
     /// [`Worker::turn`] of a question about a transaction that has been decided

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sipbox_core::chain::{ChainRun, Failed, Outcome};
 use sipbox_core::flow::TenantId;
+use sipbox_core::ids::AskId;
 use sipbox_core::outbox::Ask;
 use sipbox_core::policy::{BranchCall, CallState, Facts, HookFailure, PolicyVersions};
 use sipbox_core::stack::{BranchVerdict, ReplyVerdict};
@@ -18,13 +19,39 @@ use crate::decide::{self, Committed, Pending, Question, Ruled};
 use crate::node::{Stored, WorkerEvent};
 use crate::snapshot::Tenant;
 
+/// What a chain answered, not carried out yet.
+pub(crate) struct Answer {
+    pub(super) tenant: Arc<Tenant>,
+    facts: Arc<Facts>,
+    verdict: Given,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are never more than passed on; one that is kept is boxed whole"
+)]
+enum Given {
+    Ruling(Question, Arc<RequestCapabilities>, Outcome),
+    Branch(AskId, BranchVerdict, Option<Failed>),
+    Reply(AskId, ReplyVerdict, Option<Failed>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer")
+            .field("tenant", &self.tenant.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Worker {
     pub(super) fn ask(&mut self, ask: Ask) {
         let refusal = match self.turn_of(&ask) {
             Turn::Now => None,
             Turn::Never(failure) => Some(failure),
-            Turn::Later(place) => {
-                self.node.tell_confined(Confined::Ask(Box::new(ask), place));
+            Turn::Later(tenant, place) => {
+                self.node
+                    .tell_confined(Confined::Ask(tenant, Box::new(ask), place));
                 return;
             }
         };
@@ -62,14 +89,12 @@ impl Worker {
                 let outcome = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
                     chain.on_failure(request, response, &failure, state, armed)
                 });
-                self.log_failed(&tenant, &facts, "on-failure", outcome.failed.as_ref());
-                self.rule(
-                    Question::Failure(id),
-                    &tenant,
+                let verdict = Given::Ruling(Question::Failure(id), capabilities, outcome);
+                self.answer(Answer {
+                    tenant,
                     facts,
-                    &capabilities,
-                    outcome,
-                );
+                    verdict,
+                });
             }
             Ask::Branch {
                 id,
@@ -91,16 +116,16 @@ impl Worker {
                 let result = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
                     chain.on_branch(request, &branch, state, &armed)
                 });
-                self.log_failed(&tenant, &facts, "on-branch", result.failed.as_ref());
                 let verdict = BranchVerdict {
                     keep: result.keep,
                     request: result.message.unwrap_or(original),
                     state: result.state,
                 };
-                let node = Arc::clone(&self.node);
-                let snapshot = node.snapshot.load();
-                self.step(&snapshot, |env, out| {
-                    node.stack.branch_verdict(env, id, verdict, out);
+                let verdict = Given::Branch(id, verdict, result.failed);
+                self.answer(Answer {
+                    tenant,
+                    facts,
+                    verdict,
                 });
             }
             Ask::Reply {
@@ -120,13 +145,47 @@ impl Worker {
                 let result = self.chain(&tenant, refusal, &facts, &capabilities, |chain| {
                     chain.on_reply(request, response, state, &armed)
                 });
-                self.log_failed(&tenant, &facts, "on-reply", result.failed.as_ref());
                 let verdict = ReplyVerdict {
                     forward: result.keep,
                     response: result.message.unwrap_or(original),
                     state: result.state,
                 };
-                let node = Arc::clone(&self.node);
+                let verdict = Given::Reply(id, verdict, result.failed);
+                self.answer(Answer {
+                    tenant,
+                    facts,
+                    verdict,
+                });
+            }
+        }
+    }
+
+    /// Carries an answer out.
+    pub(super) fn conclude(&mut self, answer: Answer) {
+        let Answer {
+            tenant,
+            facts,
+            verdict,
+        } = answer;
+        let node = Arc::clone(&self.node);
+        match verdict {
+            Given::Ruling(question, capabilities, outcome) => {
+                let hook = match question {
+                    Question::Request(_) | Question::Stateless(_) => "on-request",
+                    Question::Failure(_) => "on-failure",
+                };
+                log_failed(&tenant, &facts, hook, outcome.failed.as_ref());
+                self.rule(question, &tenant, facts, &capabilities, outcome);
+            }
+            Given::Branch(id, verdict, failed) => {
+                log_failed(&tenant, &facts, "on-branch", failed.as_ref());
+                let snapshot = node.snapshot.load();
+                self.step(&snapshot, |env, out| {
+                    node.stack.branch_verdict(env, id, verdict, out);
+                });
+            }
+            Given::Reply(id, verdict, failed) => {
+                log_failed(&tenant, &facts, "on-reply", failed.as_ref());
                 let snapshot = node.snapshot.load();
                 self.step(&snapshot, |env, out| {
                     node.stack.reply_verdict(env, id, verdict, out);
@@ -209,7 +268,7 @@ impl Worker {
         let refusal = match self.turn(&pending.tenant) {
             Turn::Now => None,
             Turn::Never(failure) => Some(failure),
-            Turn::Later(place) => {
+            Turn::Later(_, place) => {
                 self.trying(pending.question);
                 self.node
                     .tell_confined(Confined::Run(Box::new(pending), place));
@@ -234,8 +293,11 @@ impl Worker {
         });
         // The fallback starts from the state as it was; the versions stay.
         outcome.state.versions = Some(PolicyVersions(Arc::clone(&tenant) as _));
-        self.log_failed(&tenant, &facts, "on-request", outcome.failed.as_ref());
-        self.rule(question, &tenant, facts, &capabilities, outcome);
+        self.answer(Answer {
+            tenant,
+            facts,
+            verdict: Given::Ruling(question, capabilities, outcome),
+        });
     }
 
     fn chain<T>(
@@ -330,24 +392,24 @@ impl Worker {
             }
         });
     }
+}
 
-    fn log_failed(&self, tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed>) {
-        let Some(failed) = failed else { return };
-        let policy = tenant
-            .chain
-            .names()
-            .nth(failed.policy)
-            .map_or("", |name| &**name);
-        tracing::warn!(
-            tenant = &*tenant.name,
-            policy,
-            hook,
-            reason = failed.reason.name(),
-            detail = %failed.reason,
-            peer = %facts.flow.peer,
-            "policy failed"
-        );
-    }
+fn log_failed(tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed>) {
+    let Some(failed) = failed else { return };
+    let policy = tenant
+        .chain
+        .names()
+        .nth(failed.policy)
+        .map_or("", |name| &**name);
+    tracing::warn!(
+        tenant = &*tenant.name,
+        policy,
+        hook,
+        reason = failed.reason.name(),
+        detail = %failed.reason,
+        peer = %facts.flow.peer,
+        "policy failed"
+    );
 }
 
 /// One line for each decision.

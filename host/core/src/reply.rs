@@ -18,6 +18,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) tag: TagText,
     /// The Server header; empty: none.
     pub(crate) server: &'a str,
+    /// Where requests of a dialog go that the response makes, if the policy names no
+    /// Contact: the beginning of our Record-Route value.
+    pub(crate) here: &'a str,
 }
 
 /// Writes the response behind what `out` holds; `via` is memory for the top Via.
@@ -33,6 +36,7 @@ pub(crate) fn write(
     for byte in via.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')) {
         *byte = b' ';
     }
+    let contact;
     let mut builder = ResponseBuilder::new(request, reply.status)
         .to_tag(wanted.tag.as_str().as_bytes())
         .top_via(via);
@@ -42,6 +46,15 @@ pub(crate) fn write(
     // 12.1.1: responses that can make a dialog carry the route set.
     if (101..300).contains(&reply.status) && request.method().creates_dialog() {
         builder = builder.record_route();
+        // And a Contact, which only we can give where the policy has no better.
+        let names_one = reply
+            .headers
+            .iter()
+            .any(|(name, _)| HeaderId::from_name(name.as_bytes()) == HeaderId::Contact);
+        if !names_one && !wanted.here.is_empty() {
+            contact = format!("{}>", wanted.here.trim_end_matches(";lr"));
+            builder = builder.header(HeaderId::Contact, contact.as_bytes());
+        }
     }
     for (name, value) in &reply.headers {
         builder = builder.header(name.as_bytes(), value.as_bytes());

@@ -217,6 +217,11 @@ impl Settings {
         self.listeners.get(usize::from(id.0))
     }
 
+    /// How a route to a listener begins, `<sip:host:port;lr`; empty if there is none.
+    pub(crate) fn here(&self, id: ListenerId) -> &str {
+        self.listener(id).map_or("", |l| &l.record_route)
+    }
+
     /// The tenants, by id.
     #[must_use]
     pub fn tenants(&self) -> &[Tenant] {

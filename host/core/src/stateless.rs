@@ -145,6 +145,7 @@ pub(crate) fn refuse(
         source: flow.peer,
         tag: ids.to_tag(key.base),
         server: &settings.server,
+        here: settings.here(flow.listener),
     };
     let start = out.arena.len();
     let written = reply::write(

@@ -126,6 +126,7 @@ impl Io<'_, '_, '_> {
             source: server.flow.peer,
             tag: server.tag,
             server: &server.settings.server,
+            here: server.settings.here(server.flow.listener),
         };
         let scratch = &mut self.tx.scratch;
         scratch.message.clear();

@@ -169,6 +169,7 @@ fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_
         source: server.flow.peer,
         tag: server.tag,
         server: &server.settings.server,
+        here: server.settings.here(server.flow.listener),
     };
     let to = server.reply_to;
     let scratch = &mut io.tx.scratch;

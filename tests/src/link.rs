@@ -50,7 +50,7 @@ impl Link {
     /// When the proxy refuses it.
     #[must_use]
     pub fn tcp(local: std::net::IpAddr, proxy: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let socket = Socket::new(Domain::for_address(proxy), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(local, 0).into()).unwrap();
         socket
             .connect_timeout(&proxy.into(), Duration::from_secs(5))

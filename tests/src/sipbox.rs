@@ -22,6 +22,7 @@ pub const DOMAIN: &str = "lab.test";
 #[derive(Debug, Clone)]
 pub struct Setup {
     address: SocketAddr,
+    listener: String,
     tenants: String,
     extra: String,
     default_tenant: Option<String>,
@@ -34,8 +35,15 @@ impl Setup {
     /// UDP and TCP listeners on one fresh address, no tenant yet.
     #[must_use]
     pub fn new(net: &Loopback) -> Self {
+        Self::at(net.sip())
+    }
+
+    /// UDP and TCP listeners on that address, no tenant yet.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
         Self {
-            address: net.sip(),
+            address,
+            listener: String::new(),
             tenants: String::new(),
             extra: String::new(),
             default_tenant: None,
@@ -65,6 +73,13 @@ impl Setup {
             residential(domain, self.address, settings)
         );
         self.tenants(&toml)
+    }
+
+    /// Adds lines to each listener, as TOML.
+    #[must_use]
+    pub fn listener(mut self, toml: &str) -> Self {
+        self.listener.push_str(toml);
+        self
     }
 
     /// Adds tenants as TOML.
@@ -132,7 +147,8 @@ impl Setup {
             let _ = write!(
                 text,
                 "[[listener]]\nname = \"{transport}\"\ntransport = \"{transport}\"\n\
-                 address = \"{address}\"\n"
+                 address = \"{address}\"\n{}",
+                self.listener
             );
             if let Some(tenant) = &self.default_tenant {
                 let _ = writeln!(text, "tenant = \"{tenant}\"");
@@ -208,10 +224,11 @@ pub fn residential(domain: &str, address: SocketAddr, settings: &str) -> String 
         "auth = \"off\", "
     };
     let comma = if settings.is_empty() { "" } else { ", " };
-    format!(
-        "{{ {auth}{settings}{comma}domains = {{ \"{domain}\" = {{ names = [\"{}\"] }} }} }}",
-        address.ip()
-    )
+    let ip = match address.ip() {
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    format!("{{ {auth}{settings}{comma}domains = {{ \"{domain}\" = {{ names = [\"{ip}\"] }} }} }}")
 }
 
 fn sipbox(folder: &Path) -> std::process::Command {

@@ -24,8 +24,9 @@ fn json_logs_are_read_line_by_line() {
     // What a log line quotes must not end it.
     let mut nobody = alice.request("MESSAGE", "sip:no%22body@lab.test");
     nobody.set("Call-ID", "quo\"ted\\id");
+    nobody.set("Route", "<sip:192.0.2.99;lr>");
     alice.send(&nobody);
-    alice.expect(&nobody, 480);
+    alice.expect(&nobody, 403);
     let message = alice.request("MESSAGE", "sip:bob@lab.test");
     alice.send(&message);
     let arrived = bob.expect_request("MESSAGE");
@@ -64,6 +65,6 @@ fn json_logs_are_read_line_by_line() {
             assert_eq!(fields[field], value, "{fields}");
         }
     }
-    assert_eq!(refused["verdict"], "reply 480", "{refused}");
+    assert_eq!(refused["verdict"], "reply 403", "{refused}");
     assert_eq!(relayed["verdict"], "relay to 1 in 1", "{relayed}");
 }

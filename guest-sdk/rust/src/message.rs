@@ -39,6 +39,9 @@ pub struct Source<'a> {
 pub struct Message {
     bytes: Vec<u8>,
     index: Vec<u32>,
+    /// Where the parts and facts stand: position in the index by id, one more than it
+    /// is, 0 for what is not there.
+    known: [u8; KNOWN],
     /// The bytes as text of the same length: bytes that are not UTF-8 are `?`,
     /// folds are blanks. Made when a text needs it.
     clean: OnceCell<Vec<u8>>,
@@ -153,6 +156,7 @@ impl Response {
 impl Message {
     fn new(view: MessageView) -> Self {
         Self {
+            known: known(&view.index),
             bytes: view.bytes,
             index: view.index,
             clean: OnceCell::new(),
@@ -327,22 +331,15 @@ impl Message {
         self.slice(offset, length)
     }
 
-    /// The two words of the first triple with this id. The view is ordered
-    /// (parts, facts, fields), so that what is not there is not looked for in
-    /// the header fields.
+    /// The two words of the first triple with this id.
     #[inline]
     fn words(&self, id: u32) -> Option<(u32, u32)> {
-        let end = match id {
-            ..ids::TENANT => ids::TENANT,
-            ids::TENANT..ids::OTHER_NAME => ids::OTHER_NAME,
-            _ => u32::MAX,
-        };
         let (triples, _) = self.index.as_chunks::<3>();
-        triples
-            .iter()
-            .take_while(|triple| triple[0] < end)
-            .find(|triple| triple[0] == id)
-            .map(|&[_, first, second]| (first, second))
+        let triple = match self.known.get(id as usize) {
+            Some(&at) => triples.get(usize::from(at).checked_sub(1)?)?,
+            None => triples.iter().find(|triple| triple[0] == id)?,
+        };
+        Some((triple[1], triple[2]))
     }
 
     fn slice(&self, offset: u32, length: u32) -> Option<&[u8]> {
@@ -383,6 +380,27 @@ impl Message {
             })
         })
     }
+}
+
+/// Ids below this one are looked up by position; header fields are above.
+const KNOWN: usize = ids::OTHER_NAME as usize;
+
+/// The positions of parts and facts, which stand in front of the header fields: a
+/// policy asks for a dozen of them.
+fn known(index: &[u32]) -> [u8; KNOWN] {
+    let mut known = [0; KNOWN];
+    let (triples, _) = index.as_chunks::<3>();
+    let parts = triples
+        .iter()
+        .take_while(|triple| triple[0] != ids::OTHER_NAME && triple[0] < ids::FIRST_FIELD);
+    for (at, triple) in (1u8..=u8::MAX).zip(parts) {
+        if let Some(known) = known.get_mut(triple[0] as usize)
+            && *known == 0
+        {
+            *known = at;
+        }
+    }
+    known
 }
 
 struct Field<'a> {

@@ -163,10 +163,7 @@ impl CallCx {
 
     /// The message of this call, with what is known of it.
     pub(crate) fn owned(&self) -> &OwnedMessage {
-        match (&self.call.response, self.hook) {
-            (Some(response), Some(Hook::Reply)) => response,
-            _ => &self.call.request,
-        }
+        message_of(&self.call, self.hook)
     }
 
     /// Refuses a call outside of these hooks.
@@ -188,6 +185,14 @@ impl CallCx {
 
     pub(crate) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
         &mut self.memory
+    }
+}
+
+/// What a hook is about.
+pub(crate) fn message_of(call: &HookCall, hook: Option<Hook>) -> &OwnedMessage {
+    match (&call.response, hook) {
+        (Some(response), Some(Hook::Reply)) => response,
+        _ => &call.request,
     }
 }
 

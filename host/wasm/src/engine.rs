@@ -1,23 +1,19 @@
-//! The wasmtime engine: its settings and the thread that ticks its epochs. Which
-//! figures stand behind each setting: the table in `host/wasm/README.md`.
+//! The wasmtime engine and its settings. Which figures stand behind each setting: the
+//! table in `host/wasm/README.md`.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use wasmtime::{
-    Cache, CacheConfig, Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel,
+    Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, OptLevel,
     PoolingAllocationConfig,
 };
 
 use crate::component::LoadError;
 use crate::cx::CallCx;
-
-/// How often epochs advance; deadlines are counted in these ticks.
-pub const TICK: Duration = Duration::from_millis(1);
+use crate::epoch::Ticker;
 
 /// What differs between installations.
 #[derive(Clone, Debug)]
@@ -65,6 +61,7 @@ pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
     pub(crate) linker: Arc<wasmtime::component::Linker<CallCx>>,
     pub(crate) random_key: [u8; 32],
+    pub(crate) ticker: Arc<Ticker>,
 }
 
 impl Engine {
@@ -91,7 +88,7 @@ impl Engine {
         };
         let linker = crate::linker::link(&inner)
             .map_err(|error| EngineError::Engine(format!("{error:#}")))?;
-        tick(inner.weak()).map_err(EngineError::Thread)?;
+        let ticker = Ticker::start(inner.weak()).map_err(EngineError::Thread)?;
         let mut random_key = [0; 32];
         getrandom::fill(&mut random_key)
             .map_err(|error| EngineError::Engine(format!("no randomness: {error}")))?;
@@ -99,6 +96,7 @@ impl Engine {
             inner,
             linker: Arc::new(linker),
             random_key,
+            ticker,
         })
     }
 
@@ -166,20 +164,6 @@ fn open_cache(path: &Path) -> Result<Cache, EngineError> {
     Cache::new(config).map_err(|error| EngineError::Engine(format!("{error:#}")))
 }
 
-fn tick(engine: EngineWeak) -> Result<(), std::io::Error> {
-    let ticker = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(TICK);
-        }
-    };
-    thread::Builder::new()
-        .name("sipbox-epoch".to_owned())
-        .spawn(ticker)
-        .map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,25 +195,5 @@ mod tests {
         };
         let error = Engine::new(&settings).err().unwrap().to_string();
         assert!(error.contains(&*below.to_string_lossy()), "{error}");
-    }
-
-    #[test]
-    fn epochs_advance_while_the_engine_lives() {
-        let engine = Engine::new(&EngineSettings {
-            cache: None,
-            instances: 4,
-        })
-        .unwrap();
-        let weak = engine.inner.weak();
-        thread::sleep(20 * TICK);
-        drop(engine);
-        // The thread lets go of the engine at its next tick.
-        for _ in 0..1000 {
-            if weak.upgrade().is_none() {
-                return;
-            }
-            thread::sleep(TICK);
-        }
-        panic!("something still holds the engine");
     }
 }

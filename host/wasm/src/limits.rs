@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sipbox_core::time::WallTime;
 
 use crate::cx::FIRST_DEADLINE;
-use crate::engine::TICK;
+use crate::epoch::UNSEEN;
 
 /// The limits of one hook call. Reaching any ends the call with the reason that
 /// [`sipbox_core::policy::HookFailure`] names.
@@ -158,11 +158,11 @@ pub(crate) struct Cost {
 
 impl Cost {
     /// All of it, for a call that has begun then: a short hook counts by the wall
-    /// clock, which is cheap to read and at most two ticks too much.
+    /// clock, which is cheap to read and, up to the first look, not far off.
     fn within(&self, begun: Instant) -> Duration {
         let hook = self
             .hook
-            .unwrap_or_else(|| begun.elapsed().saturating_sub(self.instance).min(2 * TICK));
+            .unwrap_or_else(|| begun.elapsed().saturating_sub(self.instance).min(UNSEEN));
         hook + self.instance
     }
 

@@ -15,6 +15,7 @@ use crate::chain::{Chain, PolicyVersion};
 use crate::component::LoadError;
 use crate::convert;
 use crate::cx::{CallCx, FIRST_TICKS, Stop, on_deadline};
+use crate::epoch::Mark;
 use crate::limits::{Cost, thread_cpu};
 
 /// What a policy says that it is: the answer of `configure`.
@@ -48,6 +49,8 @@ impl Instance {
     pub(crate) fn new(version: &PolicyVersion) -> Result<Self, LoadError> {
         let spec = &version.spec;
         let component = &spec.component;
+        let mark = component.engine.ticker.mark();
+        let _inside = mark.enter();
         let mut store = store(version).map_err(LoadError::Configure)?;
         let failed = |error: wasmtime::Error, store: &Store<CallCx>| match failure_of(&error, store)
         {
@@ -106,9 +109,10 @@ impl Instance {
     /// A new one that was called once with a message that is none.
     pub(crate) fn warm(version: &PolicyVersion) -> Result<Self, LoadError> {
         let mut instance = Self::new(version)?;
+        let mark = version.spec.component.engine.ticker.mark();
         let mut dummy = crate::cx::placeholder()
             .map_err(|error| LoadError::Configure(HookFailure::Instantiate(error.to_string())))?;
-        match instance.call(&HookInput::Request, &mut dummy) {
+        match instance.call(&HookInput::Request, &mut dummy, &mark) {
             Ok(_) | Err((_, Health::Good)) => Ok(instance),
             // A policy may trap on a message that is none: a fresh one waits.
             Err((_, Health::Poisoned)) => Self::new(version),
@@ -121,6 +125,7 @@ impl Instance {
         &mut self,
         input: &HookInput,
         call: &mut HookCall,
+        mark: &Mark,
     ) -> Result<HookOutput, (HookFailure, Health)> {
         let hook = hook_of(input);
         let before = Before::of(call);
@@ -129,7 +134,9 @@ impl Instance {
         cx.begin(Some(hook));
         let max_bytes = cx.limits.output_bytes;
         self.store.set_epoch_deadline(FIRST_TICKS);
+        let inside = mark.enter();
         let returned = self.enter(input);
+        drop(inside);
         let result = match returned {
             Ok(returned) => finish(returned, max_bytes).map_err(|failure| (failure, Health::Good)),
             Err(error) => Err((failure_of(&error, &self.store), Health::Poisoned)),
@@ -178,8 +185,9 @@ impl Instance {
         &mut self,
         input: &HookInput,
         call: &mut HookCall,
+        mark: &Mark,
     ) -> Result<HookOutput, HookFailure> {
-        self.call(input, call).map_err(|(failure, _)| failure)
+        self.call(input, call, mark).map_err(|(failure, _)| failure)
     }
 
     /// Draws randomness from this seed instead of the calls' own.
@@ -315,9 +323,14 @@ struct Pool {
 /// How long an instance may rest before it is thrown away.
 const REST: Duration = Duration::from_secs(300);
 
+/// Pools by the id of their policy version.
+type ByVersion = HashMap<u64, Pool, foldhash::fast::RandomState>;
+
 /// The instances of one worker, for all tenants.
 pub struct Pools {
-    pools: HashMap<u64, Pool, foldhash::fast::RandomState>,
+    pools: ByVersion,
+    /// Tells when this worker is in a guest; there since the first call.
+    mark: Option<Arc<Mark>>,
     /// What the randomness of the last call came from, for recordings.
     pub(crate) last_seed: Option<[u8; 32]>,
 }
@@ -334,6 +347,7 @@ impl Pools {
     pub fn new() -> Self {
         Self {
             pools: HashMap::default(),
+            mark: None,
             last_seed: None,
         }
     }
@@ -358,7 +372,7 @@ impl Pools {
     }
 
     fn warm_one(&mut self, version: &Arc<PolicyVersion>, now: WallTime) -> Result<(), LoadError> {
-        let pool = self.pool(version, now);
+        let pool = pool_of(&mut self.pools, version, now);
         if !pool.idle.is_empty() {
             return Ok(());
         }
@@ -390,24 +404,15 @@ impl Pools {
         self.pools.values().map(|pool| pool.idle.len()).sum()
     }
 
-    fn pool(&mut self, version: &Arc<PolicyVersion>, now: WallTime) -> &mut Pool {
-        let pool = self.pools.entry(version.id).or_insert_with(|| Pool {
-            version: Arc::downgrade(version),
-            idle: Vec::new(),
-            calls: version.stats.join(),
-            last_used: now,
-        });
-        pool.last_used = now;
-        pool
-    }
-
     pub(crate) fn call(
         &mut self,
         version: &Arc<PolicyVersion>,
         input: &HookInput,
         call: &mut HookCall,
     ) -> (Result<HookOutput, HookFailure>, Cost) {
-        let pool = self.pool(version, call.facts.now);
+        let pool = pool_of(&mut self.pools, version, call.facts.now);
+        let ticker = &version.spec.component.engine.ticker;
+        let mark = self.mark.get_or_insert_with(|| ticker.mark());
         pool.calls.fetch_add(1, Ordering::Relaxed);
         let mut cost = Cost::default();
         if pool.idle.is_empty() {
@@ -426,7 +431,7 @@ impl Pools {
                 cost,
             );
         };
-        let result = instance.call(input, call);
+        let result = instance.call(input, call, mark);
         cost.hook = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();
         let result = result.map_err(|(failure, health)| {
@@ -438,4 +443,19 @@ impl Pools {
         self.last_seed = seed;
         (result, cost)
     }
+}
+
+fn pool_of<'a>(
+    pools: &'a mut ByVersion,
+    version: &Arc<PolicyVersion>,
+    now: WallTime,
+) -> &'a mut Pool {
+    let pool = pools.entry(version.id).or_insert_with(|| Pool {
+        version: Arc::downgrade(version),
+        idle: Vec::new(),
+        calls: version.stats.join(),
+        last_used: now,
+    });
+    pool.last_used = now;
+    pool
 }

@@ -9,7 +9,7 @@ use sipbox_sip::{AddressParts, HeaderId, Message, OwnedMessage, Parts, Span, lex
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
-use crate::cx::CallCx;
+use crate::cx::{CallCx, message_of};
 use crate::linker::{PACKAGE, VERSION};
 
 /// Ids of the triples.
@@ -158,8 +158,6 @@ pub(crate) struct View {
 pub(crate) struct ViewBuffers {
     bytes: Arc<Vec<u8>>,
     index: Arc<Vec<u32>>,
-    /// The index before it is one list of numbers.
-    triples: Vec<[u32; 3]>,
     valid: bool,
 }
 
@@ -173,23 +171,20 @@ impl CallCx {
     /// The view of this call's message; built when first asked for.
     pub(crate) fn shared_view(&mut self) -> View {
         if !self.view.valid {
-            let mut buffers = std::mem::take(&mut self.view);
-            // Nobody else holds them between calls; if so, new ones are made.
-            if let (Some(bytes), Some(index)) = (
-                Arc::get_mut(&mut buffers.bytes),
-                Arc::get_mut(&mut buffers.index),
-            ) {
-                let triples = &mut buffers.triples;
-                build(self.owned(), &self.call, bytes, triples);
-                index.clear();
-                index.extend_from_slice(triples.as_flattened());
-            } else {
-                let (bytes, index) = whole(self.owned(), &self.call);
-                buffers.bytes = Arc::new(bytes);
-                buffers.index = Arc::new(index);
-            }
-            buffers.valid = true;
-            self.view = buffers;
+            let ViewBuffers {
+                bytes,
+                index,
+                valid,
+            } = &mut self.view;
+            let message = message_of(&self.call, self.hook);
+            // Nobody else holds them between calls, so nothing is copied.
+            build(
+                message,
+                &self.call,
+                Arc::make_mut(bytes),
+                Arc::make_mut(index),
+            );
+            *valid = true;
         }
         View {
             bytes: Arc::clone(&self.view.bytes),
@@ -222,24 +217,20 @@ pub(crate) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
 /// a call.
 #[must_use]
 pub fn view_of(call: &HookCall) -> (Vec<u8>, Vec<u32>) {
-    whole(&call.request, call)
-}
-
-fn whole(message: &OwnedMessage, call: &HookCall) -> (Vec<u8>, Vec<u32>) {
-    let (mut bytes, mut triples) = (Vec::new(), Vec::new());
-    build(message, call, &mut bytes, &mut triples);
-    (bytes, triples.into_flattened())
+    let (mut bytes, mut index) = (Vec::new(), Vec::new());
+    build(&call.request, call, &mut bytes, &mut index);
+    (bytes, index)
 }
 
 /// Fills both buffers for a message.
-fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
+fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
     let message = owned.as_ref();
     let parts = owned.parts();
     let buffer = message.buffer();
     bytes.clear();
     index.clear();
     // Name and value of each field, and what is known of every message.
-    index.reserve(2 * message.headers().len() + 40);
+    index.reserve(3 * (2 * message.headers().len() + 40));
     bytes.extend_from_slice(buffer.get(..message.head_end()).unwrap_or(buffer));
     let mut spans = Spans { buffer, index };
     start_line(message, parts, &mut spans);
@@ -251,12 +242,12 @@ fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut
 
 struct Spans<'a> {
     buffer: &'a [u8],
-    index: &'a mut Vec<[u32; 3]>,
+    index: &'a mut Vec<u32>,
 }
 
 impl Spans<'_> {
     fn push(&mut self, id: u32, start: usize, len: usize) {
-        self.index.push([id, word(start), word(len)]);
+        self.index.extend_from_slice(&[id, word(start), word(len)]);
     }
 
     /// A part of the buffer, found by its address.
@@ -270,7 +261,8 @@ impl Spans<'_> {
     /// A part that is missing where it is empty.
     fn span(&mut self, id: u32, span: Span) {
         if !span.is_empty() {
-            self.index.push([id, span.start, word(span.len())]);
+            self.index
+                .extend_from_slice(&[id, span.start, word(span.len())]);
         }
     }
 
@@ -327,28 +319,28 @@ fn well_known(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
     spans.span(id::CONTACT_PORT, parts.contact.port);
 }
 
-fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<[u32; 3]>) {
+fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
     let facts = &call.facts;
     let (seconds, milliseconds) = time(facts.now);
     let flags = u32::from(facts.in_dialog) | (u32::from(!message.is_request()) << 1);
-    index.push([id::NOW, seconds, milliseconds]);
-    index.push([
+    index.extend_from_slice(&[id::NOW, seconds, milliseconds]);
+    index.extend_from_slice(&[
         id::SOURCE,
         u32::from(facts.flow.peer.port()),
         transport(facts.flow.transport),
     ]);
-    index.push([
+    index.extend_from_slice(&[
         id::ROUTING,
         outcome(facts.route_outcome),
         direction(facts.direction),
     ]);
-    index.push([id::FLAGS, flags, word(message.body().len())]);
+    index.extend_from_slice(&[id::FLAGS, flags, word(message.body().len())]);
 }
 
-fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
+fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
     let facts = &call.facts;
     let mut text = |id: u32, text: &[u8]| {
-        index.push([id, word(bytes.len()), word(text.len())]);
+        index.extend_from_slice(&[id, word(bytes.len()), word(text.len())]);
         bytes.extend_from_slice(text);
     };
     text(id::TENANT, facts.tenant_name.as_bytes());
@@ -365,7 +357,7 @@ fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<[u32; 3]>) {
     }
     let start = bytes.len();
     lex::write_ip(facts.flow.peer.ip(), bytes);
-    index.push([id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
+    index.extend_from_slice(&[id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
 }
 
 fn fields(message: Message<'_>, spans: &mut Spans<'_>) {

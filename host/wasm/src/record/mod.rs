@@ -228,7 +228,8 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
         effects: Vec::new(),
         capabilities: Arc::clone(&script) as Arc<dyn Capabilities>,
     };
-    let result = instance.run(&HookInput::from(&recording.input), &mut call);
+    let mark = version.spec.component.engine.ticker.mark();
+    let result = instance.run(&HookInput::from(&recording.input), &mut call, &mark);
     if let Some((asked, recorded)) = script
         .surprise
         .lock()

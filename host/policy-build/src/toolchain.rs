@@ -164,7 +164,9 @@ pub(crate) fn install(preference: &Preference, crate_dir: &Path) -> Result<Toolc
         // Rustup looks for a toolchain file from the folder that it is started in.
         rustup
             .args(["target", "add", TARGET])
-            .current_dir(crate_dir);
+            .current_dir(crate_dir)
+            // Its reason is enough, whatever this shell wants of Rust programs.
+            .env("RUST_BACKTRACE", "0");
         match system::run_with_limit(&mut rustup, system::DOWNLOAD_LIMIT) {
             Ok(()) => {}
             Err(reason) => {

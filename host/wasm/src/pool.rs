@@ -36,6 +36,8 @@ pub(crate) struct Instance {
     branch: Option<branch_hook::Guest>,
     reply: Option<reply_hook::Guest>,
     failure: Option<failure_hook::Guest>,
+    /// Whether a trap has spoilt the store: it cannot serve another call.
+    poisoned: bool,
     pub(crate) description: Description,
 }
 
@@ -102,6 +104,7 @@ impl Instance {
             branch,
             reply,
             failure,
+            poisoned: false,
             description,
         })
     }
@@ -112,21 +115,21 @@ impl Instance {
         let mark = version.spec.component.engine.ticker.mark();
         let mut dummy = crate::cx::placeholder()
             .map_err(|error| LoadError::Configure(HookFailure::Instantiate(error.to_string())))?;
-        match instance.call(&HookInput::Request, &mut dummy, &mark) {
-            Ok(_) | Err((_, Health::Good)) => Ok(instance),
-            // A policy may trap on a message that is none: a fresh one waits.
-            Err((_, Health::Poisoned)) => Self::new(version),
+        // A policy may trap on a message that is none: then a fresh one waits.
+        let _ = instance.call(&HookInput::Request, &mut dummy, &mark);
+        if instance.poisoned {
+            return Self::new(version);
         }
+        Ok(instance)
     }
 
-    /// Calls a hook. After an `Err` other than a refused verdict the instance
-    /// is to be thrown away; `call` is back in either case.
-    fn call(
+    /// Calls a hook; `call` is back in any case.
+    pub(crate) fn call(
         &mut self,
         input: &HookInput,
         call: &mut HookCall,
         mark: &Mark,
-    ) -> Result<HookOutput, (HookFailure, Health)> {
+    ) -> Result<HookOutput, HookFailure> {
         let hook = hook_of(input);
         let before = Before::of(call);
         let cx = self.store.data_mut();
@@ -138,8 +141,11 @@ impl Instance {
         let returned = self.enter(input);
         drop(inside);
         let result = match returned {
-            Ok(returned) => finish(returned, max_bytes).map_err(|failure| (failure, Health::Good)),
-            Err(error) => Err((failure_of(&error, &self.store), Health::Poisoned)),
+            Ok(returned) => finish(returned, max_bytes),
+            Err(error) => {
+                self.poisoned = true;
+                Err(failure_of(&error, &self.store))
+            }
         };
         let cx = self.store.data_mut();
         cx.flush_stdio();
@@ -180,16 +186,6 @@ impl Instance {
         })
     }
 
-    /// Calls a hook, for a replay.
-    pub(crate) fn run(
-        &mut self,
-        input: &HookInput,
-        call: &mut HookCall,
-        mark: &Mark,
-    ) -> Result<HookOutput, HookFailure> {
-        self.call(input, call, mark).map_err(|(failure, _)| failure)
-    }
-
     /// Draws randomness from this seed instead of the calls' own.
     pub(crate) fn replay_seed(&mut self, seed: Option<[u8; 32]>) {
         self.store.data_mut().wasi.replayed_seed = seed;
@@ -199,13 +195,6 @@ impl Instance {
     fn long_cpu(&self) -> Option<Duration> {
         self.store.data().meter.used()
     }
-}
-
-/// Whether an instance can serve another call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
-    Good,
-    Poisoned,
 }
 
 enum Returned {
@@ -413,7 +402,9 @@ impl Pools {
         let pool = pool_of(&mut self.pools, version, call.facts.now);
         let ticker = &version.spec.component.engine.ticker;
         let mark = self.mark.get_or_insert_with(|| ticker.mark());
-        pool.calls.fetch_add(1, Ordering::Relaxed);
+        // One writer: a plain add, without the bus lock of `fetch_add`.
+        let calls = pool.calls.load(Ordering::Relaxed);
+        pool.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
         let mut cost = Cost::default();
         if pool.idle.is_empty() {
             pool.idle.extend(version.take());
@@ -434,12 +425,9 @@ impl Pools {
         let result = instance.call(input, call, mark);
         cost.hook = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();
-        let result = result.map_err(|(failure, health)| {
-            if health == Health::Poisoned {
-                metered(&mut cost.instance, || drop(pool.idle.pop()));
-            }
-            failure
-        });
+        if instance.poisoned {
+            metered(&mut cost.instance, || drop(pool.idle.pop()));
+        }
         self.last_seed = seed;
         (result, cost)
     }

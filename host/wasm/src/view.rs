@@ -146,18 +146,17 @@ const IDS: [u16; HeaderId::COUNT] = {
 
 /// The record `message.view`, lowered from shared buffers: returning vectors
 /// would cost two allocations for each call.
-#[derive(ComponentType, Lower)]
+#[derive(Clone, Default, ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct View {
-    bytes: Arc<Vec<u8>>,
-    index: Arc<Vec<u32>>,
+    bytes: Vec<u8>,
+    index: Vec<u32>,
 }
 
 /// The buffers of the view, kept from call to call.
 #[derive(Default)]
 pub(crate) struct ViewBuffers {
-    bytes: Arc<Vec<u8>>,
-    index: Arc<Vec<u32>>,
+    view: Arc<View>,
     valid: bool,
 }
 
@@ -169,32 +168,21 @@ impl ViewBuffers {
 
 impl CallCx {
     /// The view of this call's message; built when first asked for.
-    pub(crate) fn shared_view(&mut self) -> View {
+    pub(crate) fn shared_view(&mut self) -> Arc<View> {
         if !self.view.valid {
-            let ViewBuffers {
-                bytes,
-                index,
-                valid,
-            } = &mut self.view;
+            let ViewBuffers { view, valid } = &mut self.view;
             let message = message_of(&self.call, self.hook);
             // Nobody else holds them between calls, so nothing is copied.
-            build(
-                message,
-                &self.call,
-                Arc::make_mut(bytes),
-                Arc::make_mut(index),
-            );
+            let View { bytes, index } = Arc::make_mut(view);
+            build(message, &self.call, bytes, index);
             *valid = true;
         }
-        View {
-            bytes: Arc::clone(&self.view.bytes),
-            index: Arc::clone(&self.view.index),
-        }
+        Arc::clone(&self.view.view)
     }
 
     pub(crate) fn owned_view(&mut self) -> (Vec<u8>, Vec<u32>) {
         let view = self.shared_view();
-        (view.bytes.to_vec(), view.index.to_vec())
+        (view.bytes.clone(), view.index.clone())
     }
 }
 

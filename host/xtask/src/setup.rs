@@ -63,18 +63,11 @@ pub(crate) fn everything(workspace: &Workspace, install: bool) -> anyhow::Result
 }
 
 fn peers(apt: &mut Apt, install: bool) -> anyhow::Result<()> {
-    let missing: Vec<&Peer> = PEERS
-        .iter()
-        .filter(|peer| !is_installed(peer.program))
-        .collect();
+    let missing = missing_peers();
     if missing.is_empty() {
         return Ok(());
     }
-    let programs = missing
-        .iter()
-        .map(|peer| peer.program)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let programs = names(&missing);
     let packages: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
     if !install {
         bail!(
@@ -84,7 +77,30 @@ fn peers(apt: &mut Apt, install: bool) -> anyhow::Result<()> {
     }
     say(format_args!("the tests need {programs}"));
     apt.install(&packages)?;
+    // Where a package is there and its program is gone, apt has nothing to do.
+    let missing = missing_peers();
+    if !missing.is_empty() {
+        let packages: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+        bail!(
+            "{} is still not there after its package was installed; try\n  \
+             apt-get install --reinstall {}",
+            names(&missing),
+            packages.join(" ")
+        );
+    }
     Ok(())
+}
+
+fn missing_peers() -> Vec<&'static Peer> {
+    PEERS
+        .iter()
+        .filter(|peer| !is_installed(peer.program))
+        .collect()
+}
+
+fn names(peers: &[&Peer]) -> String {
+    let programs: Vec<&str> = peers.iter().map(|peer| peer.program).collect();
+    programs.join(", ")
 }
 
 /// The builder is tested with both toolchains, so Debian's is wanted even where rustup's target is

@@ -24,14 +24,13 @@ pub type ViewParts = (Vec<u8>, Vec<u32>);
 #[derive(ComponentType, Lower)]
 #[component(record)]
 struct View {
-    bytes: Arc<Vec<u8>>,
-    index: Arc<Vec<u32>>,
+    bytes: Vec<u8>,
+    index: Vec<u32>,
 }
 
 /// The constant host.
 pub struct Host {
-    bytes: Arc<Vec<u8>>,
-    index: Arc<Vec<u32>>,
+    view: Arc<View>,
 }
 
 /// An instance in bare wasmtime.
@@ -64,18 +63,13 @@ impl Bare {
             .func_wrap(
                 "view",
                 |store: wasmtime::StoreContextMut<'_, Host>, (): ()| {
-                    let host = store.data();
-                    Ok((View {
-                        bytes: Arc::clone(&host.bytes),
-                        index: Arc::clone(&host.index),
-                    },))
+                    Ok((Arc::clone(&store.data().view),))
                 },
             )
             .unwrap();
         let pre = linker.instantiate_pre(&component).unwrap();
         let host = Host {
-            bytes: Arc::new(bytes),
-            index: Arc::new(index),
+            view: Arc::new(View { bytes, index }),
         };
         let mut store = Store::new(&engine, host);
         // Nothing ticks here: the check stays, the deadline never comes.
@@ -106,8 +100,8 @@ type Outcome = wasmtime::Result<Result<(), Error>>;
 impl message::Host for Host {
     fn view(&mut self) -> wasmtime::Result<message::MessageView> {
         Ok(message::MessageView {
-            bytes: self.bytes.to_vec(),
-            index: self.index.to_vec(),
+            bytes: self.view.bytes.clone(),
+            index: self.view.index.clone(),
         })
     }
     fn method(&mut self) -> wasmtime::Result<String> {

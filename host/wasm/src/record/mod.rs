@@ -229,7 +229,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
         capabilities: Arc::clone(&script) as Arc<dyn Capabilities>,
     };
     let mark = version.spec.component.engine.ticker.mark();
-    let result = instance.run(&HookInput::from(&recording.input), &mut call, &mark);
+    let result = instance.call(&HookInput::from(&recording.input), &mut call, &mark);
     if let Some((asked, recorded)) = script
         .surprise
         .lock()

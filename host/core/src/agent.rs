@@ -99,8 +99,8 @@ impl TransactionUser for LocalAgent {
         self.answered
     }
 
-    fn timers(&self) -> [Option<TimerHandle>; 3] {
-        [self.timer, None, None]
+    fn timers(&self) -> [Option<TimerHandle>; 4] {
+        [self.timer, None, None, None]
     }
 }
 

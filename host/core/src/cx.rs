@@ -44,6 +44,8 @@ pub(crate) enum Mutation {
     AnswerOnce,
     /// A session whose 2xx nobody acknowledged is forgotten.
     NoBye,
+    /// A hook is asked before the one that runs has answered.
+    OverlapQuestions,
     /// A step panics half-way.
     Panic,
 }

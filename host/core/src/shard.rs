@@ -259,14 +259,15 @@ impl Shard {
     ) -> Option<R> {
         let mut user = self.tx.servers.get_mut(key)?.user.take()?;
         self.in_step = Some(key);
-        let result = step(
-            &mut user,
-            &mut Io {
-                tx: &mut self.tx,
-                cx,
-                server: key,
-            },
-        );
+        let mut io = Io {
+            tx: &mut self.tx,
+            cx,
+            server: key,
+        };
+        let result = step(&mut user, &mut io);
+        if let User::Proxy(context) = &mut user {
+            context.ask_next(&mut io);
+        }
         self.keep_user(key, Some(user));
         self.in_step = None;
         Some(result)

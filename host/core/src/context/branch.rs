@@ -6,23 +6,24 @@ use std::sync::Arc;
 
 use super::ResponseContext;
 use super::best::Candidate;
+use super::questions::Question;
 use crate::decision::ResolvedTarget;
 use crate::error::Internal;
 use crate::flow::{ListenerId, NextHop};
 use crate::forward::{self, Outgoing, RecordRoute};
 use crate::ids::{Place, ResolveToken};
 use crate::locate::{Located, locate, over_tcp};
-use crate::outbox::{Ask, Candidates, NextHopCandidate, Resolve, ResolveError};
+use crate::outbox::{Candidates, NextHopCandidate, Resolve, ResolveError};
 use crate::stack::BranchVerdict;
 use crate::table::Key;
-use crate::transaction::keep;
+use crate::transaction::{UserTimer, keep};
 use crate::user::Io;
 
 /// How far a branch has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// `on-branch` was asked.
-    Asking(u32),
+    /// `on-branch` is asked.
+    Asking,
     /// A name is being resolved.
     Resolving,
     /// A client transaction is at work.
@@ -76,13 +77,13 @@ impl ResponseContext {
             return;
         }
         if self.armed.iter().any(|armed| armed.branch) {
-            self.ask_branch(at, io);
+            self.ask_branch(at);
         } else {
             self.locate_branch(at, io);
         }
     }
 
-    fn lose(&mut self, at: usize, why: Internal) {
+    pub(super) fn lose(&mut self, at: usize, why: Internal) {
         self.fail_branch(
             at,
             Candidate {
@@ -92,25 +93,16 @@ impl ResponseContext {
         );
     }
 
-    fn ask_branch(&mut self, at: usize, io: &mut Io<'_, '_, '_>) {
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        let Some(branch) = self.branches.get_mut(at) else {
-            return;
-        };
-        branch.stage = Stage::Asking(serial);
-        let target = branch.target.clone();
-        let request = with_uri(&self.request, &target.uri, &mut io.tx.scratch.edits);
-        self.watch(io);
-        io.cx.out.asks.push(Ask::Branch {
-            id: io.ask_id(serial),
-            tenant: self.facts.tenant,
-            request,
-            facts: Arc::new(self.facts_now(io)),
-            target: Box::new(target),
-            state: self.state.clone(),
-            armed: self.armed.clone(),
-        });
+    fn ask_branch(&mut self, at: usize) {
+        if let Some(branch) = self.branches.get_mut(at) {
+            branch.stage = Stage::Asking;
+            self.questions.push(Question::Branch(at));
+        }
+    }
+
+    pub(super) fn is_asked_about(&self, at: usize) -> bool {
+        let branch = self.branches.get(at);
+        branch.is_some_and(|branch| branch.stage == Stage::Asking)
     }
 
     /// The chain's answer to `Ask::Branch`.
@@ -120,8 +112,7 @@ impl ResponseContext {
         verdict: BranchVerdict,
         io: &mut Io<'_, '_, '_>,
     ) -> bool {
-        let asked = |branch: &Branch| branch.stage == Stage::Asking(serial);
-        let Some(at) = self.branches.iter().position(asked) else {
+        let Some(Question::Branch(at)) = self.questions.answered(serial) else {
             return false;
         };
         self.state = verdict.state;
@@ -137,26 +128,26 @@ impl ResponseContext {
             branch.request = Some(verdict.request);
             self.locate_branch(at, io);
         }
-        self.unwatch(io);
         self.proceed(io);
         true
     }
 
-    /// Stops the watch when no question and no look-up is open.
-    fn unwatch(&mut self, io: &mut Io<'_, '_, '_>) {
-        let open = |branch: &Branch| matches!(branch.stage, Stage::Asking(_) | Stage::Resolving);
-        if !self.branches.iter().any(open) {
-            io.disarm(&mut self.decide_timer);
-        }
+    /// A look-up that is never answered must not hold the transaction for ever.
+    fn watch_lookups(&mut self, io: &mut Io<'_, '_, '_>) {
+        io.disarm(&mut self.lookup_timer);
+        let after = io.cx.env.settings.timers.decide;
+        self.lookup_timer = Some(io.arm(UserTimer::LookUp, after));
     }
 
-    /// Questions and look-ups that were never answered.
-    pub(super) fn drop_unanswered(&mut self) {
+    /// Look-ups that were never answered.
+    pub(super) fn drop_unresolved(&mut self) {
         for at in 0..self.branches.len() {
-            match self.branches.get(at).map(|branch| branch.stage) {
-                Some(Stage::Asking(_)) => self.lose(at, Internal::Undecided),
-                Some(Stage::Resolving) => self.lose(at, Internal::Unavailable),
-                _ => {}
+            if self
+                .branches
+                .get(at)
+                .is_some_and(|branch| branch.stage == Stage::Resolving)
+            {
+                self.lose(at, Internal::Unavailable);
             }
         }
     }
@@ -219,7 +210,7 @@ impl ResponseContext {
                 let place = io.tx.place(io.server);
                 let serial = u32::try_from(at).unwrap_or(u32::MAX);
                 let token = ResolveToken { place, serial };
-                self.watch(io);
+                self.watch_lookups(io);
                 io.cx.out.resolves.push(Resolve {
                     token,
                     host,
@@ -252,7 +243,10 @@ impl ResponseContext {
         if !self.next_candidate(at, io) {
             self.lose(at, Internal::Unavailable);
         }
-        self.unwatch(io);
+        let resolving = |branch: &Branch| branch.stage == Stage::Resolving;
+        if !self.branches.iter().any(resolving) {
+            io.disarm(&mut self.lookup_timer);
+        }
         self.proceed(io);
     }
 
@@ -393,7 +387,7 @@ fn settings(io: &Io<'_, '_, '_>) -> Arc<crate::settings::Settings> {
 }
 
 /// The request with another Request-URI.
-fn with_uri(request: &OwnedMessage, uri: &[u8], edits: &mut EditList) -> OwnedMessage {
+pub(super) fn with_uri(request: &OwnedMessage, uri: &[u8], edits: &mut EditList) -> OwnedMessage {
     if uri.is_empty() || uri == request.as_ref().request_uri() {
         return request.clone();
     }

@@ -5,40 +5,42 @@
 pub(crate) mod best;
 mod branch;
 mod breadth;
+mod events;
 mod hooks;
+mod questions;
+mod via;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};
+use sipbox_sip::{Message, Method, OwnedMessage};
 use smallvec::SmallVec;
 
 use crate::cx::Mutation;
 use crate::decision::{ArmedSet, Relay, ResolvedTarget};
 use crate::error::Internal;
-use crate::flow::Flow;
-use crate::outbox::Dropped;
 use crate::policy::{CallState, Facts, FailedTarget, Reply};
-use crate::transaction::{UserTimer, is_success, keep};
-use crate::user::{Deciding, Ended, Io, Stop, TransactionUser};
+use crate::transaction::UserTimer;
+use crate::user::{Deciding, Io, Stop};
 use crate::wheel::TimerHandle;
 
 pub(crate) use hooks::AfterFailure;
+pub(crate) use via::strip_via;
 
 use best::{Best, Candidate, Received, upstream_status};
 use branch::{Branch, Stage};
 use breadth::shares;
+use questions::Questions;
 
 /// Where the context stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Branches are out, or being asked about.
+    /// Branches are out, or to be asked about.
     Running,
-    /// `on-failure` was asked.
-    Failing { serial: u32 },
-    /// `on-reply` was asked about the final response that will go upstream.
-    Replying { status: u16, bytes: Bytes },
+    /// `on-failure` is asked.
+    Failing,
+    /// `on-reply` is asked about the final response that will go upstream.
+    Replying,
     /// A final response went upstream, or silence stands for it.
     Answered,
 }
@@ -68,8 +70,11 @@ pub(crate) struct ResponseContext {
     won: bool,
     /// A 6xx came: no further group is tried.
     refused: bool,
-    serial: u32,
+    questions: Questions,
+    /// The open question has not been answered.
     decide_timer: Option<TimerHandle>,
+    /// A name has not been resolved.
+    lookup_timer: Option<TimerHandle>,
     ring_timer: Option<TimerHandle>,
     total_timer: Option<TimerHandle>,
 }
@@ -107,8 +112,9 @@ impl ResponseContext {
             stopped: None,
             won: false,
             refused: false,
-            serial: 0,
+            questions: Questions::default(),
             decide_timer: None,
+            lookup_timer: None,
             ring_timer: None,
             total_timer: None,
         }
@@ -222,7 +228,7 @@ impl ResponseContext {
         }
         let asked = self.armed.iter().any(|armed| armed.failure) && self.rounds < MAX_ROUNDS;
         if asked && self.stopped != Some(Stop::Shutdown) {
-            self.ask_failure(io);
+            self.ask_failure();
         } else {
             self.deliver(io);
         }
@@ -260,13 +266,12 @@ impl ResponseContext {
 
     /// A final response of a branch, past the policies that want to see it.
     fn send_final(&mut self, status: u16, received: Received, io: &mut Io<'_, '_, '_>) {
-        let first = self.phase != Phase::Answered && !matches!(self.phase, Phase::Replying { .. });
-        if self.ask_reply(&received, io) {
-            let bytes = received.bytes;
+        let first = !matches!(self.phase, Phase::Answered | Phase::Replying);
+        if self.shows_replies() {
             if first {
-                self.phase = Phase::Replying { status, bytes };
-                self.watch(io);
+                self.phase = Phase::Replying;
             }
+            self.ask_reply(status, received, first);
             return;
         }
         if first {
@@ -277,9 +282,13 @@ impl ResponseContext {
 
     fn answered(&mut self, io: &mut Io<'_, '_, '_>) {
         self.phase = Phase::Answered;
-        io.disarm(&mut self.decide_timer);
-        io.disarm(&mut self.ring_timer);
-        io.disarm(&mut self.total_timer);
+        for timer in [
+            &mut self.lookup_timer,
+            &mut self.ring_timer,
+            &mut self.total_timer,
+        ] {
+            io.disarm(timer);
+        }
         self.groups = Vec::new();
         self.best.clear();
     }
@@ -302,7 +311,7 @@ impl ResponseContext {
                         io.tx.cancel_client(client, io.cx);
                     }
                 }
-                Stage::Asking(_) | Stage::Resolving => branch.stage = Stage::Done,
+                Stage::Asking | Stage::Resolving => branch.stage = Stage::Done,
             }
         }
     }
@@ -357,238 +366,4 @@ impl ResponseContext {
         }
         self.best.offer(candidate);
     }
-}
-
-impl TransactionUser for ResponseContext {
-    fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>) {
-        if self.won || matches!(self.phase, Phase::Answered | Phase::Replying { .. }) {
-            // 9.2: a final response is under way already.
-            return;
-        }
-        self.stopped.get_or_insert(why);
-        self.groups.clear();
-        if matches!(self.phase, Phase::Failing { .. }) {
-            // The policy's answer would come too late.
-            self.best.clear();
-            self.answer(
-                &Reply {
-                    status: why.status(),
-                    ..Reply::default()
-                },
-                io,
-            );
-            return;
-        }
-        self.cancel_pending(io);
-        if why == Stop::Shutdown {
-            // Nobody waits for the phones to agree.
-            self.abandon(io);
-            self.best.clear();
-            self.answer(
-                &Reply {
-                    status: why.status(),
-                    ..Reply::default()
-                },
-                io,
-            );
-            return;
-        }
-        self.proceed(io);
-    }
-
-    fn response(&mut self, at: u16, response: Message<'_>, flow: Flow, io: &mut Io<'_, '_, '_>) {
-        let at = usize::from(at);
-        let Some(status) = response.status() else {
-            return;
-        };
-        if status == 100 || status < 200 && self.method != Method::Invite {
-            // 16.7 step 5: 100 goes no further than one hop. RFC 4320 4.1: a request
-            // that is no INVITE hears no other provisional response.
-            return;
-        }
-        let bytes = match without_via(response, io) {
-            Some(bytes) => bytes,
-            // 16.7 step 3: it names nobody to go to; but see below.
-            None if status >= 300 => Bytes::new(),
-            None => return,
-        };
-        let received = Received { bytes, flow };
-        if status < 200 {
-            let wanted = self.phase == Phase::Running && !self.won;
-            if wanted && !self.ask_reply(&received, io) {
-                io.tx.respond(io.server, status, received.bytes, io.cx);
-            }
-            return;
-        }
-        if is_success(status) {
-            if let Some(branch) = self.branches.get_mut(at) {
-                branch.stage = Stage::Done;
-            }
-            if self.method != Method::Invite && (self.won || self.phase == Phase::Answered) {
-                return;
-            }
-            self.won = true;
-            // 16.7 steps 5 and 10.
-            self.send_final(status, received, io);
-            self.cancel_pending(io);
-            return;
-        }
-        if self.is_done(at) {
-            // It was given up before; a group may have waited for it.
-            self.proceed(io);
-            return;
-        }
-        if status == 503 && self.next_candidate(at, io) {
-            return;
-        }
-        let candidate = if self.stopped == Some(Stop::Cancel) && status == 408 {
-            Candidate {
-                status: 487,
-                received: None,
-            }
-        } else if status == 487 && self.stopped.is_none() && self.gave_up(at, io) {
-            // 16.8: Timer C ended it. The caller did not cancel, so a 487 would be
-            // news of nothing that it did.
-            Candidate {
-                status: Internal::TimedOut.status(),
-                received: None,
-            }
-        } else {
-            // A phone that forgot the other Vias has refused all the same: it counts, in
-            // words of our own.
-            Candidate {
-                status,
-                received: (!received.bytes.is_empty()).then_some(received),
-            }
-        };
-        if io.cx.mutant(Mutation::LastResponse) {
-            self.best.clear();
-        }
-        self.fail_branch(at, candidate);
-        if status >= 600 {
-            // 16.7 step 5: nobody else shall ring, and nobody else be tried.
-            self.refused = true;
-            self.groups.clear();
-            self.cancel_pending(io);
-        }
-        self.proceed(io);
-    }
-
-    fn ended(&mut self, at: u16, why: Ended, io: &mut Io<'_, '_, '_>) {
-        let at = usize::from(at);
-        if self.is_done(at) {
-            self.proceed(io);
-            return;
-        }
-        if self.next_candidate(at, io) {
-            return;
-        }
-        let by_connection = self
-            .branches
-            .get(at)
-            .and_then(|branch| branch.target.flow)
-            .is_some_and(|flow| flow.connection.is_some());
-        let status = match (self.stopped, why) {
-            (Some(stop), _) => stop.status(),
-            (None, Ended::TimedOut) => Internal::TimedOut.status(),
-            (None, Ended::Unsent) if by_connection => Internal::FlowGone.status(),
-            // 16.9
-            (None, Ended::Unsent) => Internal::Unavailable.status(),
-        };
-        self.fail_branch(
-            at,
-            Candidate {
-                status,
-                received: None,
-            },
-        );
-        self.proceed(io);
-    }
-
-    fn fired(&mut self, timer: UserTimer, io: &mut Io<'_, '_, '_>) {
-        match timer {
-            UserTimer::Ring => {
-                self.ring_timer = None;
-                if self.phase == Phase::Running && !self.won {
-                    self.abandon(io);
-                    self.proceed(io);
-                }
-            }
-            UserTimer::Total => {
-                self.total_timer = None;
-                if self.phase == Phase::Running && !self.won {
-                    self.groups.clear();
-                    self.abandon(io);
-                    self.proceed(io);
-                }
-            }
-            UserTimer::Decide => {
-                self.decide_timer = None;
-                match std::mem::replace(&mut self.phase, Phase::Running) {
-                    Phase::Failing { .. } => self.deliver(io),
-                    Phase::Replying { status, bytes } => {
-                        self.answered(io);
-                        io.tx.respond(io.server, status, bytes, io.cx);
-                    }
-                    phase @ (Phase::Running | Phase::Answered) => {
-                        let running = phase == Phase::Running;
-                        self.phase = phase;
-                        if running {
-                            self.drop_unanswered();
-                            self.proceed(io);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn done(&self) -> bool {
-        // Later copies of a 2xx pass the same hooks as the first one did.
-        self.phase == Phase::Answered && !self.armed.iter().any(|armed| armed.reply)
-    }
-
-    fn timers(&self) -> [Option<TimerHandle>; 3] {
-        [self.decide_timer, self.ring_timer, self.total_timer]
-    }
-}
-
-/// 16.7 step 3: the response without our Via, which is the topmost.
-fn without_via(response: Message<'_>, io: &mut Io<'_, '_, '_>) -> Option<Bytes> {
-    let scratch = &mut io.tx.scratch;
-    if io.cx.mutant(Mutation::KeepVia) {
-        return Some(keep(response.bytes()));
-    }
-    match strip_via(response, scratch) {
-        Some(()) => Some(keep(&scratch.message)),
-        None => {
-            io.cx.out.dropped(Dropped::NoUpstream);
-            None
-        }
-    }
-}
-
-/// Writes the response without its topmost Via into `scratch.message`; `None` when no
-/// Via is left, so that there is nobody to send it to.
-pub(crate) fn strip_via(
-    response: Message<'_>,
-    scratch: &mut crate::transaction::Scratch,
-) -> Option<()> {
-    let top = response.field(HeaderId::Via)?;
-    let line = top.line;
-    let alone = !response.get(top.value).contains(&b',');
-    if alone && response.all(HeaderId::Via).nth(1).is_some() {
-        // The usual case: a field of its own, so the rest is copied at once.
-        scratch.edits.clear();
-        scratch.edits.remove(line).ok()?;
-        scratch.message.clear();
-        return scratch.edits.write(response, &mut scratch.message).ok();
-    }
-    let mut vias = response.values(HeaderId::Via);
-    let top = vias.next()?;
-    vias.next()?;
-    scratch.edits.clear();
-    scratch.edits.remove_value(response, &top).ok()?;
-    scratch.message.clear();
-    scratch.edits.write(response, &mut scratch.message).ok()
 }

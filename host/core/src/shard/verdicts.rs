@@ -57,6 +57,7 @@ impl Shard {
                     decision.armed,
                 );
                 context.relay(relay, &mut io);
+                context.ask_next(&mut io);
                 Some(User::Proxy(Box::new(context)))
             }
             Ruling::Reply(reply) => answer(decision.request, &reply, &mut io),
@@ -147,7 +148,7 @@ impl Shard {
         cx: &mut Cx<'_, '_>,
     ) -> bool {
         self.with_context(key(ask.place), cx, |context, io| {
-            context.reply_verdict(verdict, io)
+            context.reply_verdict(ask.serial, verdict, io)
         })
         .unwrap_or(false)
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::call::{Mood, Order, Temper};
 use super::uas::Uas;
-use super::world::{DESK, Phone, Report, World, branch_of, status_of};
+use super::world::{DESK, Phone, Report, World, branch_of, hooks_in, status_of};
+use crate::policy::CallState;
 use crate::stack::Counts;
 use crate::testing::header;
 use crate::time::Time;
@@ -30,6 +31,8 @@ pub(super) struct Books {
     answer_acked: BTreeMap<usize, Time>,
     /// Those that we ended.
     hung_up: BTreeMap<usize, Time>,
+    /// How many answers of later hooks have counted.
+    hooks: BTreeMap<usize, usize>,
 }
 
 impl World {
@@ -105,6 +108,22 @@ impl World {
                 to.call
             ));
         }
+    }
+
+    /// A later hook is asked: it sees what all hooks before it have made of the variables.
+    pub(super) fn note_variables(&mut self, call: usize, state: &CallState) {
+        let (seen, hooks) = (hooks_in(state), self.books.hooks.get(&call));
+        let hooks = hooks.copied().unwrap_or_default();
+        if seen != hooks {
+            self.problems.push(format!(
+                "call {call}: {hooks} hooks have set variables, the next one sees those of {seen}"
+            ));
+        }
+    }
+
+    /// A later hook has answered.
+    pub(super) fn note_hook(&mut self, call: usize, counts: bool) {
+        *self.books.hooks.entry(call).or_default() += usize::from(counts);
     }
 
     /// What must hold when everything is over.

@@ -173,10 +173,12 @@ fn every_mutant_is_found() {
         (Mutation::IgnoreOwnAck, "after its ACK"),
         (Mutation::AnswerOnce, "final response"),
         (Mutation::NoBye, "ended by us false"),
+        (Mutation::OverlapQuestions, "variables"),
     ] {
         let setup = Setup {
             calls: CALLS,
             loss: 100,
+            hooks: mutation == Mutation::OverlapQuestions,
             mutation: Some(mutation),
             ..Setup::default()
         };

@@ -13,11 +13,11 @@ use super::random::Random;
 use super::uac::Uac;
 use super::uas::Uas;
 use crate::cx::Mutation;
-use crate::decision::{Relay, ResolvedTarget, Ruling};
+use crate::decision::{Decision, Relay, ResolvedTarget, Ruling};
 use crate::flow::Flow;
 use crate::ids::SendToken;
 use crate::outbox::{Ask, Dropped, Event as StackEvent};
-use crate::policy::{Armed, Facts, Reply};
+use crate::policy::{Armed, CallState, Facts, Reply};
 use crate::stack::{BranchVerdict, ReplyVerdict, Stack};
 use crate::testing::{Rig, header};
 use crate::time::Time;
@@ -384,8 +384,12 @@ impl World {
                 self.problems
                     .push("a hook was asked that nobody armed".into());
             }
-            _ => {
+            Ask::Branch { request, state, .. }
+            | Ask::Reply { request, state, .. }
+            | Ask::Failure { request, state, .. } => {
                 self.report.asked += 1;
+                let call = call_of(&String::from_utf8_lossy(request.as_ref().bytes()));
+                self.note_variables(call, state);
                 // A few are never answered.
                 if !self.random.permille(10) {
                     let quick = self.random.permille(500);
@@ -418,30 +422,40 @@ impl World {
             Ask::Branch {
                 id, request, state, ..
             } => {
+                let call = call_of(&String::from_utf8_lossy(request.as_ref().bytes()));
                 let verdict = BranchVerdict {
                     keep: true,
                     request,
-                    state,
+                    state: counted_on(state),
                 };
-                self.rig
+                let counts = self
+                    .rig
                     .call(|stack, env, out| stack.branch_verdict(env, id, verdict, out));
+                self.note_hook(call, counts);
             }
             Ask::Reply {
                 id,
                 response,
+                request,
                 state,
                 ..
             } => {
+                let call = call_of(&String::from_utf8_lossy(request.as_ref().bytes()));
                 let forward = !self.random.permille(200);
                 let verdict = ReplyVerdict {
                     forward,
                     response,
-                    state,
+                    state: counted_on(state),
                 };
-                self.rig
+                let counts = self
+                    .rig
                     .call(|stack, env, out| stack.reply_verdict(env, id, verdict, out));
+                self.note_hook(call, counts);
             }
-            Ask::Failure { id, request, .. } => {
+            Ask::Failure {
+                id, request, state, ..
+            } => {
+                let call = call_of(&String::from_utf8_lossy(request.as_ref().bytes()));
                 self.rig.armed = Armed::default();
                 let invite = request.as_ref().method() == Method::Invite;
                 let ruling = if invite && self.random.permille(200) {
@@ -449,9 +463,14 @@ impl World {
                 } else {
                     Ruling::Best
                 };
-                let decision = self.rig.decide(request, ruling);
-                self.rig
+                let decision = Decision {
+                    state: counted_on(state),
+                    ..self.rig.decide(request, ruling)
+                };
+                let counts = self
+                    .rig
                     .call(|stack, env, out| stack.failure_verdict(env, id, decision, out));
+                self.note_hook(call, counts);
             }
             Ask::Stateless {
                 id, request, facts, ..
@@ -505,6 +524,22 @@ impl World {
             record_route: Some(vec![]),
         })
     }
+}
+
+/// The variable that counts the hooks of a call.
+const HOOKS: &str = "hooks";
+
+/// How many hooks have left their mark in the variables.
+pub(super) fn hooks_in(state: &CallState) -> usize {
+    let mark = state.vars.iter().find(|(name, _)| name == HOOKS);
+    mark.map_or(0, |(_, count)| count.parse().unwrap())
+}
+
+/// The variables with the mark of one hook more.
+fn counted_on(mut state: CallState) -> CallState {
+    let count = hooks_in(&state) + 1;
+    state.vars = vec![(HOOKS.to_owned(), count.to_string())];
+    state
 }
 
 fn picks_up() -> Ruling {

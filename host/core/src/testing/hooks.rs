@@ -13,14 +13,16 @@ fn armed(branch: bool, reply: bool, failure: bool, ruling: fn() -> Ruling) -> Ri
     rig
 }
 
+/// Branches are asked about one after the other.
 fn answer_branches(rig: &mut Rig, keep: impl Fn(&str) -> bool, edit: impl Fn(&str) -> String) {
-    for ask in std::mem::take(&mut rig.asks) {
+    while let Some(ask) = rig.asks.pop() {
         let Ask::Branch {
             id, request, state, ..
         } = ask
         else {
             panic!("{ask:?}")
         };
+        assert!(rig.asks.is_empty());
         let text = String::from_utf8_lossy(request.as_ref().bytes()).into_owned();
         let keep = keep(&text);
         let request = OwnedMessage::parse(edit(&text).into()).unwrap();
@@ -38,7 +40,7 @@ fn a_branch_is_asked_about_edited_or_skipped() {
     let mut rig = armed(true, false, false, || parallel(&[BOB, CAROL]));
     rig.receive(&request("INVITE", "1", ""), udp(ALICE));
     assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
-    assert_eq!(rig.asks.len(), 2);
+    assert_eq!(rig.asks.len(), 1);
     answer_branches(
         &mut rig,
         |text| !text.contains("192.0.2.3"),
@@ -155,7 +157,8 @@ fn a_reply_that_nobody_gives_back_goes_up_as_it_is() {
     rig.receive(&response(&message.text, 200, ""), udp(BOB));
     rig.pass(30_010);
     assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
-    assert!(!answer_reply(&mut rig, true, str::to_owned) || rig.take().is_empty());
+    assert!(!answer_reply(&mut rig, true, str::to_owned));
+    assert_eq!(rig.take().len(), 0);
     rig.finish();
 }
 
@@ -255,5 +258,175 @@ fn a_failure_hook_that_never_gives_up_is_asked_so_often_and_no_more() {
     assert_eq!(rounds, 32);
     let last = rig.first_lines().pop().unwrap();
     assert!(last.starts_with("SIP/2.0 5"), "{last}");
+    rig.finish();
+}
+
+/// The variables that a question shows.
+fn vars(ask: &Ask) -> Vec<(&str, &str)> {
+    let (Ask::Branch { state, .. } | Ask::Reply { state, .. } | Ask::Failure { state, .. }) = ask
+    else {
+        panic!("{ask:?}")
+    };
+    state
+        .vars
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
+/// Answers the one open question as a policy would that sets a variable.
+fn answer_setting(rig: &mut Rig, name: &str) -> bool {
+    assert_eq!(rig.asks.len(), 1, "one question at a time");
+    let set = |mut state: CallState| {
+        state.vars.push((name.to_owned(), "x".to_owned()));
+        state
+    };
+    match rig.asks.remove(0) {
+        Ask::Branch {
+            id, request, state, ..
+        } => {
+            let verdict = BranchVerdict {
+                keep: true,
+                request,
+                state: set(state),
+            };
+            rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out))
+        }
+        Ask::Reply {
+            id,
+            response,
+            state,
+            ..
+        } => {
+            let verdict = ReplyVerdict {
+                forward: true,
+                response,
+                state: set(state),
+            };
+            rig.call(|stack, env, out| stack.reply_verdict(env, id, verdict, out))
+        }
+        Ask::Failure {
+            id, request, state, ..
+        } => {
+            let decision = Decision {
+                state: set(state),
+                ..rig.decide(request, Ruling::Best)
+            };
+            rig.call(|stack, env, out| stack.failure_verdict(env, id, decision, out))
+        }
+        ask => panic!("{ask:?}"),
+    }
+}
+
+/// Two branches, a provisional reply, a failure: no hook undoes what another one set.
+#[test]
+fn the_hooks_of_a_transaction_are_asked_one_after_the_other() {
+    let mut rig = armed(true, true, true, || parallel(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    assert!(answer_setting(&mut rig, "bob"));
+    let [_, bob] = rig.take_n();
+    assert_eq!(vars(&rig.asks[0]), [("bob", "x")]);
+    // Bob rings and refuses while the second branch is asked about.
+    rig.receive(&response(&bob.text, 180, ""), udp(BOB));
+    rig.receive(&response(&bob.text, 486, ""), udp(BOB));
+    assert_eq!(rig.take().len(), 1, "the ACK");
+    assert!(matches!(rig.asks[..], [Ask::Branch { .. }]));
+    assert!(answer_setting(&mut rig, "carol"));
+    let [carol] = rig.take_n();
+    assert!(matches!(rig.asks[..], [Ask::Reply { .. }]));
+    assert_eq!(vars(&rig.asks[0]), [("bob", "x"), ("carol", "x")]);
+    // Carol refuses while the first reply is looked at.
+    rig.receive(&response(&carol.text, 480, ""), udp(CAROL));
+    assert_eq!(rig.take().len(), 1, "the ACK");
+    assert!(answer_setting(&mut rig, "ringing"));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 180 X"]);
+    assert!(matches!(rig.asks[..], [Ask::Failure { .. }]));
+    assert_eq!(vars(&rig.asks[0]).len(), 3);
+    rig.armed = Armed {
+        reply: true,
+        ..Armed::default()
+    };
+    assert!(answer_setting(&mut rig, "failed"));
+    assert_eq!(rig.take().len(), 0);
+    assert_eq!(vars(&rig.asks[0]).len(), 4);
+    assert!(answer_setting(&mut rig, "final"));
+    let [refused] = rig.first_lines().try_into().unwrap();
+    assert!(["SIP/2.0 486 X", "SIP/2.0 480 X"].contains(&&*refused));
+    rig.finish();
+}
+
+#[test]
+fn what_no_policy_wants_to_see_waits_for_none() {
+    let mut rig = armed(true, false, false, || parallel(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    assert!(answer_setting(&mut rig, "bob"));
+    let [_, bob] = rig.take_n();
+    rig.receive(&response(&bob.text, 180, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 180 X"]);
+    // Bob picks up: Carol's branch is not wanted any more, so its answer comes too late.
+    rig.receive(&response(&bob.text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    assert!(!answer_setting(&mut rig, "carol"));
+    assert_eq!(rig.take().len(), 0);
+    rig.finish();
+}
+
+#[test]
+fn a_question_that_is_over_holds_nobody_up_and_changes_nothing() {
+    let mut rig = armed(true, true, false, || parallel(&[BOB, CAROL]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    assert!(answer_setting(&mut rig, "bob"));
+    let [_, bob] = rig.take_n();
+    rig.receive(&response(&bob.text, 200, ""), udp(BOB));
+    let asked: Vec<Ask> = std::mem::take(&mut rig.asks);
+    let [Ask::Branch { .. }, Ask::Reply { .. }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    let mut asked = asked.into_iter();
+    rig.asks.extend(asked.next());
+    assert!(!answer_setting(&mut rig, "carol"));
+    rig.asks.extend(asked.next());
+    assert_eq!(vars(&rig.asks[0]), [("bob", "x")]);
+    assert!(answer_setting(&mut rig, "final"));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    // A copy of the 2xx sees what the first one left.
+    rig.receive(&response(&bob.text, 200, ""), udp(BOB));
+    assert_eq!(vars(&rig.asks[0]), [("bob", "x"), ("final", "x")]);
+    assert!(answer_setting(&mut rig, "again"));
+    rig.finish();
+}
+
+/// A phone that rings without end fills no memory, and its answer gets through.
+#[test]
+fn so_many_responses_wait_for_their_turn_and_no_more() {
+    let mut rig = armed(false, true, false, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, bob] = rig.take_n();
+    for _ in 0..1000 {
+        rig.receive(&response(&bob.text, 180, ""), udp(BOB));
+    }
+    rig.receive(&response(&bob.text, 200, ""), udp(BOB));
+    for copy in 0..33 {
+        assert!(answer_setting(&mut rig, &copy.to_string()));
+        assert_eq!(rig.first_lines(), ["SIP/2.0 180 X"]);
+    }
+    assert!(answer_setting(&mut rig, "final"));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
+    assert_eq!(rig.asks.len(), 0);
+    rig.finish();
+}
+
+/// A question that nobody answers ends with all that waits behind it.
+#[test]
+fn what_waits_behind_a_question_without_an_answer_goes_on_with_it() {
+    let mut rig = armed(false, true, false, || parallel(&[BOB]));
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, bob] = rig.take_n();
+    rig.receive(&response(&bob.text, 180, ""), udp(BOB));
+    rig.receive(&response(&bob.text, 200, ""), udp(BOB));
+    assert_eq!(rig.take().len(), 0);
+    rig.pass(30_010);
+    assert_eq!(rig.first_lines(), ["SIP/2.0 180 X", "SIP/2.0 200 X"]);
+    assert!(!answer_setting(&mut rig, "late"));
     rig.finish();
 }

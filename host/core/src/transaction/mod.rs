@@ -46,6 +46,8 @@ pub(crate) enum Due {
 pub(crate) enum UserTimer {
     /// A question has not been answered.
     Decide,
+    /// A name has not been resolved.
+    LookUp,
     /// A group of targets has rung long enough.
     Ring,
     /// All groups together have.

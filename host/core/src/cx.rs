@@ -44,6 +44,8 @@ pub(crate) enum Mutation {
     AnswerOnce,
     /// A session whose 2xx nobody acknowledged is forgotten.
     NoBye,
+    /// What a verdict staged may be written though it comes too late.
+    WriteAnyway,
     /// A hook is asked before the one that runs has answered.
     OverlapQuestions,
     /// A step panics half-way.

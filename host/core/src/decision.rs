@@ -97,6 +97,15 @@ pub enum Ruling {
 }
 
 impl Ruling {
+    /// Whether nothing is left to stop once it is carried out.
+    pub(crate) const fn is_final(&self) -> bool {
+        match self {
+            Self::Reply(reply) | Self::ReplyStateless(reply) => reply.status >= 200,
+            Self::Redirect(_) | Self::Drop | Self::Best => true,
+            Self::Relay(_) | Self::ForwardStateless(_) => false,
+        }
+    }
+
     /// A plain reply.
     #[must_use]
     pub fn reply(status: u16) -> Self {

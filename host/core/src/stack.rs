@@ -318,6 +318,17 @@ impl Stack {
         });
     }
 
+    /// Whether the verdict that the chain has reached counts. If it does, it has won: a
+    /// CANCEL or shutdown that comes now waits for it. To be asked before anything is
+    /// written that the policies staged with an answer to `Ask::Request` or
+    /// `Ask::Failure`; without writes the answer may be given at once.
+    pub fn settle(&self, env: &mut Env<'_>, ask: AskId, out: &mut Outbox) -> bool {
+        let counts = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.settle(ask, cx)
+        });
+        in_time(counts, out)
+    }
+
     /// The answer to `Ask::Request`. `false`: it came too late and counts for nothing,
     /// because the transaction was cancelled, timed out or shut down meanwhile.
     pub fn request_verdict(

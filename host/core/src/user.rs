@@ -246,11 +246,53 @@ pub(crate) struct Deciding {
     pub(crate) timer: Option<TimerHandle>,
     /// It has been answered without a verdict, which comes too late then.
     pub(crate) over: bool,
+    /// The verdict counts and is about to be given.
+    pub(crate) settled: bool,
+    /// What came after that.
+    pub(crate) stopped: Option<Stop>,
+}
+
+impl Deciding {
+    pub(crate) fn new(
+        request: OwnedMessage,
+        facts: Arc<Facts>,
+        breadth: u8,
+        loop_hash: LoopHash,
+        timer: TimerHandle,
+    ) -> Self {
+        Self {
+            request,
+            facts,
+            breadth,
+            loop_hash,
+            timer: Some(timer),
+            over: false,
+            settled: false,
+            stopped: None,
+        }
+    }
+
+    /// The verdict counts from now on, unless something else was first. It has as much
+    /// time again, to store what it wrote.
+    pub(crate) fn settle(&mut self, io: &mut Io<'_, '_, '_>) -> bool {
+        if self.over || self.settled {
+            return false;
+        }
+        self.settled = true;
+        io.disarm(&mut self.timer);
+        let after = io.cx.env.settings.timers.decide;
+        self.timer = Some(io.arm(UserTimer::Decide, after));
+        true
+    }
 }
 
 impl TransactionUser for Deciding {
     fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>) {
         if io.cx.mutant(crate::cx::Mutation::VerdictAfterCancel) {
+            return;
+        }
+        if self.settled {
+            self.stopped.get_or_insert(why);
             return;
         }
         self.over = true;

@@ -118,7 +118,16 @@ pub(crate) async fn fetch(node: &Node, missing: Vec<NamedCredentials>) -> Vec<Fe
     fetched
 }
 
-/// Commits what a chain staged and makes its verdict concrete.
+/// Whether a chain staged what stays. A challenge is of its reply only.
+pub(crate) fn writes(outcome: &Outcome) -> bool {
+    outcome.effects.iter().any(|effect| match effect {
+        Effect::SaveLocation { .. } | Effect::RemoveLocation { .. } => true,
+        Effect::Challenge(_) => false,
+    })
+}
+
+/// Commits what a chain staged and makes its verdict concrete. The core has said that
+/// the verdict counts.
 pub(crate) fn commit(
     node: &Node,
     tenant: &Tenant,

@@ -24,6 +24,10 @@ impl TransactionUser for ResponseContext {
         self.stopped.get_or_insert(why);
         self.groups.clear();
         if self.phase == Phase::Failing {
+            if self.questions.is_settled() {
+                // It was first, and will find that nobody is left to be tried.
+                return;
+            }
             // The policy's answer would come too late.
             self.best.clear();
             self.answer(

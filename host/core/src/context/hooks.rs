@@ -214,6 +214,16 @@ impl ResponseContext {
         io.tx.respond(io.server, status, bytes, io.cx);
     }
 
+    /// Whether the answer to `Ask::Failure` counts, which is about to be given. It has as
+    /// much time again, to store what it wrote.
+    pub(crate) fn settle_failure(&mut self, serial: u32, io: &mut Io<'_, '_, '_>) -> bool {
+        let counts = self.questions.settle(serial);
+        if counts {
+            self.watch(io);
+        }
+        counts
+    }
+
     /// The chain's answer to `Ask::Failure`.
     pub(crate) fn failure_verdict(
         &mut self,

@@ -25,6 +25,8 @@ pub(super) enum Question {
 /// A question that was asked.
 pub(super) struct Open {
     serial: u32,
+    /// Its answer counts and is about to be given.
+    settled: bool,
     pub(super) question: Question,
 }
 
@@ -71,13 +73,28 @@ impl Questions {
 
     /// Remembers that a question was asked.
     pub(super) fn asked(&mut self, serial: u32, question: Question) {
-        self.open.push(Open { serial, question });
+        self.open.push(Open {
+            serial,
+            settled: false,
+            question,
+        });
     }
 
     /// The question that this is the answer to; `None`: nobody waits for it.
     pub(super) fn answered(&mut self, serial: u32) -> Option<Question> {
         let at = self.open.iter().position(|open| open.serial == serial)?;
         Some(self.open.swap_remove(at).question)
+    }
+
+    /// The answer to an open question counts from now on; `false`: nobody waits for it.
+    pub(super) fn settle(&mut self, serial: u32) -> bool {
+        let open = self.open.iter_mut().find(|open| open.serial == serial);
+        open.is_some_and(|open| !std::mem::replace(&mut open.settled, true))
+    }
+
+    /// Whether the answer to an open question is about to be given.
+    pub(super) fn is_settled(&self) -> bool {
+        self.open.iter().any(|open| open.settled)
     }
 
     /// What was asked, to be looked at and given back.

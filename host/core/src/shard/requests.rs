@@ -56,14 +56,6 @@ impl Shard {
             breadth,
             loop_hash,
         } = intake;
-        let deciding = Deciding {
-            request: request.clone(),
-            facts: Arc::clone(&facts),
-            breadth,
-            loop_hash,
-            timer: None,
-            over: false,
-        };
         let new = NewServer {
             key,
             method,
@@ -81,9 +73,11 @@ impl Shard {
             due: Due::User(UserTimer::Decide),
         };
         let at = cx.now() + cx.env.settings.timers.decide;
-        let timer = Some(self.tx.wheel.arm(at, timer));
+        let timer = self.tx.wheel.arm(at, timer);
         if let Some(server) = self.tx.servers.get_mut(server) {
-            server.user = Some(User::Deciding(Box::new(Deciding { timer, ..deciding })));
+            let facts = Arc::clone(&facts);
+            let deciding = Deciding::new(request.clone(), facts, breadth, loop_hash, timer);
+            server.user = Some(User::Deciding(Box::new(deciding)));
         }
         if cx.env.settings.trying_at_once {
             self.trying(server, cx);

@@ -18,6 +18,19 @@ use crate::table::Key;
 use crate::user::{Io, User};
 
 impl Shard {
+    /// Whether a verdict counts, which is about to be given.
+    pub(crate) fn settle(&mut self, ask: AskId, cx: &mut Cx<'_, '_>) -> bool {
+        if cx.mutant(Mutation::WriteAnyway) {
+            return true;
+        }
+        self.with_user(key(ask.place), cx, |user, io| match user {
+            User::Deciding(deciding) => deciding.settle(io),
+            User::Proxy(context) => context.settle_failure(ask.serial, io),
+            User::Agent(_) => false,
+        })
+        .unwrap_or(false)
+    }
+
     /// The verdict of `on-request`.
     pub(crate) fn request_verdict(
         &mut self,
@@ -48,7 +61,11 @@ impl Shard {
             broken();
         }
         let mut carried = Carried::Out;
-        let user = match decision.ruling {
+        let ruling = match decided.stopped {
+            Some(why) if !decision.ruling.is_final() => Ruling::reply(why.status()),
+            _ => decision.ruling,
+        };
+        let user = match ruling {
             Ruling::Relay(relay) => {
                 let mut context = ResponseContext::new(
                     *decided,

@@ -100,6 +100,8 @@ impl World {
         if to.number == 0
             && cseq.ends_with("INVITE")
             && status.is_some_and(|status| status >= 300)
+            // A copy of the INVITE that comes while we shut down is refused without memory.
+            && (status != Some(503) || self.shut_at.is_none())
             && let Some(at) = self.books.acked.get(&to.call)
             && now > *at
         {

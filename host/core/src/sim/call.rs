@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) begins: u64,
     /// Milliseconds until the verdict; `None`: it never comes.
     pub(super) thinks: Option<u64>,
+    /// The policy stages a write, which takes so many milliseconds to store.
+    pub(super) writes: Option<u64>,
     pub(super) order: Order,
     pub(super) ring_timeout: u32,
     pub(super) phones: Vec<Temper>,
@@ -93,6 +95,7 @@ impl Plan {
                     random.below(4_000)
                 }
             }),
+            writes: random.permille(300).then(|| random.below(3_000)),
             order,
             ring_timeout,
             phones: (0..phones).map(|_| temper(random, invite)).collect(),

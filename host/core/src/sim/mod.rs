@@ -54,6 +54,7 @@ fn on_a_perfect_network_every_call_ends_as_it_should() {
     assert!(report.cancelled > 50, "{report:?}");
     assert!(report.cancelled_deciding > 10, "{report:?}");
     assert!(report.late_verdicts > 10, "{report:?}");
+    assert!(report.written > 100 && report.unwritten > 10, "{report:?}");
     assert!(report.failed > 100, "{report:?}");
     assert!(report.answered > 30, "{report:?}");
     assert!(report.hung_up > 0, "{report:?}");
@@ -82,7 +83,7 @@ fn a_bad_network_does_no_worse_than_time_out() {
         delay_ms: 900,
         ..Setup::default()
     };
-    check(2000..2040, setup);
+    check(2200..2240, setup);
 }
 
 #[test]
@@ -174,6 +175,7 @@ fn every_mutant_is_found() {
         (Mutation::AnswerOnce, "final response"),
         (Mutation::NoBye, "ended by us false"),
         (Mutation::OverlapQuestions, "variables"),
+        (Mutation::WriteAnyway, "written"),
     ] {
         let setup = Setup {
             calls: CALLS,

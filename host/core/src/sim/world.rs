@@ -15,7 +15,7 @@ use super::uas::Uas;
 use crate::cx::Mutation;
 use crate::decision::{Decision, Relay, ResolvedTarget, Ruling};
 use crate::flow::Flow;
-use crate::ids::SendToken;
+use crate::ids::{AskId, SendToken};
 use crate::outbox::{Ask, Dropped, Event as StackEvent};
 use crate::policy::{Armed, CallState, Facts, Reply};
 use crate::stack::{BranchVerdict, ReplyVerdict, Stack};
@@ -48,6 +48,9 @@ pub(super) struct Report {
     pub(super) cancelled: usize,
     pub(super) cancelled_deciding: usize,
     pub(super) late_verdicts: usize,
+    /// Verdicts that waited for what they wrote, and those that must not write.
+    pub(super) written: usize,
+    pub(super) unwritten: usize,
     pub(super) failed: usize,
     pub(super) shut_down: usize,
     pub(super) lost: usize,
@@ -70,6 +73,8 @@ impl Report {
         self.cancelled += other.cancelled;
         self.cancelled_deciding += other.cancelled_deciding;
         self.late_verdicts += other.late_verdicts;
+        self.written += other.written;
+        self.unwritten += other.unwritten;
         self.failed += other.failed;
         self.shut_down += other.shut_down;
         self.lost += other.lost;
@@ -133,6 +138,13 @@ pub(super) enum Event {
         alarm: Alarm,
     },
     Verdict(Box<Ask>),
+    /// What a verdict wrote is stored.
+    Stored {
+        call: usize,
+        id: AskId,
+        failure: bool,
+        decision: Box<Decision>,
+    },
     Shutdown,
 }
 
@@ -310,6 +322,12 @@ impl World {
                 }
             }),
             Event::Verdict(ask) => self.decide(*ask),
+            Event::Stored {
+                call,
+                id,
+                failure,
+                decision,
+            } => self.stored(call, id, failure, *decision),
             Event::Shutdown => {
                 self.shut_at = Some(self.rig.now);
                 self.rig.call(Stack::shutdown);
@@ -416,8 +434,13 @@ impl World {
                 }
                 self.rig.armed = self.armed(&facts);
                 let decision = self.rig.decide(request, ruling);
-                self.rig
-                    .call(|stack, env, out| stack.request_verdict(env, id, decision, out));
+                let call = call_of(&text);
+                if !facts.in_dialog && self.plans[call].writes.is_some() {
+                    self.write(call, id, false, decision);
+                } else {
+                    self.rig
+                        .call(|stack, env, out| stack.request_verdict(env, id, decision, out));
+                }
             }
             Ask::Branch {
                 id, request, state, ..
@@ -467,10 +490,14 @@ impl World {
                     state: counted_on(state),
                     ..self.rig.decide(request, ruling)
                 };
-                let counts = self
-                    .rig
-                    .call(|stack, env, out| stack.failure_verdict(env, id, decision, out));
-                self.note_hook(call, counts);
+                if self.plans[call].writes.is_some() {
+                    self.write(call, id, true, decision);
+                } else {
+                    let counts = self
+                        .rig
+                        .call(|stack, env, out| stack.failure_verdict(env, id, decision, out));
+                    self.note_hook(call, counts);
+                }
             }
             Ask::Stateless {
                 id, request, facts, ..
@@ -482,6 +509,41 @@ impl World {
             }
         }
         self.collect();
+    }
+
+    /// Writes what a verdict staged, if it counts.
+    fn write(&mut self, call: usize, id: AskId, failure: bool, decision: Decision) {
+        if !self.rig.call(|stack, env, out| stack.settle(env, id, out)) {
+            self.report.unwritten += 1;
+            return;
+        }
+        self.report.written += 1;
+        let stored = Event::Stored {
+            call,
+            id,
+            failure,
+            decision: Box::new(decision),
+        };
+        self.at(self.plans[call].writes.unwrap_or_default(), stored);
+    }
+
+    fn stored(&mut self, call: usize, id: AskId, failure: bool, decision: Decision) {
+        let counts = self.rig.call(|stack, env, out| {
+            if failure {
+                stack.failure_verdict(env, id, decision, out)
+            } else {
+                stack.request_verdict(env, id, decision, out)
+            }
+        });
+        if failure {
+            self.note_hook(call, counts);
+        }
+        // A phone that was given up may be picked up while a failure is decided about.
+        if !counts && !failure {
+            self.problems.push(format!(
+                "call {call}: written, and the verdict counts for nothing"
+            ));
+        }
     }
 
     fn armed(&mut self, facts: &Facts) -> Armed {

@@ -8,6 +8,7 @@ mod forks;
 mod hooks;
 mod routes;
 mod rules;
+mod settled;
 mod stateless;
 mod undeliverable;
 

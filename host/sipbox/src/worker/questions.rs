@@ -317,7 +317,22 @@ impl Worker {
         })
     }
 
-    /// Commits what was staged; carries the verdict out now, or once it is stored.
+    /// Whether the verdict counts, so that what it staged may be written.
+    fn counts(&mut self, question: Question) -> bool {
+        let (Question::Request(id) | Question::Failure(id)) = question else {
+            return true;
+        };
+        let node = Arc::clone(&self.node);
+        let snapshot = node.snapshot.load();
+        let mut counts = false;
+        self.step(&snapshot, |env, out| {
+            counts = node.stack.settle(env, id, out);
+        });
+        counts
+    }
+
+    /// Commits what was staged, if the verdict counts; carries it out now, or once it is
+    /// stored.
     fn rule(
         &mut self,
         question: Question,
@@ -327,6 +342,9 @@ impl Worker {
         outcome: Outcome,
     ) {
         log_decision(tenant, &facts, &outcome);
+        if decide::writes(&outcome) && !self.counts(question) {
+            return;
+        }
         let node = Arc::clone(&self.node);
         let (_, wall) = node.clock.now();
         let committed = decide::commit(&node, tenant, question, facts, capabilities, outcome, wall);

@@ -1,0 +1,132 @@
+//! Verdicts that write something first: the core says whether they count.
+
+use super::*;
+
+/// The name of the one open question, and the request.
+fn asked(rig: &Rig) -> (crate::ids::AskId, OwnedMessage) {
+    match &rig.asks[..] {
+        [Ask::Request { id, request, .. }] => (*id, request.clone()),
+        asks => panic!("{asks:?}"),
+    }
+}
+
+fn settle(rig: &mut Rig) -> bool {
+    let (id, _) = asked(rig);
+    rig.call(|stack, env, out| stack.settle(env, id, out))
+}
+
+#[test]
+fn what_comes_before_the_verdict_wins_over_its_writes() {
+    let cancel: fn(&mut Rig) = |rig| rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    let time_out: fn(&mut Rig) = |rig| rig.pass(30_010);
+    let shutdown: fn(&mut Rig) = |rig| rig.call(Stack::shutdown);
+    for (method, stop, line) in [
+        ("INVITE", cancel, "SIP/2.0 487 Request Terminated"),
+        ("REGISTER", time_out, "SIP/2.0 500 Server Internal Error"),
+        ("REGISTER", shutdown, "SIP/2.0 503 Service Unavailable"),
+    ] {
+        let mut rig = Rig::undecided();
+        rig.receive(&request(method, "1", ""), udp(ALICE));
+        rig.take();
+        stop(&mut rig);
+        assert_eq!(rig.first_lines().pop().as_deref(), Some(line));
+        assert!(!settle(&mut rig), "{line}");
+        assert!(!rig.answer(Ruling::reply(200)));
+        assert_eq!(rig.take().len(), 0);
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_verdict_that_counts_is_not_overtaken_while_it_is_stored() {
+    let cancel: fn(&mut Rig) = |rig| rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+    let shutdown: fn(&mut Rig) = |rig| rig.call(Stack::shutdown);
+    let ok = "SIP/2.0 200 OK";
+    for (method, stop, ruling, line) in [
+        ("REGISTER", shutdown, Ruling::reply(200), ok),
+        (
+            "INVITE",
+            cancel,
+            Ruling::reply(403),
+            "SIP/2.0 403 Forbidden",
+        ),
+        // What was written is written, but nobody has to ring for it.
+        (
+            "INVITE",
+            cancel,
+            parallel(&[BOB]),
+            "SIP/2.0 487 Request Terminated",
+        ),
+        (
+            "INVITE",
+            shutdown,
+            parallel(&[BOB]),
+            "SIP/2.0 503 Service Unavailable",
+        ),
+    ] {
+        let mut rig = Rig::undecided();
+        rig.receive(&request(method, "1", ""), udp(ALICE));
+        assert!(settle(&mut rig));
+        assert!(!settle(&mut rig), "it is given once");
+        stop(&mut rig);
+        let lines = rig.first_lines();
+        assert!(lines.iter().all(|line| line == ok), "{lines:?}");
+        assert!(rig.answer(ruling));
+        assert_eq!(rig.first_lines(), [line]);
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_store_that_never_answers_holds_no_transaction_for_ever() {
+    let mut rig = Rig::undecided();
+    rig.receive(&request("REGISTER", "1", ""), udp(ALICE));
+    rig.pass(20_000);
+    assert!(settle(&mut rig));
+    rig.pass(29_990);
+    rig.take();
+    rig.pass(20);
+    assert_eq!(rig.first_lines(), ["SIP/2.0 500 Server Internal Error"]);
+    assert!(!rig.answer(Ruling::reply(200)));
+    rig.finish();
+}
+
+#[test]
+fn a_failure_verdict_that_writes_is_asked_for_too() {
+    for settled in [true, false] {
+        let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+        rig.armed = Armed {
+            failure: true,
+            ..Armed::default()
+        };
+        rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+        let [_, invite] = rig.take_n();
+        rig.receive(&response(&invite.text, 486, ""), udp(BOB));
+        rig.take();
+        let Some(Ask::Failure {
+            id, request: asked, ..
+        }) = rig.asks.pop()
+        else {
+            panic!()
+        };
+        if settled {
+            assert!(rig.call(|stack, env, out| stack.settle(env, id, out)));
+        }
+        rig.receive(&request("CANCEL", "1", ""), udp(ALICE));
+        let mut lines = rig.first_lines();
+        if !settled {
+            assert!(!rig.call(|stack, env, out| stack.settle(env, id, out)));
+        }
+        let decision = rig.decide(asked, parallel(&[CAROL]));
+        let counts = rig.call(|stack, env, out| stack.failure_verdict(env, id, decision, out));
+        assert_eq!(counts, settled);
+        lines.extend(rig.first_lines());
+        let last = if settled {
+            "SIP/2.0 486 X"
+        } else {
+            "SIP/2.0 487 Request Terminated"
+        };
+        assert_eq!(lines, ["SIP/2.0 200 OK", last]);
+        rig.finish();
+    }
+}

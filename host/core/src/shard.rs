@@ -215,6 +215,11 @@ impl Shard {
                 self.tx.server_fired(key, letter, cx);
                 Told::Nothing
             }
+            Due::Trying => {
+                self.tx.patience_over(key);
+                self.trying(key, cx);
+                Told::Nothing
+            }
             Due::Client(letter) => self.tx.client_fired(key, letter, cx),
             Due::TimerC => self.tx.timer_c_fired(key, cx),
             Due::CancelWait => self.tx.cancel_wait_over(key),

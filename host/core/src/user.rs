@@ -204,7 +204,7 @@ impl Io<'_, '_, '_> {
     }
 
     /// 17.2.1: an INVITE that will take a while gets a 100, once; other requests
-    /// not before RFC 4320 lets them.
+    /// not before RFC 4320 4.1 lets them.
     pub(crate) fn trying(&mut self, request: Message<'_>) {
         let now = self.cx.now();
         let may = |server: &Server| {

@@ -48,6 +48,18 @@ impl Timers {
         self.t1 * 64
     }
 
+    /// How long it takes until Timer E of a client has grown to T2: 1 + 2 + 4 times T1 by
+    /// default.
+    #[must_use]
+    pub fn e_grown(&self) -> Duration {
+        let (mut interval, mut grown) = (self.t1, Duration::ZERO);
+        while interval < self.t2 {
+            grown += interval;
+            interval *= 2;
+        }
+        grown
+    }
+
     /// Timer D: how long responses to an INVITE are absorbed; at least 32 s over
     /// UDP (17.1.1.2), scaled down with T1 in tests.
     #[must_use]

@@ -245,7 +245,7 @@ impl Uac {
                 cancel.over = true;
             }
         } else if cseq.ends_with("MESSAGE") {
-            // RFC 4320 4.2: not before Timer E has grown to T2.
+            // RFC 4320 4.1: not before Timer E has grown to T2.
             let early = desk.now.since(self.begun) < Duration::from_millis(7 * T1);
             if status == 100 && early || (101..200).contains(&status) {
                 desk.problem(format!("call {}: {status} for a MESSAGE", self.me.call));

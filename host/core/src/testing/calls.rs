@@ -152,7 +152,7 @@ fn a_final_response_is_retransmitted_until_the_ack() {
 }
 
 #[test]
-fn a_request_that_is_no_invite_gets_no_100_and_times_out_silently() {
+fn a_request_that_is_no_invite_hears_one_100_and_times_out_silently() {
     let mut rig = Rig::new(|_, _| parallel(&[BOB]));
     rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
     let [message] = rig.take_n();
@@ -161,11 +161,9 @@ fn a_request_that_is_no_invite_gets_no_100_and_times_out_silently() {
         "MESSAGE sip:bob@192.0.2.2:5060 SIP/2.0"
     );
     rig.pass(33_000);
-    assert!(
-        rig.first_lines()
-            .iter()
-            .all(|line| line.starts_with("MESSAGE"))
-    );
+    let mut lines = rig.first_lines();
+    lines.retain(|line| !line.starts_with("MESSAGE"));
+    assert_eq!(lines, ["SIP/2.0 100 Trying"]);
     rig.finish();
     // A 408 that comes goes no further either (RFC 4320).
     rig.receive(&request("MESSAGE", "2", ""), udp(ALICE));
@@ -183,7 +181,9 @@ fn a_request_that_is_no_invite_is_told_to_be_patient_late_and_by_100_only() {
     let [forwarded] = rig.take_n();
     for (at, heard) in [(500, 0), (1000, 0), (1990, 0), (10, 1), (4000, 1)] {
         rig.pass(at);
-        rig.take();
+        let mut lines = rig.first_lines();
+        lines.retain(|line| !line.starts_with("MESSAGE"));
+        assert_eq!(lines.len(), usize::from(at == 10), "it need not ask again");
         rig.receive(&message, udp(ALICE));
         let lines = rig.first_lines();
         assert_eq!(lines, vec!["SIP/2.0 100 Trying"; heard], "{at} ms later");
@@ -193,6 +193,32 @@ fn a_request_that_is_no_invite_is_told_to_be_patient_late_and_by_100_only() {
     rig.receive(&response(&forwarded.text, 200, ""), udp(BOB));
     assert_eq!(rig.first_lines(), ["SIP/2.0 200 X"]);
     rig.finish();
+}
+
+/// RFC 4320 4.1, where nothing is sent again that could ask for it.
+#[test]
+fn over_a_stream_a_request_is_told_to_be_patient_too() {
+    let over_tcp = |method| request(method, "1", "").replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let relayed = || Rig::new(|_, _| parallel(&["192.0.2.2:5060;transport=tcp"]));
+    for (mut rig, sent) in [(relayed(), 1), (Rig::undecided(), 0)] {
+        rig.receive(&over_tcp("MESSAGE"), tcp(ALICE, 7));
+        assert_eq!(rig.take().len(), sent);
+        rig.pass(3_499);
+        assert_eq!(rig.take().len(), 0);
+        rig.pass(1);
+        assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
+        rig.pass(20_000);
+        assert_eq!(rig.take().len(), 0, "once");
+        rig.finish();
+    }
+    // Who has been answered, or will never be, hears nothing of it.
+    for ruling in [Ruling::reply(200), Ruling::Drop] {
+        let answered = usize::from(ruling != Ruling::Drop);
+        let mut rig = Rig::new(move |_, _| ruling.clone());
+        rig.receive(&over_tcp("MESSAGE"), tcp(ALICE, 7));
+        rig.finish();
+        assert_eq!(rig.take().len(), answered);
+    }
 }
 
 #[test]

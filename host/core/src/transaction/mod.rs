@@ -28,6 +28,8 @@ use server::Server;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Server(Letter),
+    /// RFC 4320 4.1: a 100 for a request that is no INVITE.
+    Trying,
     Client(Letter),
     /// RFC 3261 16.8.
     TimerC,

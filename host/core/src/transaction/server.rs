@@ -62,17 +62,11 @@ impl Server {
         self.flow.transport.reliable()
     }
 
-    /// RFC 4320 4.2: a request that is no INVITE may be told to be patient when
-    /// Timer E of its client has grown to T2, which takes 1 + 2 + 4 times T1 by
-    /// default; before that a 100 would only slow the client down.
+    /// RFC 4320 4.1: a request that is no INVITE is told to be patient when Timer E of its
+    /// client has grown to T2, whatever the transport. Before that a 100 would only slow
+    /// the client down; over a stream it would be allowed, and is of no use.
     pub(crate) fn may_hear_100(&self, now: Time) -> bool {
-        let timers = &self.settings.timers;
-        let (mut interval, mut grown) = (timers.t1, Duration::ZERO);
-        while interval < timers.t2 {
-            grown += interval;
-            interval *= 2;
-        }
-        self.method == Method::Invite || now.since(self.began) >= grown
+        self.method == Method::Invite || now.since(self.began) >= self.settings.timers.e_grown()
     }
 
     /// Whether a final response has been sent.
@@ -113,6 +107,7 @@ impl Transactions {
         };
         let (state, _) = machine::begin(machine);
         let match_key = new.key;
+        let patience = cx.env.settings.timers.e_grown();
         let key = self.servers.insert(Server {
             key: new.key,
             machine,
@@ -137,6 +132,15 @@ impl Transactions {
             if new.method == Method::Other {
                 self.matching
                     .insert(match_key.with_method(Method::Other), key);
+            }
+        }
+        // An INVITE hears a 100 when it is relayed, and a CANCEL is answered at once. The
+        // timer gives way to that of the final response.
+        if !matches!(new.method, Method::Invite | Method::Cancel) {
+            let due = Due::Trying;
+            let timer = self.wheel.arm(cx.now() + patience, Timer { key, due });
+            if let Some(server) = self.servers.get_mut(key) {
+                server.life = Some(timer);
             }
         }
         Some(key)
@@ -243,6 +247,13 @@ impl Transactions {
                 _ => server.life = None,
             }
             self.server_event(key, Event::Fired(letter), cx);
+        }
+    }
+
+    /// The time for a 100 has come.
+    pub(crate) fn patience_over(&mut self, key: Key) {
+        if let Some(server) = self.servers.get_mut(key) {
+            server.life = None;
         }
     }
 

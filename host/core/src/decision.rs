@@ -97,12 +97,16 @@ pub enum Ruling {
 }
 
 impl Ruling {
+    /// Whether the request goes on.
+    pub(crate) const fn forwards(&self) -> bool {
+        matches!(self, Self::Relay(_) | Self::ForwardStateless(_))
+    }
+
     /// Whether nothing is left to stop once it is carried out.
     pub(crate) const fn is_final(&self) -> bool {
         match self {
             Self::Reply(reply) | Self::ReplyStateless(reply) => reply.status >= 200,
-            Self::Redirect(_) | Self::Drop | Self::Best => true,
-            Self::Relay(_) | Self::ForwardStateless(_) => false,
+            _ => !self.forwards(),
         }
     }
 

@@ -43,10 +43,8 @@ pub(crate) fn judge(
 ) -> Result<Intake, Box<Reply>> {
     let settings = env.settings;
     let ack = message.method() == Method::Ack;
-    // 16.3 step 3. An OPTIONS could be answered in the name of its target; we
-    // answer none that its chain has not seen.
-    if message.max_forwards() == Ok(Some(0)) {
-        return Err(refusal(483));
+    if spent(message) && !matches!(message.method(), Method::Options | Method::Register) {
+        return Err(refusal(SPENT));
     }
     let loop_hash = loop_hash(message, parts, ids);
     if looped(message, loop_hash, settings, ids) {
@@ -87,6 +85,15 @@ pub(crate) fn judge(
         breadth,
         loop_hash,
     })
+}
+
+/// 16.3 step 3: the request may go no further. An OPTIONS may be answered all the same
+/// (11.2), and a registrar does not look at Max-Forwards at all (10.3), so the policies
+/// are asked about these two; what they want forwarded gets this status.
+pub(crate) const SPENT: u16 = 483;
+
+pub(crate) fn spent(message: Message<'_>) -> bool {
+    message.max_forwards() == Ok(Some(0))
 }
 
 fn refusal(status: u16) -> Box<Reply> {

@@ -15,6 +15,7 @@ use crate::error::Internal;
 use crate::flow::{Flow, ListenerId, NextHop};
 use crate::forward::{self, Outgoing, RecordRoute};
 use crate::ids::{Ids, ResolveToken, SendToken, StatelessId};
+use crate::intake;
 use crate::locate::{Located, locate, over_tcp};
 use crate::outbox::{Candidates, Dropped, Event, NextHopCandidate, Outbox, Resolve, ResolveError};
 use crate::policy::{Facts, Reply};
@@ -80,6 +81,12 @@ pub(crate) enum Outcome {
 pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -> Outcome {
     let method = decision.request.as_ref().method();
     let ack = method == Method::Ack;
+    if decision.ruling.forwards() && intake::spent(decision.request.as_ref()) {
+        return Outcome::Reply(Reply {
+            status: intake::SPENT,
+            ..Reply::default()
+        });
+    }
     let (target, record_route) = match decision.ruling {
         Ruling::Relay(relay) => {
             let first = relay.groups.into_iter().flatten().next();

@@ -9,6 +9,7 @@ use crate::cx::{Cx, Mutation};
 use crate::decision::{Decision, Ruling};
 use crate::error::Internal;
 use crate::ids::AskId;
+use crate::intake;
 use crate::outbox::Dropped;
 use crate::policy::Reply;
 use crate::reply;
@@ -63,6 +64,9 @@ impl Shard {
         let mut carried = Carried::Out;
         let ruling = match decided.stopped {
             Some(why) if !decision.ruling.is_final() => Ruling::reply(why.status()),
+            _ if decision.ruling.forwards() && intake::spent(decided.request.as_ref()) => {
+                Ruling::reply(intake::SPENT)
+            }
             _ => decision.ruling,
         };
         let user = match ruling {

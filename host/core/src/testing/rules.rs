@@ -28,7 +28,7 @@ fn broken_requests_are_answered_by_rule() {
     for (text, status) in [
         (request("OPTIONS", "1", ""), "200 OK"),
         (
-            request("OPTIONS", "1", "Max-Forwards: 0\r\n"),
+            request("MESSAGE", "1", "Max-Forwards: 0\r\n"),
             "483 Too Many Hops",
         ),
         (request("OPTIONS", "1", "Max-Forwards: 1\r\n"), "200 OK"),
@@ -57,6 +57,36 @@ fn broken_requests_are_answered_by_rule() {
                 sent.unwrap().header("Unsupported").as_deref(),
                 Some("foo, bar")
             );
+        }
+    }
+}
+
+#[test]
+fn without_a_hop_left_a_request_may_be_answered_but_goes_no_further() {
+    let answers: fn() -> Ruling = || Ruling::reply(200);
+    let redirects: fn() -> Ruling = || Ruling::Redirect(targets(&[BOB]));
+    let relays: fn() -> Ruling = || parallel(&[BOB]);
+    let forwards: fn() -> Ruling = || Ruling::ForwardStateless(ResolvedTarget::uri("sip:b@x"));
+    for (method, ruling, status) in [
+        ("OPTIONS", answers, "200 OK"),
+        ("OPTIONS", redirects, "302 Moved Temporarily"),
+        ("OPTIONS", relays, "483 Too Many Hops"),
+        ("OPTIONS", forwards, "483 Too Many Hops"),
+        ("REGISTER", answers, "200 OK"),
+        ("REGISTER", relays, "483 Too Many Hops"),
+        ("MESSAGE", answers, "483 Too Many Hops"),
+        ("INVITE", answers, "483 Too Many Hops"),
+    ] {
+        for stateless in [false, true] {
+            let mut spec = spec();
+            if stateless {
+                let methods = [sipbox_sip::Method::Options, sipbox_sip::Method::Register];
+                spec.tenants[0].stateless = methods.to_vec();
+            }
+            let mut rig = Rig::with(spec, move |_, _| ruling());
+            rig.receive(&request(method, "1", "Max-Forwards: 0\r\n"), udp(ALICE));
+            assert_eq!(rig.first_lines(), [format!("SIP/2.0 {status}")], "{method}");
+            rig.finish();
         }
     }
 }

@@ -471,6 +471,7 @@ impl Stack {
                     .iter()
                     .filter(|(_, server)| !server.answered())
                     .count();
+                counts.open += shard.tx.open();
                 counts.clients += shard.tx.clients.len();
                 counts.timers += shard.tx.wheel.armed();
                 counts.waiting += shard.tx.waiting.len();

@@ -47,6 +47,13 @@ pub(crate) struct Waiting {
     timer: Option<TimerHandle>,
 }
 
+impl Waiting {
+    /// Whether it has gone nowhere yet.
+    pub(crate) fn open(&self) -> bool {
+        matches!(self.what, Awaited::Name(_))
+    }
+}
+
 enum Awaited {
     /// A look-up.
     Name(Box<Forward>),

@@ -36,6 +36,8 @@ static RESIDENTIAL: &[u8] = include_bytes!(env!("SIPBOX_RESIDENTIAL"));
 const SHARDS: usize = 96;
 /// Accounts that are remembered.
 const ACCOUNTS: u64 = 100_000;
+/// How long the peers have to confirm that what was in flight is over.
+const CONFIRMATION: Duration = Duration::from_millis(500);
 /// Bindings that one look at the location service may take away.
 const EXPIRE_BATCH: usize = 1000;
 
@@ -268,16 +270,13 @@ impl Running {
         node.stack.drain();
         let limit = Instant::now() + node.snapshot.load().drain;
         tracing::info!(transactions = node.stack.counts().servers, "draining");
-        while node.in_flight() > 0 && Instant::now() < limit {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        if node.in_flight() > 0 {
+        if !node.comes_to_rest(limit).await {
             tracing::warn!(
                 transactions = node.in_flight(),
                 "ending what is still in flight"
             );
             node.tell(0, WorkerEvent::Shutdown).await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            node.comes_to_rest(Instant::now() + CONFIRMATION).await;
         }
         node.tell_all(|| WorkerEvent::Stop).await;
         node.tell_confined(Confined::Stop);
@@ -300,9 +299,20 @@ impl Running {
 }
 
 impl Node {
-    /// Transactions that still wait for somebody.
+    /// What somebody still waits for.
     fn in_flight(&self) -> usize {
-        self.stack.counts().unfinished
+        self.stack.counts().open
+    }
+
+    /// Waits until nothing is in flight; `false`: something is when time is up.
+    async fn comes_to_rest(&self, limit: Instant) -> bool {
+        while self.in_flight() > 0 {
+            if Instant::now() >= limit {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
     }
 }
 

@@ -120,6 +120,15 @@ impl Sessions {
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
+
+    /// Those whose ACK has not come.
+    pub(crate) fn open(&self) -> usize {
+        let acknowledged = |session: &Session| matches!(session.stage, Stage::Acknowledged);
+        let sessions = self.table.iter();
+        sessions
+            .filter(|(_, session)| !acknowledged(session))
+            .count()
+    }
 }
 
 impl Transactions {

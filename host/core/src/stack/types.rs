@@ -43,6 +43,10 @@ pub struct Counts {
     pub servers: usize,
     /// Those of them that have no final response yet.
     pub unfinished: usize,
+    /// What somebody still waits for, and a graceful stop with them: final responses, the
+    /// ACK of a failure or of a 2xx of our own, whoever was sent a CANCEL or a BYE, and
+    /// names of stateless forwards.
+    pub open: usize,
     /// Client transactions.
     pub clients: usize,
     /// Timers armed.

@@ -479,6 +479,7 @@ fn an_ack_to_a_name_waits_without_a_transaction() {
     assert_eq!(
         rig.stack.counts(),
         Counts {
+            open: 1,
             waiting: 1,
             timers: 1,
             ..Counts::default()

@@ -10,6 +10,7 @@ mod routes;
 mod rules;
 mod settled;
 mod stateless;
+mod stopping;
 mod undeliverable;
 
 use std::net::SocketAddr;

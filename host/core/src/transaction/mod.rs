@@ -113,6 +113,14 @@ impl Transactions {
             .find_map(|method| self.find(&cancel.with_method(method)))
     }
 
+    /// How many of all these somebody still waits for.
+    pub(crate) fn open(&self) -> usize {
+        let servers = self.servers.iter().filter(|(_, server)| server.open());
+        let clients = self.clients.iter().filter(|(_, client)| client.pending());
+        let names = self.waiting.iter().filter(|(_, waiting)| waiting.open());
+        servers.count() + clients.count() + names.count() + self.sessions.open()
+    }
+
     pub(crate) fn place(&self, key: Key) -> Place {
         Place {
             shard: self.shard,

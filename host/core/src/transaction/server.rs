@@ -69,6 +69,14 @@ impl Server {
         self.method == Method::Invite || now.since(self.began) >= self.settings.timers.e_grown()
     }
 
+    /// Whether the caller has not heard a final response yet, as far as we know: what was
+    /// sent to an INVITE is sent again until its ACK comes (17.2.1).
+    pub(super) fn open(&self) -> bool {
+        let unacknowledged =
+            self.machine == Machine::ServerInvite && self.state == State::Completed;
+        !self.answered() || unacknowledged
+    }
+
     /// Whether a final response has been sent.
     pub(crate) fn answered(&self) -> bool {
         matches!(

@@ -4,11 +4,12 @@
 use std::net::SocketAddr;
 
 use sipbox_sip::build::ResponseBuilder;
-use sipbox_sip::{BuildError, HeaderId, Message, Transport, Via};
+use sipbox_sip::{BuildError, HeaderId, Message, NameAddr, Transport, Via};
 
 use crate::flow::{Flow, NextHop};
 use crate::ids::TagText;
 use crate::policy::Reply;
+use crate::settings::Settings;
 
 /// What a response needs besides the request and the reply.
 pub(crate) struct Wanted<'a> {
@@ -18,9 +19,21 @@ pub(crate) struct Wanted<'a> {
     pub(crate) tag: TagText,
     /// The Server header; empty: none.
     pub(crate) server: &'a str,
-    /// Where requests of a dialog go that the response makes, if the policy names no
-    /// Contact: the beginning of our Record-Route value.
-    pub(crate) here: &'a str,
+    /// Where we are, for the Contact of a dialog: `host:port;transport=tcp`.
+    pub(crate) hostport: &'a str,
+}
+
+impl<'a> Wanted<'a> {
+    /// For a request that came by this flow.
+    pub(crate) fn new(flow: Flow, tag: TagText, settings: &'a Settings) -> Self {
+        let listener = settings.listener(flow.listener);
+        Self {
+            source: flow.peer,
+            tag,
+            server: &settings.server,
+            hostport: listener.map_or("", |listener| &listener.hostport),
+        }
+    }
 }
 
 /// Writes the response behind what `out` holds; `via` is memory for the top Via.
@@ -36,7 +49,8 @@ pub(crate) fn write(
     for byte in via.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')) {
         *byte = b' ';
     }
-    let contact;
+    let dialog = (101..300).contains(&reply.status) && request.method().creates_dialog();
+    let contact = dialog.then(|| contact(request, reply, wanted)).flatten();
     let mut builder = ResponseBuilder::new(request, reply.status)
         .to_tag(wanted.tag.as_str().as_bytes())
         .top_via(via);
@@ -44,17 +58,11 @@ pub(crate) fn write(
         builder = builder.reason(reply.reason.as_bytes());
     }
     // 12.1.1: responses that can make a dialog carry the route set.
-    if (101..300).contains(&reply.status) && request.method().creates_dialog() {
+    if dialog {
         builder = builder.record_route();
-        // And a Contact, which only we can give where the policy has no better.
-        let names_one = reply
-            .headers
-            .iter()
-            .any(|(name, _)| HeaderId::from_name(name.as_bytes()) == HeaderId::Contact);
-        if !names_one && !wanted.here.is_empty() {
-            contact = format!("{}>", wanted.here.trim_end_matches(";lr"));
-            builder = builder.header(HeaderId::Contact, contact.as_bytes());
-        }
+    }
+    if let Some(contact) = &contact {
+        builder = builder.header(HeaderId::Contact, contact.as_bytes());
     }
     for (name, value) in &reply.headers {
         builder = builder.header(name.as_bytes(), value.as_bytes());
@@ -66,6 +74,28 @@ pub(crate) fn write(
         builder = builder.body(body.content_type.as_bytes(), &body.bytes);
     }
     builder.write(out)
+}
+
+/// 12.1.1: where the requests of the dialog are to be sent, unless the policy has said so.
+/// In a dialog that was asked for by SIPS it is a SIPS URI.
+fn contact(request: Message<'_>, reply: &Reply, wanted: &Wanted<'_>) -> Option<String> {
+    let named = reply
+        .headers
+        .iter()
+        .any(|(name, _)| HeaderId::from_name(name.as_bytes()) == HeaderId::Contact);
+    if named || wanted.hostport.is_empty() {
+        return None;
+    }
+    let route = request.values(HeaderId::RecordRoute).next();
+    let route = route.or_else(|| request.values(HeaderId::Contact).next());
+    let uri = route.and_then(|value| NameAddr::parse(value.as_bytes()).ok());
+    let secure = |uri: &[u8]| {
+        uri.get(..5)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+    };
+    let secure = secure(request.request_uri()) || uri.is_some_and(|uri| secure(uri.uri_raw()));
+    let scheme = if secure { "sips" } else { "sip" };
+    Some(format!("<{scheme}:{}>", wanted.hostport))
 }
 
 /// The top Via as this element received it (18.2.1, RFC 3581 4), into `out`.

@@ -37,6 +37,8 @@ pub struct Listener {
     pub sent_by: String,
     /// `SIP/2.0/UDP host:port;branch=`
     pub via: String,
+    /// `host:port;transport=tcp`: what a URI of ours says after its scheme.
+    pub hostport: String,
     /// `<sip:host:port;transport=tcp;lr`: parameters and the bracket are to follow.
     pub record_route: String,
     host: OurHost,
@@ -217,11 +219,6 @@ impl Settings {
         self.listeners.get(usize::from(id.0))
     }
 
-    /// How a route to a listener begins, `<sip:host:port;lr`; empty if there is none.
-    pub(crate) fn here(&self, id: ListenerId) -> &str {
-        self.listener(id).map_or("", |l| &l.record_route)
-    }
-
     /// The tenants, by id.
     #[must_use]
     pub fn tenants(&self) -> &[Tenant] {
@@ -345,18 +342,18 @@ impl Listener {
             Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
             _ => format!("{bare}:{port}"),
         };
-        let mut record_route = format!("<sip:{sent_by}");
+        let mut hostport = sent_by.clone();
         if spec.transport != Transport::Udp {
             // Writing to a string cannot fail.
-            let _ = write!(record_route, ";transport={}", spec.transport.param());
+            let _ = write!(hostport, ";transport={}", spec.transport.param());
         }
-        record_route.push_str(";lr");
         Ok(Self {
             via: format!("SIP/2.0/{} {sent_by};branch=", spec.transport.token()),
             host: OurHost::new(bare),
             port,
             sent_by,
-            record_route,
+            record_route: format!("<sip:{hostport};lr"),
+            hostport,
             name: spec.name.into(),
             transport: spec.transport,
             address: spec.address,

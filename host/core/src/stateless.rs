@@ -155,12 +155,7 @@ pub(crate) fn refuse(
         return;
     };
     let key = TransactionKey::of(ids.key(), request, &via);
-    let wanted = reply::Wanted {
-        source: flow.peer,
-        tag: ids.to_tag(key.base),
-        server: &settings.server,
-        here: settings.here(flow.listener),
-    };
+    let wanted = reply::Wanted::new(flow, ids.to_tag(key.base), settings);
     let start = out.arena.len();
     let written = reply::write(
         request,

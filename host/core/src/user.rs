@@ -122,12 +122,7 @@ impl Io<'_, '_, '_> {
         let Some(server) = self.tx.servers.get(self.server) else {
             return false;
         };
-        let wanted = reply::Wanted {
-            source: server.flow.peer,
-            tag: server.tag,
-            server: &server.settings.server,
-            here: server.settings.here(server.flow.listener),
-        };
+        let wanted = reply::Wanted::new(server.flow, server.tag, &server.settings);
         let scratch = &mut self.tx.scratch;
         scratch.message.clear();
         if reply::write(

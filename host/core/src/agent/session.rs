@@ -14,12 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use sipbox_sip::build::RequestBuilder;
-use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, lex};
+use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, Via, lex};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::cx::{Cx, Mutation};
 use crate::decision::ResolvedTarget;
-use crate::flow::{Flow, NextHop};
+use crate::flow::{Flow, ListenerId, NextHop};
 use crate::ids::{Ids, ResolveToken};
 use crate::intake;
 use crate::locate::{Located, locate};
@@ -100,6 +100,23 @@ struct Session {
     interval: Duration,
     retransmit: Option<TimerHandle>,
     end: Option<TimerHandle>,
+}
+
+impl Session {
+    /// The first place that a listener of ours can send to.
+    fn first(&self, candidates: &Candidates) -> Option<(ListenerId, NextHop)> {
+        candidates.iter().find_map(|candidate| {
+            let NextHopCandidate { transport, address } = *candidate;
+            let arrived = self.arrived.listener;
+            let listener = self.settings.outbound(arrived, transport, address.ip())?;
+            let hop = NextHop::Address {
+                listener,
+                transport,
+                address,
+            };
+            Some((listener, hop))
+        })
+    }
 }
 
 /// The sessions of a shard.
@@ -226,12 +243,20 @@ impl Transactions {
             self.end_session(key, cx);
             return;
         }
+        if flows_back(invite.as_ref(), session.arrived) {
+            let (listener, hop) = (session.arrived.listener, session.hop);
+            self.send_bye(key, &request, Some((listener, hop)), cx);
+            return;
+        }
         let target = ResolvedTarget {
             next_hop,
             ..ResolvedTarget::default()
         };
         match locate(request.as_ref(), &target, &session.settings) {
-            Located::At { candidates, .. } => self.send_bye(key, &request, &candidates, cx),
+            Located::At { candidates, .. } => {
+                let hop = session.first(&candidates);
+                self.send_bye(key, &request, hop, cx);
+            }
             Located::Name {
                 host,
                 port,
@@ -267,10 +292,12 @@ impl Transactions {
         result: Result<Candidates, ResolveError>,
         cx: &mut Cx<'_, '_>,
     ) {
-        let bye = self.sessions.table.get(key).map(|session| &session.stage);
-        if let Some(Stage::Ending { bye }) = bye {
-            let bye = bye.clone();
-            self.send_bye(key, &bye, &result.unwrap_or_default(), cx);
+        let Some(session) = self.sessions.table.get(key) else {
+            return;
+        };
+        if let Stage::Ending { bye } = &session.stage {
+            let (bye, hop) = (bye.clone(), session.first(&result.unwrap_or_default()));
+            self.send_bye(key, &bye, hop, cx);
         }
     }
 
@@ -280,27 +307,14 @@ impl Transactions {
         &mut self,
         key: Key,
         bye: &OwnedMessage,
-        candidates: &Candidates,
+        hop: Option<(ListenerId, NextHop)>,
         cx: &mut Cx<'_, '_>,
     ) {
         let Some(session) = self.sessions.table.get(key) else {
             return;
         };
         let settings = Arc::clone(&session.settings);
-        let arrived = session.arrived.listener;
         self.end_session(key, cx);
-        let hop = candidates.iter().find_map(|candidate| {
-            let NextHopCandidate { transport, address } = *candidate;
-            let listener = settings.outbound(arrived, transport, address.ip())?;
-            Some((
-                listener,
-                NextHop::Address {
-                    listener,
-                    transport,
-                    address,
-                },
-            ))
-        });
         let Some((listener, hop)) = hop else { return };
         let Some(leaves) = settings.listener(listener) else {
             return;
@@ -359,6 +373,21 @@ impl Transactions {
             self.wheel.cancel(old);
         }
     }
+}
+
+/// Whether the caller itself is at the other end of the flow, and may be reached no other
+/// way: by its connection (RFC 5626 section 4.3), or through the NAT that its Via does
+/// not know of (RFC 3581 section 4).
+fn flows_back(invite: Message<'_>, arrived: Flow) -> bool {
+    let mut vias = invite.values(HeaderId::Via);
+    let direct = vias.next().is_some()
+        && vias.next().is_none()
+        && invite.field(HeaderId::RecordRoute).is_none();
+    let known = |via: Via<'_>| {
+        via.host.ip() == Some(arrived.peer.ip()) && via.port_or_default() == arrived.peer.port()
+    };
+    let translated = || !invite.via_top_lenient().is_ok_and(known);
+    direct && (arrived.transport.reliable() || translated())
 }
 
 /// A BYE before it has a Via.

@@ -187,12 +187,7 @@ fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_
     let Some(server) = io.tx.servers.get(key) else {
         return;
     };
-    let wanted = reply::Wanted {
-        source: server.flow.peer,
-        tag: server.tag,
-        server: &server.settings.server,
-        here: server.settings.here(server.flow.listener),
-    };
+    let wanted = reply::Wanted::new(server.flow, server.tag, &server.settings);
     let to = server.reply_to;
     let scratch = &mut io.tx.scratch;
     scratch.message.clear();

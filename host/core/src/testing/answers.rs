@@ -280,3 +280,134 @@ fn a_phone_that_picks_up_after_the_policy_answered_is_not_swallowed() {
         "the one final response was the phone's"
     );
 }
+
+#[test]
+fn an_answer_that_makes_a_dialog_says_where_we_are() {
+    let udp_invite = || invite("");
+    let tcp_invite = || invite("").replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let secure = || invite("").replace("INVITE sip:bob", "INVITE sips:bob");
+    let subscribe = || {
+        request(
+            "SUBSCRIBE",
+            "1",
+            &format!("Contact: <sip:alice@{ALICE}>\r\n"),
+        )
+    };
+    let message = || request("MESSAGE", "1", "");
+    for (text, flow, status, contact) in [
+        (
+            udp_invite(),
+            udp(ALICE),
+            200,
+            Some("<sip:192.0.2.100:5060>"),
+        ),
+        (
+            udp_invite(),
+            udp(ALICE),
+            183,
+            Some("<sip:192.0.2.100:5060>"),
+        ),
+        (
+            tcp_invite(),
+            tcp(ALICE, 7),
+            200,
+            Some("<sip:192.0.2.100:5060;transport=tcp>"),
+        ),
+        (secure(), udp(ALICE), 200, Some("<sips:192.0.2.100:5060>")),
+        (subscribe(), udp(ALICE), 202, Some("<sip:192.0.2.100:5060>")),
+        (udp_invite(), udp(ALICE), 486, None),
+        (message(), udp(ALICE), 200, None),
+    ] {
+        for stateless in [false, true] {
+            let mut rig = Rig::new(move |_, _| {
+                let reply = Reply {
+                    status,
+                    ..Reply::default()
+                };
+                if stateless {
+                    Ruling::ReplyStateless(reply)
+                } else {
+                    Ruling::Reply(reply)
+                }
+            });
+            rig.receive(&text, flow);
+            let [answer] = rig.take_n();
+            assert_eq!(answer.all("Contact"), Vec::from_iter(contact), "{text}");
+        }
+    }
+    // The policy's own word stands, in the short form too.
+    for name in ["Contact", "m"] {
+        let mut rig = Rig::new(move |_, _| {
+            Ruling::Reply(Reply {
+                status: 200,
+                headers: vec![(name.into(), "<sip:desk@192.0.2.9>".into())],
+                ..Reply::default()
+            })
+        });
+        rig.receive(&invite(""), udp(ALICE));
+        let [ok] = rig.take_n();
+        let contacts = [ok.all("Contact"), ok.all("m")].concat();
+        assert_eq!(contacts, ["<sip:desk@192.0.2.9>"]);
+    }
+}
+
+#[test]
+fn the_bye_goes_back_the_way_that_the_caller_came() {
+    const SOURCE: &str = "198.51.100.7:40000";
+    let behind_nat = || invite("").replace(&format!("alice@{ALICE}"), "alice@10.0.0.5:5060");
+    let asked_for = |text: String| text.replace(";branch", ";rport;branch");
+    let by_name = || invite("").replace(&format!("UDP {ALICE}"), "UDP pc.example");
+    for (text, flow, to) in [
+        // A connection, whose other end listens nowhere.
+        (
+            behind_nat().replace("SIP/2.0/UDP", "SIP/2.0/TCP"),
+            tcp(SOURCE, 7),
+            format!("tcp/{SOURCE}"),
+        ),
+        (
+            asked_for(behind_nat()),
+            udp(SOURCE),
+            format!("udp/{SOURCE}"),
+        ),
+        (by_name(), udp(ALICE), format!("udp/{ALICE}")),
+        // It is where it says that it is: its Contact counts (12.2.1.1).
+        (
+            invite("").replace(&format!("alice@{ALICE}"), &format!("alice@{CAROL}")),
+            udp(ALICE),
+            format!("udp/{CAROL}"),
+        ),
+    ] {
+        let mut rig = answering();
+        rig.receive(&text, flow);
+        rig.pass(32_000);
+        let bye = rig.take().pop().unwrap();
+        assert!(
+            bye.first_line().starts_with("BYE sip:alice@"),
+            "{}",
+            bye.text
+        );
+        assert_eq!(bye.to(), to);
+        if flow.connection.is_some() {
+            let via = bye.header("Via").unwrap();
+            assert!(via.starts_with("SIP/2.0/TCP 192.0.2.100:5060;branch="));
+            assert_eq!(
+                bye.hop,
+                NextHop::Flow {
+                    flow,
+                    reconnect: Some(address("198.51.100.7:5060"))
+                }
+            );
+        }
+        rig.finish();
+    }
+    // Between the caller and us stands a proxy, which knows the way to the caller's Contact.
+    let via = format!("Via: SIP/2.0/UDP {ALICE}");
+    let proxied = behind_nat().replace(
+        &via,
+        &format!("Via: SIP/2.0/TCP {BOB};branch=z9hG4bKp\r\n{via}"),
+    );
+    let mut rig = answering();
+    rig.receive(&proxied, tcp(BOB, 8));
+    rig.pass(32_000);
+    assert_eq!(rig.take().pop().unwrap().to(), "udp/10.0.0.5:5060");
+}

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use sipbox_core::auth::{NamedCredentials, named_credentials};
 use sipbox_core::chain::Outcome;
-use sipbox_core::decision::{Decision, Ruling};
+use sipbox_core::decision::{ArmedSet, Decision, Ruling};
+use sipbox_core::error::Internal;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::{AskId, StatelessId};
 use sipbox_core::location::{Change, Commit, Refused, contact_header_values};
-use sipbox_core::policy::{Effect, Facts, Realm, Reply, Verdict};
+use sipbox_core::policy::{CallState, Effect, Facts, Realm, Reply, Verdict};
 use sipbox_core::time::WallTime;
 use sipbox_sip::auth::Credentials;
 use sipbox_sip::{EditList, HeaderId, Message, Method, OwnedMessage};
@@ -55,6 +56,28 @@ pub(crate) struct Ruled {
     pub(crate) facts: Arc<Facts>,
     /// The answer.
     pub(crate) decision: Decision,
+}
+
+impl Ruled {
+    /// For a request whose tenant a reload has taken away: it is nobody's, like one for a
+    /// domain that no tenant has.
+    pub(crate) fn without_tenant(
+        question: Question,
+        request: OwnedMessage,
+        facts: Arc<Facts>,
+    ) -> Self {
+        let decision = Decision {
+            ruling: Ruling::reply(Internal::NoVerdict.status()),
+            request,
+            state: CallState::default(),
+            armed: ArmedSet::default(),
+        };
+        Self {
+            question,
+            facts,
+            decision,
+        }
+    }
 }
 
 /// A verdict, and what must be stored before it counts.

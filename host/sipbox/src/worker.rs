@@ -5,6 +5,8 @@
 mod confined;
 mod fair;
 mod questions;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

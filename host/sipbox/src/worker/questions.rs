@@ -229,6 +229,7 @@ impl Worker {
                 tenant = &*facts.tenant_name,
                 "the tenant left while its request came"
             );
+            self.carry_out(Ruled::without_tenant(question, request, facts));
             return;
         };
         let (credentials, missing) = decide::accounts(&self.node, &tenant, &request);
@@ -333,7 +334,7 @@ impl Worker {
 
     /// Commits what was staged, if the verdict counts; carries it out now, or once it is
     /// stored.
-    fn rule(
+    pub(super) fn rule(
         &mut self,
         question: Question,
         tenant: &Tenant,

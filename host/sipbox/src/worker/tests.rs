@@ -1,0 +1,211 @@
+//! A worker by hand, beside a node whose own threads have nothing to do.
+
+use std::net::UdpSocket;
+
+use bytes::Bytes;
+use rand_core::SeedableRng as _;
+use sipbox_core::chain::Outcome;
+use sipbox_core::decision::ArmedSet;
+use sipbox_core::flow::{Flow, ListenerId, TenantId};
+use sipbox_core::ids::AskId;
+use sipbox_core::location::{Aor, NewContact};
+use sipbox_core::policy::{CallState, Effect, Facts, Reply, Verdict};
+use sipbox_core::settings::{ListenerSpec, Settings, SettingsSpec, TenantSpec};
+use sipbox_sip::{OwnedMessage, Transport};
+use smallvec::smallvec;
+
+use super::*;
+use crate::capabilities::RequestCapabilities;
+use crate::configuration::Source;
+use crate::decide::Question;
+use crate::start::Running;
+
+/// A node for one tenant without policies, a worker that is none of its own, and a phone.
+struct Bench {
+    running: Running,
+    worker: Worker,
+    phone: UdpSocket,
+    /// Settings whose second tenant the node does not have.
+    settings: Arc<Settings>,
+    runtime: tokio::runtime::Runtime,
+    _folder: tempfile::TempDir,
+}
+
+const HOME: TenantId = TenantId(0);
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sipbox.toml");
+        let text = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\naddress = \"127.0.0.1:0\"\n\
+             [store]\npath = \"sipbox.sqlite\"\n[control]\nsocket = \"control.sock\"\n\
+             [[tenant]]\nname = \"home\"\ndomains = [\"home.test\"]\n";
+        std::fs::write(&file, text).unwrap();
+        let Ok(configuration) = Source::File(file).read().unwrap().finish() else {
+            panic!("the configuration is wrong")
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let parts = configuration.parts();
+        let running = runtime
+            .block_on(Running::start(parts, configuration))
+            .unwrap();
+        let node = Arc::clone(&running.node);
+        let address = node.network.local_addr(ListenerId(0)).unwrap();
+        let tenant = |id, name: &str| TenantSpec {
+            id: TenantId(id),
+            name: name.into(),
+            domains: vec![format!("{name}.test")],
+            stateless: vec![],
+        };
+        let settings = SettingsSpec {
+            listeners: vec![ListenerSpec {
+                name: "udp".into(),
+                transport: Transport::Udp,
+                address,
+                advertised: None,
+                tenant: None,
+                stateless: vec![],
+            }],
+            tenants: vec![tenant(0, "home"), tenant(7, "gone")],
+            ..SettingsSpec::default()
+        };
+        let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        phone
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        Self {
+            worker: Worker::new(node, 0, 1, Rng::seed_from_u64(1)),
+            running,
+            phone,
+            settings: Arc::new(Settings::new(settings).unwrap()),
+            runtime,
+            _folder: folder,
+        }
+    }
+
+    fn flow(&self) -> Flow {
+        Flow {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            peer: self.phone.local_addr().unwrap(),
+            connection: None,
+        }
+    }
+
+    /// One step of the core with the settings of the bench.
+    fn step(&mut self, call: impl FnOnce(&Node, &mut Env<'_>, &mut Outbox)) {
+        let node = Arc::clone(&self.worker.node);
+        let (now, wall) = node.clock.now();
+        let mut env = Env {
+            now,
+            wall,
+            settings: &self.settings,
+            rng: &mut self.worker.rng,
+        };
+        call(&node, &mut env, &mut self.worker.out);
+    }
+
+    fn receive(&mut self, method: &str, domain: &str) {
+        let phone = self.flow().peer;
+        let text = format!(
+            "{method} sip:{domain} SIP/2.0\r\nVia: SIP/2.0/UDP {phone};branch=z9hG4bK{method}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:a@{domain}>;tag=1\r\nTo: <sip:a@{domain}>\r\n\
+             Call-ID: {method}\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+        );
+        let bytes = Bytes::from(text);
+        let mut index = Index::new();
+        index.parse(&bytes).unwrap();
+        let flow = self.flow();
+        self.step(|node, env, out| {
+            let message = Message::new(&bytes, &index);
+            node.stack.receive(env, message, &bytes, flow, out);
+        });
+    }
+
+    /// The question that the core has just asked.
+    fn asked(&mut self) -> (AskId, OwnedMessage, Arc<Facts>) {
+        match self.worker.out.asks.pop() {
+            Some(Ask::Request {
+                id, request, facts, ..
+            }) => (id, request, facts),
+            ask => panic!("{ask:?}"),
+        }
+    }
+
+    /// What the phone hears: the first line of each message.
+    fn hears(&mut self) -> String {
+        self.worker.flush();
+        let mut text = [0; 2000];
+        let length = self.phone.recv(&mut text).unwrap();
+        let text = String::from_utf8_lossy(&text[..length]).into_owned();
+        text.lines().next().unwrap().to_owned()
+    }
+
+    fn end(self) {
+        self.runtime.block_on(self.running.stop()).unwrap();
+    }
+}
+
+#[test]
+fn a_request_whose_tenant_is_gone_is_answered_at_once() {
+    let mut bench = Bench::new();
+    for method in ["INVITE", "MESSAGE"] {
+        bench.receive(method, "gone.test");
+        assert_eq!(bench.hears(), "SIP/2.0 404 Not Found", "{method}");
+    }
+    bench.step(|node, env, out| node.stack.shutdown(env, out));
+    drop(bench);
+}
+
+/// Invariant 7: what a policy staged is written if its verdict counts, and not if
+/// something else was first.
+#[test]
+fn nothing_is_written_for_a_verdict_that_comes_too_late() {
+    for late in [true, false] {
+        let mut bench = Bench::new();
+        let node = Arc::clone(&bench.worker.node);
+        let (_, wall) = node.clock.now();
+        let aor = Aor::parse("a@home.test").unwrap();
+        let contact = NewContact {
+            uri: "sip:a@192.0.2.1".into(),
+            q: 1000,
+            expires: Some(600),
+            path: vec![],
+            methods: None,
+        };
+        node.location.add(HOME, &aor, contact, wall).unwrap();
+        bench.receive("REGISTER", "home.test");
+        let (id, request, facts) = bench.asked();
+        if late {
+            bench.step(|node, env, out| node.stack.shutdown(env, out));
+            assert_eq!(bench.hears(), "SIP/2.0 503 Service Unavailable");
+        }
+        let tenant = node.snapshot.load().tenant(HOME).cloned().unwrap();
+        let capabilities =
+            RequestCapabilities::new(Arc::clone(&node), Arc::clone(&tenant), Vec::new());
+        let outcome = Outcome {
+            verdict: Verdict::Reply(Reply {
+                status: 200,
+                ..Reply::default()
+            }),
+            request,
+            state: CallState::default(),
+            armed: ArmedSet::default(),
+            effects: smallvec![Effect::RemoveLocation {
+                aor: "a@home.test".into(),
+            }],
+            by: None,
+            failed: None,
+        };
+        let question = Question::Request(id);
+        bench
+            .worker
+            .rule(question, &tenant, facts, &capabilities, outcome);
+        let stands = node.location.lookup(HOME, &aor, wall).len();
+        assert_eq!(stands, usize::from(late));
+        if !late {
+            assert_eq!(bench.hears(), "SIP/2.0 200 OK");
+        }
+        bench.end();
+    }
+}

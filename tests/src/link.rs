@@ -78,6 +78,18 @@ impl Link {
         }
     }
 
+    /// Where the last message came from.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    #[must_use]
+    pub fn heard_from(&self) -> SocketAddr {
+        match self {
+            Self::Udp { last, .. } => *last,
+            Self::Tcp { stream, .. } => stream.peer_addr().unwrap(),
+        }
+    }
+
     /// The word for Via.
     #[must_use]
     pub fn protocol(&self) -> &'static str {

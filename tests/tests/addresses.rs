@@ -7,7 +7,7 @@
     reason = "tests"
 )]
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use sipbox_tests::agent::Dialog;
@@ -15,10 +15,13 @@ use sipbox_tests::message::{parameter, uri};
 use sipbox_tests::sipbox::DOMAIN;
 use sipbox_tests::{Agent, Loopback, Message, Setup};
 
-/// A port of the IPv6 loopback address, of which there is but one, that is free over UDP
-/// and TCP.
+/// A port of the IPv6 loopback address, of which there is but one.
 fn ipv6() -> SocketAddr {
-    let ip = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    free(IpAddr::V6(Ipv6Addr::LOCALHOST))
+}
+
+/// A port that is free over UDP and TCP.
+fn free(ip: IpAddr) -> SocketAddr {
     loop {
         let udp = UdpSocket::bind((ip, 0)).unwrap();
         let address = udp.local_addr().unwrap();
@@ -147,4 +150,29 @@ fn an_advertised_address_names_us() {
     alice.send(&request);
     alice.expect(&request, 403);
     assert!(bob.hears_nothing_for(Duration::from_millis(100)));
+}
+
+/// A listener on every address: who wrote to one of them hears from that one, and all
+/// hear of the advertised one.
+#[test]
+fn a_listener_on_every_address_answers_from_the_one_that_was_asked() {
+    let net = Loopback::new();
+    let everywhere = free(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let sipbox = Setup::at(everywhere)
+        .tenant("home", DOMAIN, "")
+        .listener("advertised = \"edge.lab.test\"\n")
+        .start();
+    let port = everywhere.port();
+    let asked = [net.ip(), net.ip()].map(|ip| SocketAddr::new(ip, port));
+    let mut alice = Agent::udp("alice", DOMAIN, net.sip(), asked[0]);
+    let mut bob = Agent::udp("bob", DOMAIN, net.sip(), asked[1]);
+    alice.register("");
+    bob.register("");
+    let (arrived, _) = call(&mut alice, &mut bob);
+    let via = format!("SIP/2.0/UDP edge.lab.test:{port};branch=");
+    assert!(arrived.values("Via")[0].starts_with(&via), "{arrived}");
+    for (agent, asked) in [(&alice, asked[0]), (&bob, asked[1])] {
+        assert_eq!(agent.link.heard_from(), asked);
+    }
+    drop(sipbox);
 }

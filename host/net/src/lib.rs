@@ -19,6 +19,7 @@ mod resolver;
 mod stun;
 mod tcp;
 mod udp;
+mod wildcard;
 mod worker;
 
 pub use config::{ListenerConfig, NetConfig};

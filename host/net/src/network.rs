@@ -1,6 +1,6 @@
 //! The facade: listeners, workers and sending, tied together.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::worker::{Worker, WorkerCounters};
 struct Listener {
     transport: Transport,
     local: SocketAddr,
-    udp: Option<UdpSocket>,
+    udp: Option<udp::Socket>,
 }
 
 /// All listeners, by id.
@@ -86,11 +86,11 @@ impl Listeners {
         }
     }
 
-    pub(crate) fn udp_socket(&self, id: ListenerId) -> Option<&UdpSocket> {
+    pub(crate) fn udp_socket(&self, id: ListenerId) -> Option<&udp::Socket> {
         self.get(id)?.udp.as_ref()
     }
 
-    pub(crate) fn udp(&self) -> impl Iterator<Item = (ListenerId, &UdpSocket)> {
+    pub(crate) fn udp(&self) -> impl Iterator<Item = (ListenerId, &udp::Socket)> {
         (0..)
             .map(ListenerId)
             .zip(&self.table)

@@ -163,6 +163,7 @@ pub struct Worker<E, S = SendToken, R = ResolveToken> {
     listeners: Arc<Listeners>,
     counters: Arc<WorkerCounters>,
     buffer: Box<[u8]>,
+    control: Vec<u8>,
 }
 
 impl<E, S, R> Worker<E, S, R> {
@@ -191,6 +192,7 @@ impl<E, S, R> Worker<E, S, R> {
             listeners,
             counters,
             buffer,
+            control: udp::control(),
         })
     }
 
@@ -288,7 +290,7 @@ impl<E, S, R> Worker<E, S, R> {
             return;
         };
         for _ in 0..BATCH {
-            let (length, peer) = match socket.recv_from(&mut self.buffer) {
+            let (length, peer) = match socket.receive(&mut self.buffer, &mut self.control) {
                 Ok(received) => received,
                 Err(error) => match error.kind() {
                     // Another worker was faster, or this was the last.

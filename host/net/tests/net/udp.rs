@@ -80,6 +80,48 @@ fn wildcard_listeners_of_both_families_share_a_port() {
     assert_eq!(second.local(0).port(), port);
 }
 
+/// A machine has many addresses (loopback alone has millions): datagrams leave from the
+/// one that their receiver wrote to.
+#[test]
+fn a_wildcard_listener_answers_from_the_address_that_was_written_to() {
+    let mut rig = Rig::new(&config(&[(Transport::Udp, "0.0.0.0:0")]));
+    let port = rig.local(0).port();
+    let (first, second) = (peer("127.0.0.5:0"), peer("127.0.0.5:0"));
+    let ours: [SocketAddr; 2] =
+        ["127.9.8.7", "127.9.8.6"].map(|ip| format!("{ip}:{port}").parse().unwrap());
+    for (peer, ours) in [(&first, ours[0]), (&second, ours[1])] {
+        peer.send_to(b"OPTIONS", ours).unwrap();
+        let (bytes, flow) = rig.message();
+        assert_eq!(bytes, b"OPTIONS");
+        assert_eq!(flow.peer, peer.local_addr().unwrap());
+    }
+    let stranger = peer("127.0.0.5:0");
+    for (peer, ours) in [(&first, ours[0]), (&second, ours[1]), (&stranger, ours[1])] {
+        let to = peer.local_addr().unwrap();
+        rig.network.send(&udp(0, to), b"200", None).unwrap();
+        let mut buffer = [0; 16];
+        let (length, from) = peer.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&b"200"[..], ours));
+    }
+    // Who never wrote gets it from where the kernel likes.
+    let silent = peer("127.0.0.6:0");
+    let to = silent.local_addr().unwrap();
+    rig.network.send(&udp(0, to), b"INVITE", None).unwrap();
+    assert_eq!(receive(&silent), b"INVITE");
+}
+
+#[test]
+fn a_wildcard_listener_serves_ipv6_too() {
+    let mut rig = Rig::new(&config(&[(Transport::Udp, "[::]:0")]));
+    let peer = peer("[::1]:0");
+    let ours = SocketAddr::new([0, 0, 0, 0, 0, 0, 0, 1].into(), rig.local(0).port());
+    peer.send_to(b"OPTIONS", ours).unwrap();
+    let (_, flow) = rig.message();
+    rig.network.send(&udp(0, flow.peer), b"200", None).unwrap();
+    let mut buffer = [0; 16];
+    assert_eq!(peer.recv_from(&mut buffer).unwrap(), (3, ours));
+}
+
 #[test]
 fn an_address_in_use_is_named() {
     let first = Rig::new(&config(&[(Transport::Udp, "127.0.0.1:0")]));

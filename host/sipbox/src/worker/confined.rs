@@ -4,8 +4,8 @@
 //!
 //! It has no sockets and no shards, and is the only worker that may wait for a
 //! policy without somebody else's message waiting behind it. Among each other confined
-//! tenants take turns ([`Fair`]). Its thread has a low priority, so it must not hold
-//! what others wait for: it runs policies and no more, and hands their answers to a
+//! tenants take turns ([`Fair`]). Its thread makes way for all others, so it must not hold
+//! what they wait for: it runs policies and no more, and hands their answers to a
 //! worker that carries them out.
 
 use std::ops::ControlFlow;
@@ -25,8 +25,6 @@ use crate::decide::Pending;
 use crate::node::WorkerEvent;
 use crate::snapshot::Tenant;
 
-/// The nice value of the thread: whoever else has something to do goes first.
-const NICE: i32 = 19;
 /// How long to wait for room in the queue of a worker.
 const ROOM: Duration = Duration::from_millis(1);
 
@@ -63,12 +61,28 @@ pub(super) enum Turn {
     Never(HookFailure),
 }
 
+/// Puts this thread into the scheduler's idle class: whoever else has something to do
+/// goes first, and at once. Of a nice value neither is true within a time slice.
+fn make_way() -> Result<(), thread_priority::Error> {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    set_thread_priority_and_policy(
+        thread_native_id(),
+        ThreadPriority::Min,
+        ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle),
+    )
+}
+
 impl Worker {
     /// Asks the policies of confined tenants until told to stop.
     pub(crate) fn run_confined(mut self, tasks: &Receiver<Confined>) {
-        // Of this thread only: on Linux each has its own.
-        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-            tracing::warn!(%error, "the worker of confined tenants has the priority of others");
+        if let Err(error) = make_way() {
+            tracing::warn!(
+                ?error,
+                "the worker of confined tenants has the priority of others"
+            );
         }
         let mut waiting = Waiting::default();
         while self.take_in(tasks, &mut waiting).is_continue() {

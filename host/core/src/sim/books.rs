@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::call::{Mood, Order, Temper};
+use super::policies::hooks_in;
 use super::uas::Uas;
-use super::world::{DESK, Phone, Report, World, branch_of, hooks_in, status_of};
+use super::world::{DESK, Phone, Report, World, branch_of, status_of};
 use crate::policy::CallState;
 use crate::stack::Counts;
 use crate::testing::header;

@@ -11,6 +11,7 @@
 mod books;
 mod call;
 mod network;
+mod policies;
 mod random;
 mod uac;
 mod uas;

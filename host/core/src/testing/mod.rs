@@ -6,6 +6,7 @@ mod calls;
 mod failures;
 mod forks;
 mod hooks;
+mod names;
 mod routes;
 mod rules;
 mod settled;
@@ -159,6 +160,20 @@ pub(crate) fn serial(addresses: &[&str]) -> Ruling {
     Ruling::Relay(Relay {
         groups,
         ..Relay::default()
+    })
+}
+
+/// A relay with limits of time, in milliseconds.
+pub(crate) fn relay(
+    groups: Vec<Vec<ResolvedTarget>>,
+    ring_timeout: u32,
+    total_timeout: u32,
+) -> Ruling {
+    Ruling::Relay(Relay {
+        groups,
+        ring_timeout,
+        total_timeout,
+        record_route: None,
     })
 }
 

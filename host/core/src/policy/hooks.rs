@@ -1,0 +1,182 @@
+//! One call of a hook: what goes in, what comes back, and who makes it.
+
+use std::sync::Arc;
+
+use sipbox_sip::OwnedMessage;
+
+use super::{Armed, CallState, Capabilities, Edit, Effect, Facts, Target, Verdict};
+
+/// Everything that one hook call reads and writes. It moves into the sandbox
+/// for the call and comes back with what the policy staged.
+pub struct HookCall {
+    /// The request: as received in `on-request` (edited by earlier policies),
+    /// as the branch carries it in `on-branch`.
+    pub request: OwnedMessage,
+    /// The response, in `on-reply` and `on-failure` (the best one).
+    pub response: Option<OwnedMessage>,
+    /// Facts that are not in the bytes.
+    pub facts: Arc<Facts>,
+    /// The transaction's memory; changes count only if the call succeeds.
+    pub state: CallState,
+    /// The hooks asked for, in this call.
+    pub armed: Armed,
+    /// Edits staged by this call.
+    pub edits: Vec<Edit>,
+    /// Writes staged by this call.
+    pub effects: Vec<Effect>,
+    /// The tenant's capabilities.
+    pub capabilities: Arc<dyn Capabilities>,
+}
+
+/// What `on-branch` is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchCall {
+    /// The branch's target.
+    pub target: Target,
+}
+
+/// One failed target, for `on-failure`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedTarget {
+    /// The policy's mark.
+    pub id: u32,
+    /// The Request-URI of the branch.
+    pub uri: String,
+    /// Its final status; 408 and 503 stand for time-out and transport error.
+    pub status: u16,
+}
+
+/// What `on-failure` is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// The best response so far.
+    pub status: u16,
+    /// Its reason phrase.
+    pub reason: String,
+    /// The targets that failed.
+    pub failed: Vec<FailedTarget>,
+    /// The caller has cancelled.
+    pub cancelled: bool,
+}
+
+/// What a hook is asked, with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookInput {
+    /// `on-request`
+    Request,
+    /// `on-branch`
+    Branch(BranchCall),
+    /// `on-reply`
+    Reply,
+    /// `on-failure`
+    Failure(Failure),
+}
+
+/// What a hook returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookOutput {
+    /// Of `on-request` and `on-failure`.
+    Verdict(Verdict),
+    /// Of `on-branch`: whether the branch is kept.
+    Branch(bool),
+    /// Of `on-reply`: whether the response is forwarded.
+    Reply(bool),
+    /// The policy does not export the hook.
+    Absent,
+}
+
+/// Why a hook call ended without a verdict. The name is what log, metric and
+/// reply show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HookFailure {
+    /// The guest trapped: unreachable, out-of-bounds access, stack overflow, ...
+    #[error("trap: {0}")]
+    Trap(String),
+    /// CPU time of one hook.
+    #[error("cpu limit")]
+    Cpu,
+    /// Wall-clock limit of a wait.
+    #[error("wall limit")]
+    Wall,
+    /// Linear memory.
+    #[error("memory limit")]
+    Memory,
+    /// Number of host calls.
+    #[error("host call limit")]
+    HostCalls,
+    /// Number or size of edits.
+    #[error("edit limit")]
+    Edits,
+    /// Bytes of the verdict.
+    #[error("output limit")]
+    Output,
+    /// Bytes of log text.
+    #[error("log limit")]
+    Log,
+    /// The guest tried to sleep or poll.
+    #[error("wasi wait")]
+    WasiWait,
+    /// The tenant's CPU budget is used up; the hook was not called.
+    #[error("tenant cpu budget")]
+    Budget,
+    /// The tenant's policies ran long of late, and too many of its calls wait for
+    /// their turn; the hook was not called.
+    #[error("too many calls of a confined tenant")]
+    Confined,
+    /// No room for a further parked call.
+    #[error("parked")]
+    Parked,
+    /// The verdict is ill-formed.
+    #[error("bad verdict: {0}")]
+    BadVerdict(String),
+    /// No instance could be made.
+    #[error("instantiation: {0}")]
+    Instantiate(String),
+}
+
+impl HookFailure {
+    /// The short name for metrics and the reply's Reason: one word for each variant.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Trap(_) => "trap",
+            Self::Cpu => "cpu",
+            Self::Wall => "wall",
+            Self::Memory => "memory",
+            Self::HostCalls => "host-calls",
+            Self::Edits => "edits",
+            Self::Output => "output",
+            Self::Log => "log",
+            Self::WasiWait => "wasi-wait",
+            Self::Budget => "budget",
+            Self::Confined => "confined",
+            Self::Parked => "parked",
+            Self::BadVerdict(_) => "bad-verdict",
+            Self::Instantiate(_) => "instantiate",
+        }
+    }
+}
+
+/// Runs policies. Implemented by the sandbox, and by closures in core's tests.
+///
+/// `policy` is a position in the chain that the host was made for. `call` keeps
+/// what the policy staged if the result is `Ok`; after an `Err` its staged
+/// parts are as they were before.
+pub trait PolicyHost {
+    /// Calls one hook of one policy.
+    ///
+    /// # Errors
+    /// The reason why there is no verdict.
+    fn call(
+        &mut self,
+        policy: usize,
+        input: HookInput,
+        call: &mut HookCall,
+    ) -> Result<HookOutput, HookFailure>;
+
+    /// What a call had returned counts for nothing after all, for this reason.
+    fn discarded(&mut self, policy: usize, failure: &HookFailure) {
+        let _ = (policy, failure);
+    }
+}

@@ -39,6 +39,7 @@ impl Bench {
         let file = folder.path().join("sipbox.toml");
         let text = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\naddress = \"127.0.0.1:0\"\n\
              [store]\npath = \"sipbox.sqlite\"\n[control]\nsocket = \"control.sock\"\n\
+             [limits]\ndrain = \"100ms\"\n\
              [[tenant]]\nname = \"home\"\ndomains = [\"home.test\"]\n";
         std::fs::write(&file, text).unwrap();
         let Ok(configuration) = Source::File(file).read().unwrap().finish() else {
@@ -153,8 +154,7 @@ fn a_request_whose_tenant_is_gone_is_answered_at_once() {
         bench.receive(method, "gone.test");
         assert_eq!(bench.hears(), "SIP/2.0 404 Not Found", "{method}");
     }
-    bench.step(|node, env, out| node.stack.shutdown(env, out));
-    drop(bench);
+    bench.end();
 }
 
 /// Invariant 7: what a policy staged is written if its verdict counts, and not if

@@ -101,7 +101,7 @@ fn a_policys_2xx_that_nobody_acknowledges_is_taken_back() {
 }
 
 fn transactions(sipbox: &Sipbox) -> [u64; 2] {
-    ["tm:UAS_transactions", "tm:inuse_client_transactions"].map(|name| sipbox.statistic(name))
+    ["tm:inuse_transactions", "tm:inuse_client_transactions"].map(|name| sipbox.statistic(name))
 }
 
 /// Where `MESSAGE` needs no transaction, and `bob` is registered at an address.

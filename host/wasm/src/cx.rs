@@ -42,6 +42,8 @@ pub(crate) struct CallCx {
     /// Keys what a guest draws as randomness.
     pub(crate) random_key: [u8; 32],
     pub(crate) meter: Meter,
+    /// Whether the thread lets others go first at each tick.
+    pub(crate) makes_way: bool,
     memory: MemoryLimiter,
 }
 
@@ -104,6 +106,7 @@ impl CallCx {
             wasi: WasiState::default(),
             random_key,
             meter: Meter::default(),
+            makes_way: false,
             memory: MemoryLimiter {
                 limit: limits.memory,
             },
@@ -216,6 +219,9 @@ pub(crate) fn on_deadline(
     mut store: StoreContextMut<'_, CallCx>,
 ) -> wasmtime::Result<UpdateDeadline> {
     let cx = store.data_mut();
+    if cx.makes_way {
+        std::thread::yield_now();
+    }
     let now = thread_cpu();
     match cx.meter.since {
         None => {

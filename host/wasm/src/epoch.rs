@@ -48,6 +48,13 @@ impl Mark {
         Inside(self)
     }
 
+    /// Ends the thread's looking away, for a guest that is watched closely: a system call.
+    pub(crate) fn rouse(&self) {
+        if let Some(thread) = self.ticker.thread.get() {
+            thread.unpark();
+        }
+    }
+
     /// One writer: a plain add, without the bus lock of `fetch_add`.
     fn turn(&self, order: Ordering) {
         let turns = self.turns.load(Ordering::Relaxed);
@@ -120,7 +127,7 @@ impl Ticker {
                 thread::sleep(TICK);
             } else if turns != before || glances < PATIENCE {
                 glances = if turns == before { glances + 1 } else { 0 };
-                thread::sleep(GLANCE);
+                thread::park_timeout(GLANCE);
             } else {
                 self.asleep.store(true, Ordering::Relaxed);
                 thread::park_timeout(NAP);

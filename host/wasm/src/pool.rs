@@ -320,6 +320,8 @@ pub struct Pools {
     pools: ByVersion,
     /// Tells when this worker is in a guest; there since the first call.
     mark: Option<Arc<Mark>>,
+    /// Whether guests let others go first.
+    makes_way: bool,
     /// What the randomness of the last call came from, for recordings.
     pub(crate) last_seed: Option<[u8; 32]>,
 }
@@ -337,7 +339,19 @@ impl Pools {
         Self {
             pools: HashMap::default(),
             mark: None,
+            makes_way: false,
             last_seed: None,
+        }
+    }
+
+    /// The same, for a thread whose guests let others go first at each tick: the
+    /// scheduler may give a thread that wakes its processor only at the next tick of its
+    /// own clock, which is four milliseconds on many a machine.
+    #[must_use]
+    pub fn making_way() -> Self {
+        Self {
+            makes_way: true,
+            ..Self::new()
         }
     }
 
@@ -422,6 +436,10 @@ impl Pools {
                 cost,
             );
         };
+        instance.store.data_mut().makes_way = self.makes_way;
+        if self.makes_way {
+            mark.rouse();
+        }
         let result = instance.call(input, call, mark);
         cost.hook = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();

@@ -16,7 +16,7 @@ use sipbox_core::flow::TenantId;
 use sipbox_core::outbox::Ask;
 use sipbox_core::policy::HookFailure;
 use sipbox_net::Full;
-use sipbox_wasm::{Place, thread_cpu};
+use sipbox_wasm::{Place, Pools, thread_cpu};
 
 use super::fair::Fair;
 use super::questions::Answer;
@@ -84,6 +84,7 @@ impl Worker {
                 "the worker of confined tenants has the priority of others"
             );
         }
+        self.pools = Pools::making_way();
         let mut waiting = Waiting::default();
         while self.take_in(tasks, &mut waiting).is_continue() {
             let Some((tenant, (task, place))) = waiting.next() else {

@@ -340,7 +340,23 @@ impl Sipbox {
         std::fs::write(self.file("sipbox.toml"), setup.toml()).unwrap();
     }
 
-    /// All that it logged.
+    /// The first line of the log with those words, once it is there: lines are written by
+    /// a thread that nobody waits for.
+    ///
+    /// # Panics
+    /// When there is none in ten seconds.
+    pub fn logged(&self, words: &str) -> String {
+        let mut found = None;
+        crate::process::wait_until(words, Duration::from_secs(10), || {
+            let log = self.log();
+            let mut lines = log.lines();
+            found = lines.find(|line| line.contains(words)).map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// All that it logged so far.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.file("log")).unwrap_or_default()).into_owned()

@@ -228,3 +228,8 @@ fn a_healthy_tenant_beside_a_host_call_loop() {
 fn a_healthy_tenant_beside_a_panic() {
     healthy_beside("panic", 503);
 }
+
+#[test]
+fn a_healthy_tenant_beside_a_log_flood() {
+    healthy_beside("log-flood", 503);
+}

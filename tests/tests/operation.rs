@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use sipbox_tests::process::wait_until;
 use sipbox_tests::sipbox::DOMAIN;
-use sipbox_tests::{Agent, Loopback, Message, Setup, Sipbox};
+use sipbox_tests::{Agent, Loopback, Message, Setup};
 
 #[test]
 fn a_stop_finishes_the_transactions_in_flight() {
@@ -236,7 +235,7 @@ fn sighup_reloads_a_right_file_and_refuses_a_broken_one() {
 
     std::fs::write(sipbox.file("sipbox.toml"), &broken).unwrap();
     sipbox.signal(Signal::SIGHUP);
-    let refusal = logged(&sipbox, "configuration not reloaded, the old one stays");
+    let refusal = sipbox.logged("configuration not reloaded, the old one stays");
     let line = 1 + broken
         .lines()
         .position(|line| line.starts_with("bultin"))
@@ -256,22 +255,8 @@ fn sighup_reloads_a_right_file_and_refuses_a_broken_one() {
 
     std::fs::write(sipbox.file("sipbox.toml"), &new).unwrap();
     sipbox.signal(Signal::SIGHUP);
-    let _ = logged(&sipbox, "configuration reloaded");
+    let _ = sipbox.logged("configuration reloaded");
     assert_eq!(answer(), Some(404), "the new setting is in force");
-}
-
-/// The first line of the log with those words, once it is there.
-fn logged(sipbox: &Sipbox, words: &str) -> String {
-    let mut found = None;
-    wait_until(words, Duration::from_secs(10), || {
-        let log = sipbox.log();
-        found = log
-            .lines()
-            .find(|line| line.contains(words))
-            .map(str::to_owned);
-        found.is_some()
-    });
-    found.unwrap()
 }
 
 /// The CLI's clients: accounts and bindings, and the management commands.

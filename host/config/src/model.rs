@@ -99,7 +99,7 @@ pub struct PolicyLimits {
     pub edit_bytes: u32,
     /// `output_bytes`: bytes of a verdict.
     pub output_bytes: u32,
-    /// `log_bytes`: bytes of log text of a hook call.
+    /// `log_bytes`: bytes of log text of a hook call, 128 more for each line.
     pub log_bytes: u32,
     /// `cpu_budget`: CPU time of all its hook calls in each second.
     pub cpu_budget: Duration,

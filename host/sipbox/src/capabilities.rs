@@ -13,6 +13,9 @@ use sipbox_core::policy::{
 use crate::node::Node;
 use crate::snapshot::Tenant;
 
+/// Bytes of a Call-ID that stand in the log line of a policy: the sender chose its length.
+const CALL_ID: usize = 64;
+
 /// An account that the request names, as the database knows it; `None`: it does not.
 pub(crate) type Fetched = (NamedCredentials, Result<Option<Arc<Ha1Set>>, Unavailable>);
 
@@ -210,7 +213,8 @@ impl Capabilities for RequestCapabilities {
 
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
         let tenant = &*self.tenant.name;
-        let call_id = String::from_utf8_lossy(call.request.as_ref().call_id().unwrap_or_default());
+        let call_id = call.request.as_ref().call_id().unwrap_or_default();
+        let call_id = String::from_utf8_lossy(call_id.get(..CALL_ID).unwrap_or(call_id));
         // The macro wants its level as a constant.
         macro_rules! line {
             ($level:ident) => {

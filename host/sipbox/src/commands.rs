@@ -11,6 +11,7 @@ use sipbox_core::location::{Aor, Binding, Commit, NewContact, method_mask};
 use sipbox_core::time::WallTime;
 use sipbox_net::WorkerCounters;
 use sipbox_store::{Store, StoreError};
+use sipbox_telemetry::logging::LostLines;
 use sipbox_wasm::PolicyStats;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +36,7 @@ pub(crate) struct NodeCommands {
     pub(crate) begun: Instant,
     /// When it began, by the wall clock.
     pub(crate) begun_wall: WallTime,
+    pub(crate) lost_lines: LostLines,
     /// Reads the policies' counters.
     pub(crate) policies: Box<dyn Fn() -> Vec<PolicyCounters> + Send + Sync>,
     /// Reloads.
@@ -238,6 +240,7 @@ impl NodeCommands {
         add("net", "datagrams", sum(|worker| &worker.datagrams));
         add("net", "undeliverable", sum(|worker| &worker.undeliverable));
         add("net", "congested", self.node.network.congested());
+        add("sipbox", "lost_log_lines", self.lost_lines.count());
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {

@@ -1,8 +1,18 @@
 //! Log lines: for people, or as JSON for machines; always to stderr, so that
 //! stdout stays for data.
+//!
+//! A thread of its own writes them. Whoever logs is a worker that has calls to serve, or
+//! the one of confined tenants at the lowest priority: neither may wait for a terminal
+//! that nobody reads, nor for the other. What the thread cannot keep up with is lost, and
+//! counted.
 
+use std::borrow::Cow;
+use std::io;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,28 +70,112 @@ fn directives(filter: &str) -> String {
     text
 }
 
-/// Sets the process's log up. `filter` is a level (`info`), which speaks of
-/// Sipbox and the policies, or directives (`info,sipbox=debug,policy=trace`).
+/// Lines that wait to be written; more are lost.
+const WAITING: usize = 4096;
+
+/// The process's log. Dropping it writes what still waits.
+#[derive(Debug)]
+pub struct Log {
+    _thread: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+impl Log {
+    /// A look at how many lines were lost, which outlives the log.
+    #[must_use]
+    pub fn lost(&self) -> LostLines {
+        LostLines(self.lost.clone())
+    }
+}
+
+/// Counts the lines that were lost because nobody took them in time.
+#[derive(Clone, Debug)]
+pub struct LostLines(ErrorCounter);
+
+impl LostLines {
+    /// So many, since the start.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Hands each event on as one line, whatever the texts in it are: a line break in one
+/// of them could pass for a line that somebody else wrote.
+#[derive(Clone, Debug)]
+struct Lines(NonBlocking);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl io::Write for Lines {
+    // The subscriber writes an event at once.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&one_line(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// An event without line breaks but the last.
+fn one_line(event: &[u8]) -> Cow<'_, [u8]> {
+    let text = event.strip_suffix(b"\n").unwrap_or(event);
+    if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return Cow::Borrowed(event);
+    }
+    let mut line = Vec::with_capacity(event.len() + 8);
+    for byte in text {
+        match byte {
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            byte => line.push(*byte),
+        }
+    }
+    line.push(b'\n');
+    Cow::Owned(line)
+}
+
+/// Sets the process's log up, until the value is dropped. `filter` is a level (`info`),
+/// which speaks of Sipbox and the policies, or directives
+/// (`info,sipbox=debug,policy=trace`).
 ///
 /// # Errors
 /// When the filter is none, or on a second call.
-pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
+pub fn init(format: Format, filter: &str) -> Result<Log, LogError> {
     let parsed = EnvFilter::try_new(directives(filter)).map_err(|source| LogError::Filter {
         filter: filter.to_owned(),
         source,
     })?;
+    let (writer, thread) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING)
+        .lossy(true)
+        .thread_name("log")
+        .finish(io::stderr());
+    let lost = writer.error_counter();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
-        .with_writer(std::io::stderr);
+        .with_writer(Lines(writer));
     let done = match format {
         Format::Human => {
             let ansi = std::env::var_os("NO_COLOR").is_none()
-                && std::io::IsTerminal::is_terminal(&std::io::stderr());
+                && io::IsTerminal::is_terminal(&io::stderr());
             builder.with_ansi(ansi).try_init()
         }
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
-    done.map_err(|_twice| LogError::Twice)
+    done.map_err(|_twice| LogError::Twice)?;
+    Ok(Log {
+        _thread: thread,
+        lost,
+    })
 }
 
 #[cfg(test)]
@@ -95,6 +189,13 @@ mod tests {
         for level in ["trace", "debug", "info", "warn", "error", "off"] {
             assert!(EnvFilter::try_new(directives(level)).is_ok(), "{level}");
         }
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        assert_eq!(&*one_line(b"plain\n"), b"plain\n");
+        assert_eq!(&*one_line(b"a\r\nERROR b\n"), b"a\\r\\nERROR b\n");
+        assert_eq!(&*one_line(b"a\nb"), b"a\\nb\n");
     }
 
     #[test]

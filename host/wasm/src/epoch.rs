@@ -26,8 +26,7 @@ pub(crate) const UNSEEN: Duration = TICK.saturating_add(GLANCE);
 /// Glances without any call before the thread sleeps.
 const PATIENCE: u32 = 25;
 
-/// How long it sleeps at most. A call that comes at the very moment of falling asleep may
-/// fail to wake it.
+/// How long it sleeps at most, to see whether the engine is still there.
 const NAP: Duration = Duration::from_millis(50);
 
 /// Marks whether a thread is in a guest. One thread writes it at a time.
@@ -41,8 +40,10 @@ pub(crate) struct Mark {
 impl Mark {
     /// Says that a guest runs, until the guard is dropped.
     pub(crate) fn enter(&self) -> Inside<'_> {
-        self.turn(Ordering::Release);
-        if self.ticker.asleep.load(Ordering::Relaxed) {
+        // In one order with what the thread does when it falls asleep: either it sees this
+        // turn, or it is seen asleep.
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        if self.ticker.asleep.load(Ordering::SeqCst) {
             self.ticker.wake();
         }
         Inside(self)
@@ -54,12 +55,6 @@ impl Mark {
             thread.unpark();
         }
     }
-
-    /// One writer: a plain add, without the bus lock of `fetch_add`.
-    fn turn(&self, order: Ordering) {
-        let turns = self.turns.load(Ordering::Relaxed);
-        self.turns.store(turns.wrapping_add(1), order);
-    }
 }
 
 /// A guest runs on this thread.
@@ -68,7 +63,9 @@ pub(crate) struct Inside<'a>(&'a Mark);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.turn(Ordering::Release);
+        // One writer: a plain add, without the bus lock of `fetch_add`.
+        let turns = self.0.turns.load(Ordering::Relaxed);
+        self.0.turns.store(turns.wrapping_add(1), Ordering::Release);
     }
 }
 
@@ -108,7 +105,7 @@ impl Ticker {
 
     #[cold]
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::Relaxed)
+        if self.asleep.swap(false, Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -129,9 +126,11 @@ impl Ticker {
                 glances = if turns == before { glances + 1 } else { 0 };
                 thread::park_timeout(GLANCE);
             } else {
-                self.asleep.store(true, Ordering::Relaxed);
-                thread::park_timeout(NAP);
-                self.asleep.store(false, Ordering::Relaxed);
+                self.asleep.store(true, Ordering::SeqCst);
+                if self.look().0 == turns {
+                    thread::park_timeout(NAP);
+                }
+                self.asleep.store(false, Ordering::SeqCst);
             }
             before = turns;
         }
@@ -142,7 +141,7 @@ impl Ticker {
         let (mut turns, mut inside) = (0u64, false);
         self.lock().retain(|mark| match mark.upgrade() {
             Some(mark) => {
-                let turn = mark.turns.load(Ordering::Acquire);
+                let turn = mark.turns.load(Ordering::SeqCst);
                 turns = turns.wrapping_add(turn);
                 inside |= turn % 2 == 1;
                 true

@@ -5,10 +5,15 @@ use sipbox_core::policy::{HookFailure, LogLevel};
 use crate::bindings::wit::log as wit;
 use crate::cx::{CallCx, stop};
 
+/// What stands around a text in the log (time, level, tenant, policy, Call-ID) counts as so
+/// many bytes: a thousand empty lines are no small log.
+const AROUND: u32 = 128;
+
 impl CallCx {
     /// A line for the operator's log, within the limit of the call.
     pub(crate) fn log_line(&mut self, level: LogLevel, text: &str) -> wasmtime::Result<()> {
         let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let bytes = bytes.saturating_add(AROUND);
         let Some(left) = self.left.log_bytes.checked_sub(bytes) else {
             return Err(stop(HookFailure::Log));
         };

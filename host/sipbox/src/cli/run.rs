@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use sipbox_admin::{Server, ServerLimits};
-use sipbox_telemetry::logging;
+use sipbox_telemetry::logging::{self, LostLines};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -75,20 +75,21 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         .log
         .clone()
         .unwrap_or_else(|| configuration.log_filter());
-    logging::init(format, &filter)?;
+    let log = logging::init(format, &filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("io")
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    runtime.block_on(serve(source, configuration, begun))
+    runtime.block_on(serve(source, configuration, begun, log.lost()))
 }
 
 async fn serve(
     source: Source,
     configuration: Configuration,
     begun: Instant,
+    lost_lines: LostLines,
 ) -> anyhow::Result<ExitCode> {
     // Signals first: one that comes during the start is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
@@ -104,6 +105,7 @@ async fn serve(
         node: Arc::clone(&running.node),
         store: running.store().clone(),
         begun,
+        lost_lines,
         begun_wall: running.node.clock.now().1,
         policies: Box::new(move || {
             policies

@@ -33,6 +33,7 @@ impl ResponseContext {
     /// that the step has made idle is over, and its answer will come too late.
     pub(crate) fn ask_next(&mut self, io: &mut Io<'_, '_, '_>) {
         if self.questions.is_idle() {
+            io.disarm(&mut self.decide_timer);
             return;
         }
         let mut open = self.questions.take_open();

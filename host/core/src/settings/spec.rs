@@ -48,11 +48,11 @@ impl Timers {
         self.t1 * 64
     }
 
-    /// How long it takes until Timer E of a client has grown to T2: 1 + 2 + 4 times T1 by
-    /// default.
+    /// How long it takes until Timer E of a client has been reset to T2: 1 + 2 + 4 times T1
+    /// by default. It is never reset before it has fired once.
     #[must_use]
     pub fn e_grown(&self) -> Duration {
-        let (mut interval, mut grown) = (self.t1, Duration::ZERO);
+        let (mut interval, mut grown) = (self.t1 * 2, self.t1);
         while interval < self.t2 {
             grown += interval;
             interval *= 2;

@@ -1,5 +1,7 @@
 //! Settings are checked once, and asked often.
 
+use std::time::Duration;
+
 use sipbox_sip::{Transport, Uri};
 
 use super::*;
@@ -74,7 +76,7 @@ fn what_cannot_work_is_refused() {
         (
             SettingsSpec {
                 timers: Timers {
-                    t1: std::time::Duration::ZERO,
+                    t1: Duration::ZERO,
                     ..Timers::default()
                 },
                 ..spec()
@@ -183,4 +185,21 @@ fn a_request_leaves_from_where_it_came_if_that_fits() {
     assert_eq!(leaves(0, Transport::Udp, "2001:db8::9"), Some(2));
     assert_eq!(leaves(2, Transport::Tcp, "198.51.100.1"), Some(1));
     assert_eq!(leaves(0, Transport::Tls, "198.51.100.1"), None);
+}
+
+/// RFC 4320 4.1: Timer E is reset to T2 when it fires, so not before T1 has passed.
+#[test]
+fn timer_e_grows_to_t2_when_it_fires() {
+    let grown = |t1, t2| {
+        let timers = Timers {
+            t1: Duration::from_millis(t1),
+            t2: Duration::from_millis(t2),
+            ..Timers::default()
+        };
+        timers.e_grown().as_millis()
+    };
+    assert_eq!(grown(500, 4000), 3500);
+    assert_eq!(grown(500, 1000), 500);
+    assert_eq!(grown(500, 600), 500);
+    assert_eq!(grown(500, 500), 500);
 }

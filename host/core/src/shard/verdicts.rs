@@ -142,6 +142,7 @@ impl Shard {
                 AfterFailure::Answer(request, reply) => {
                     let mut agent = LocalAgent::new(request);
                     agent.answer(&reply, io);
+                    user.cancel_timers(&mut io.tx.wheel);
                     *user = User::Agent(Box::new(agent));
                     true
                 }

@@ -431,3 +431,47 @@ fn what_waits_behind_a_question_without_an_answer_goes_on_with_it() {
     assert!(!answer_setting(&mut rig, "late"));
     rig.finish();
 }
+
+/// No timer of a question outlives its answer.
+#[test]
+fn an_answered_call_has_the_timers_of_one_without_hooks() {
+    let answered = |hooked: bool| {
+        let mut rig = armed(false, hooked, false, || parallel(&[BOB]));
+        rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+        let [_, invite] = rig.take_n();
+        for status in [180, 200] {
+            rig.receive(&response(&invite.text, status, ""), udp(BOB));
+            if hooked {
+                assert!(answer_reply(&mut rig, true, str::to_owned));
+            }
+        }
+        rig.stack.counts().timers
+    };
+    assert_eq!(answered(true), answered(false));
+    let refused = |hooked: bool| {
+        let mut rig = armed(hooked, false, hooked, || parallel(&[BOB]));
+        rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+        if hooked {
+            answer_branches(&mut rig, |_| true, str::to_owned);
+        }
+        let [_, invite] = rig.take_n();
+        rig.receive(&response(&invite.text, 486, ""), udp(BOB));
+        if hooked {
+            assert!(answer_failure(&mut rig, Ruling::Best));
+        }
+        rig.stack.counts().timers
+    };
+    assert_eq!(refused(true), refused(false));
+    // A failure that is answered 200 leaves what an answer without a branch does, and the
+    // Timer D of the branch.
+    let mut plain = Rig::new(|_, _| Ruling::reply(200));
+    plain.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let mut rig = armed(false, false, true, || {
+        relay(vec![targets(&[BOB])], 60_000, 90_000)
+    });
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let [_, invite] = rig.take_n();
+    rig.receive(&response(&invite.text, 486, ""), udp(BOB));
+    assert!(answer_failure(&mut rig, Ruling::reply(200)));
+    assert_eq!(rig.stack.counts().timers, plain.stack.counts().timers + 1);
+}

@@ -61,7 +61,7 @@ impl Policy for Residential {
             Destination::of(request, &self.settings.domains, caller)
         };
         if method == "OPTIONS" && matches!(destination, Destination::Ourselves) {
-            return options();
+            return registrar::unsupported(request).unwrap_or_else(options);
         }
         if let Err(refusal) = self.may_send(request, caller, &destination) {
             return refusal.into();

@@ -14,10 +14,8 @@ pub(crate) fn register(domains: &Domains, request: &Request) -> Verdict {
     let Some(domain) = domains.by_host(request.request_uri().host()) else {
         return Verdict::reply(404).into();
     };
-    if let Some(unsupported) = unsupported(request) {
-        return Verdict::reply(420)
-            .header("Unsupported", unsupported)
-            .into();
+    if let Some(refusal) = unsupported(request) {
+        return refusal;
     }
     let user = if domain.auth == Auth::Off {
         None
@@ -64,14 +62,18 @@ fn is_sip(uri: &str) -> bool {
     })
 }
 
-/// The extensions that the request requires and we do not know (RFC 3261
-/// section 8.2.2.3).
-fn unsupported(request: &Request) -> Option<String> {
+/// The refusal of a request to ourselves that requires extensions which we do not know
+/// (RFC 3261 section 8.2.2.3).
+pub(crate) fn unsupported(request: &Request) -> Option<Verdict> {
     let unknown: Vec<&str> = request
         .headers("Require")
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|option| !option.is_empty() && !option.eq_ignore_ascii_case(SUPPORTED))
         .collect();
-    (!unknown.is_empty()).then(|| unknown.join(", "))
+    (!unknown.is_empty()).then(|| {
+        Verdict::reply(420)
+            .header("Unsupported", unknown.join(", "))
+            .into()
+    })
 }

@@ -152,6 +152,15 @@ fn options_to_us_is_answered_with_what_we_can_do() {
 }
 
 #[test]
+fn options_to_us_that_require_what_we_do_not_know_name_it_in_a_420() {
+    let options = |require| Call::request("OPTIONS", "sip:example.com").header("Require", require);
+    let run = trusting().on_request(options("path, teleport"));
+    run.assert_reply(420);
+    assert_eq!(run.reply_headers("Unsupported"), ["teleport"]);
+    trusting().on_request(options("path")).assert_reply(200);
+}
+
+#[test]
 fn options_to_a_user_is_routed() {
     trusting()
         .on_request(Call::request("OPTIONS", "sip:bob@example.com"))

@@ -363,9 +363,11 @@ impl NodeCommands {
     /// Answers when the change is as durable as it gets.
     async fn store(&self, commit: Commit) -> Result<Value, CommandError> {
         let (done, stored) = oneshot::channel();
+        let (node, kept) = (Arc::clone(&self.node), commit.clone());
         let submitted = self.node.sink.submit(
             commit.changes.clone(),
             Box::new(move |result| {
+                node.location.settle(&kept, result.is_ok());
                 // Nobody listens any more if the client went.
                 let _ = done.send(result);
             }),
@@ -374,14 +376,14 @@ impl NodeCommands {
             Ok(()) => stored
                 .await
                 .unwrap_or(Err(sipbox_core::location::SinkError::Closed)),
-            Err(error) => Err(error),
+            Err(error) => {
+                self.node.location.settle(&commit, false);
+                Err(error)
+            }
         };
         match result {
             Ok(()) => Ok(json!("OK")),
-            Err(error) => {
-                self.node.location.rollback(&commit);
-                Err(CommandError::Failed(error.to_string()))
-            }
+            Err(error) => Err(CommandError::Failed(error.to_string())),
         }
     }
 

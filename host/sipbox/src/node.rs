@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sipbox_core::auth::Authenticator;
-use sipbox_core::location::{Commit, FlowTokens, LocationService, LocationSink};
+use sipbox_core::location::{FlowTokens, LocationService, LocationSink};
 use sipbox_core::stack::Stack;
 use sipbox_net::{Full, Network};
 use sipbox_store::CredentialCache;
@@ -25,8 +25,8 @@ use crate::worker::{Answer, Confined};
 pub(crate) enum WorkerEvent {
     /// The credentials that a request names were fetched.
     Credentials(Box<Pending>),
-    /// A registration was stored, or was not.
-    Stored(Box<Stored>),
+    /// A registration was stored, or was not, and this is its answer.
+    Stored(Box<Ruled>),
     /// A confined tenant's policies answered; carry it out.
     Answered(Box<Answer>, Place),
     /// The snapshot changed: warm its policies up.
@@ -37,17 +37,6 @@ pub(crate) enum WorkerEvent {
     Tick,
     /// Leave.
     Stop,
-}
-
-/// A verdict that waited for the store.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    /// What is to be carried out if it was stored.
-    pub(crate) ruled: Ruled,
-    /// What was committed.
-    pub(crate) commits: Vec<Commit>,
-    /// Whether it is durable.
-    pub(crate) stored: bool,
 }
 
 /// The node.

@@ -21,8 +21,7 @@ use sipbox_net::{Input, Query, Worker as Inputs};
 use sipbox_sip::{Index, Message};
 use sipbox_wasm::Pools;
 
-use crate::decide;
-use crate::node::{Node, Stored, WorkerEvent};
+use crate::node::{Node, WorkerEvent};
 use crate::snapshot::Snapshot;
 
 pub(crate) use confined::Confined;
@@ -165,20 +164,7 @@ impl Worker {
         let snapshot = node.snapshot.load();
         match event {
             WorkerEvent::Credentials(pending) => self.run_chain(*pending),
-            WorkerEvent::Stored(stored) => {
-                let Stored {
-                    mut ruled,
-                    commits,
-                    stored,
-                } = *stored;
-                if !stored {
-                    for commit in &commits {
-                        node.location.rollback(commit);
-                    }
-                    decide::not_stored(&mut ruled);
-                }
-                self.carry_out(ruled);
-            }
+            WorkerEvent::Stored(ruled) => self.carry_out(*ruled),
             WorkerEvent::Answered(answer, place) => {
                 self.conclude(*answer);
                 // Whoever comes when the place is free may not overtake.

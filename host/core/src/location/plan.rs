@@ -9,7 +9,6 @@ use super::aor::Aor;
 use super::binding::{Binding, Bindings};
 use super::register::{ContactUpdate, Contacts, Register};
 use super::row::{Change, received_uri};
-use super::shard::Record;
 use crate::flow::{Flow, TenantId};
 use crate::policy::SaveLimits;
 use crate::time::WallTime;
@@ -55,7 +54,7 @@ pub enum Planned {
     Query(Bindings),
 }
 
-/// What a commit did.
+/// What a commit did. Once its fate is known, [`super::LocationService::settle`] is told.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// The changes, for the sink; possibly none.
@@ -64,8 +63,6 @@ pub struct Commit {
     pub bindings: Bindings,
     pub(super) tenant: TenantId,
     pub(super) aor: Arc<Aor>,
-    pub(super) previous: Option<Record>,
-    pub(super) version: u64,
 }
 
 impl Commit {

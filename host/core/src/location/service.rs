@@ -14,7 +14,7 @@ use super::plan::{Commit, NewContact, Plan, Planned};
 use super::register::{ContactUpdate, Contacts, Register};
 use super::row::{Change, ChangeKind, LocationRow};
 use super::rules::{Refused, Step, Steps, end, judge, same_uri, standing};
-use super::shard::{Record, Shard};
+use super::shard::Shard;
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::policy::SaveLimits;
 use crate::time::WallTime;
@@ -112,23 +112,28 @@ impl LocationService {
         Ok(self.carry_out(&mut shard, plan, &steps, wall))
     }
 
-    /// Puts back what stood before a commit that could not be made durable,
-    /// unless the address of record has changed since. Whether it did.
-    pub fn rollback(&self, commit: &Commit) -> bool {
+    /// A commit was stored, or was not: then its changes are taken back, each to what
+    /// stood before it, unless a later one stands. Called once for each commit, in any
+    /// order, so that memory comes to what is stored: RFC 3261 section 10.3 wants all of a
+    /// REGISTER, or nothing.
+    pub fn settle(&self, commit: &Commit, stored: bool) {
         let mut shard = self.shard(commit.tenant, &commit.aor);
-        let unchanged = match shard.0.get(commit.tenant, &commit.aor) {
-            Some(record) => record.version == commit.version,
-            None => commit.bindings.is_empty(),
-        };
-        if unchanged {
-            let previous = commit.previous.clone();
-            let record = previous.unwrap_or_else(|| Record {
-                bindings: Bindings::new(),
-                version: 0,
-            });
-            shard.0.replace(commit.tenant, &commit.aor, record);
+        if stored {
+            for change in &commit.changes {
+                shard.0.stored(change.contact_id(), change.sequence);
+            }
+            return;
         }
-        unchanged
+        let mut bindings = Bindings::from(shard.bindings(commit.tenant, &commit.aor));
+        for change in &commit.changes {
+            let id = change.contact_id();
+            if let Some(before) = shard.0.not_stored(id, change.sequence) {
+                bindings.retain(|binding| binding.id != id);
+                bindings.extend(before);
+            }
+        }
+        sort(&mut bindings);
+        shard.0.replace(commit.tenant, &commit.aor, bindings);
     }
 
     /// The bindings that hold, best q first, then the latest.
@@ -266,14 +271,7 @@ impl LocationService {
                     .then(a.id.cmp(&b.id))
             });
             let aor = shard.0.key(tenant, &aor).unwrap_or_else(|| Arc::new(aor));
-            shard.0.replace(
-                tenant,
-                &aor,
-                Record {
-                    bindings,
-                    version: sequence,
-                },
-            );
+            shard.0.replace(tenant, &aor, bindings);
             loaded.bindings += 1;
         }
         loaded
@@ -310,6 +308,15 @@ impl LocationService {
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.shards.iter().map(|mutex| lock(mutex).awaited()).sum()
+    }
+
+    /// How many changes wait to be settled over all shards.
+    #[cfg(test)]
+    pub(super) fn unsettled(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|mutex| lock(mutex).unsettled())
+            .sum()
     }
 
     fn remove_where(
@@ -349,7 +356,6 @@ impl LocationService {
         let aor = shard
             .key(tenant, &plan.aor)
             .unwrap_or_else(|| Arc::new(plan.aor.clone()));
-        let previous = shard.get(tenant, &aor).cloned();
         let updates: &[ContactUpdate] = match &plan.register.contacts {
             Contacts::Update(updates) => updates,
             Contacts::Query | Contacts::RemoveAll => &[],
@@ -359,12 +365,12 @@ impl LocationService {
         let mut changes = SmallVec::new();
         let mut bindings = Bindings::new();
         for step in steps {
-            let kind = match step {
+            let (kind, before) = match step {
                 Step::Keep(binding) => {
                     bindings.push(binding.clone());
                     continue;
                 }
-                Step::Remove(binding) => ChangeKind::Delete(binding.id),
+                Step::Remove(binding) => (ChangeKind::Delete(binding.id), Some(binding)),
                 Step::Write {
                     old,
                     update: position,
@@ -386,34 +392,27 @@ impl LocationService {
                         ..plan.binding(update)
                     });
                     bindings.push(binding.clone());
-                    ChangeKind::Upsert(binding)
+                    (ChangeKind::Upsert(binding), old.as_ref())
                 }
             };
-            changes.push(Change {
+            let change = Change {
                 tenant,
                 aor: aor.clone(),
                 sequence: version,
                 kind,
-            });
+            };
+            shard.changed(change.contact_id(), version, before.cloned());
+            changes.push(change);
         }
         sort(&mut bindings);
         if !changes.is_empty() {
-            shard.replace(
-                tenant,
-                &aor,
-                Record {
-                    bindings: bindings.clone(),
-                    version,
-                },
-            );
+            shard.replace(tenant, &aor, bindings.clone());
         }
         Commit {
             changes,
             bindings,
             tenant,
             aor,
-            previous,
-            version,
         }
     }
 
@@ -435,7 +434,7 @@ impl Guard<'_> {
     fn bindings(&self, tenant: TenantId, aor: &Aor) -> &[Arc<Binding>] {
         self.0
             .get(tenant, aor)
-            .map(|record| record.bindings.as_slice())
+            .map(Bindings::as_slice)
             .unwrap_or_default()
     }
 }

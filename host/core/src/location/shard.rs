@@ -1,5 +1,5 @@
-//! One shard: records by tenant and address of record, and the order in which
-//! their bindings end. No rule of the RFC lives here.
+//! One shard: bindings by tenant and address of record, the order in which they end,
+//! and what to go back to if a change cannot be stored. No rule of the RFC lives here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,21 +15,17 @@ pub(super) struct Shard {
     tenants: HashMap<TenantId, Tenant, KeyedState>,
     /// What ends next; permanent bindings are not in it.
     ends: BTreeMap<(WallTime, u64), (TenantId, Arc<Aor>)>,
+    /// What stood before each change whose fate is not known yet, by the binding's id and
+    /// the sequence number of the change.
+    before: BTreeMap<(u64, u64), Option<Arc<Binding>>>,
     keyed: KeyedState,
 }
 
 #[derive(Debug)]
 struct Tenant {
-    records: HashMap<Arc<Aor>, Record, KeyedState>,
+    /// The bindings of each address of record that has any.
+    records: HashMap<Arc<Aor>, Bindings, KeyedState>,
     bindings: usize,
-}
-
-/// The bindings of one address of record; never empty.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) bindings: Bindings,
-    /// The sequence number of the last change.
-    pub(super) version: u64,
 }
 
 impl Shard {
@@ -37,11 +33,12 @@ impl Shard {
         Self {
             tenants: HashMap::with_hasher(keyed.clone()),
             ends: BTreeMap::new(),
+            before: BTreeMap::new(),
             keyed: keyed.clone(),
         }
     }
 
-    pub(super) fn get(&self, tenant: TenantId, aor: &Aor) -> Option<&Record> {
+    pub(super) fn get(&self, tenant: TenantId, aor: &Aor) -> Option<&Bindings> {
         self.tenants.get(&tenant)?.records.get(aor)
     }
 
@@ -54,9 +51,8 @@ impl Shard {
             .map(|(key, _)| key.clone())
     }
 
-    /// Puts a record in the place of what was there; one without bindings only
-    /// takes the old one away.
-    pub(super) fn replace(&mut self, tenant: TenantId, aor: &Arc<Aor>, record: Record) {
+    /// Puts bindings in the place of what was there.
+    pub(super) fn replace(&mut self, tenant: TenantId, aor: &Arc<Aor>, bindings: Bindings) {
         let of_tenant = self.tenants.entry(tenant).or_insert_with(|| Tenant {
             records: HashMap::with_hasher(self.keyed.clone()),
             bindings: 0,
@@ -65,8 +61,7 @@ impl Shard {
             .records
             .get_key_value(aor)
             .map_or_else(|| aor.clone(), |(k, _)| k.clone());
-        let ends = record
-            .bindings
+        let ends = bindings
             .iter()
             .map(|b| (b.expires, b.id))
             .collect::<Vec<_>>();
@@ -74,9 +69,9 @@ impl Shard {
         let old = if ends.is_empty() {
             of_tenant.records.remove(&key)
         } else {
-            of_tenant.records.insert(key.clone(), record)
+            of_tenant.records.insert(key.clone(), bindings)
         };
-        for binding in old.iter().flat_map(|old| &old.bindings) {
+        for binding in old.iter().flatten() {
             of_tenant.bindings -= 1;
             self.ends.remove(&(binding.expires, binding.id));
         }
@@ -90,23 +85,53 @@ impl Shard {
         }
     }
 
-    /// Takes one binding away that has ended by `wall`, if there is any.
+    /// Takes one binding away that has ended by `wall`, if there is any. That counts as
+    /// stored: an ended row is none.
     pub(super) fn pop_ended(
         &mut self,
         wall: WallTime,
-        version: u64,
+        sequence: u64,
     ) -> Option<(TenantId, Arc<Aor>, Arc<Binding>)> {
         let (&(end, id), _) = self.ends.first_key_value()?;
         if end > wall {
             return None;
         }
         let (tenant, aor) = self.ends.remove(&(end, id))?;
-        let mut record = self.get(tenant, &aor)?.clone();
-        let at = record.bindings.iter().position(|b| b.id == id)?;
-        let ended = record.bindings.remove(at);
-        record.version = version;
-        self.replace(tenant, &aor, record);
+        let mut bindings = self.get(tenant, &aor)?.clone();
+        let at = bindings.iter().position(|b| b.id == id)?;
+        let ended = bindings.remove(at);
+        self.replace(tenant, &aor, bindings);
+        self.stored(id, sequence);
         Some((tenant, aor, ended))
+    }
+
+    /// A binding was changed, and it is not known yet whether that will be stored.
+    pub(super) fn changed(&mut self, id: u64, sequence: u64, before: Option<Arc<Binding>>) {
+        self.before.insert((id, sequence), before);
+    }
+
+    /// A change was stored: nobody goes back behind it.
+    pub(super) fn stored(&mut self, id: u64, sequence: u64) {
+        while let Some((&key, _)) = self.before.range((id, 0)..=(id, sequence)).next() {
+            self.before.remove(&key);
+        }
+    }
+
+    /// A change was not stored. What stands for the binding now, unless a later change
+    /// does: if that fails too, it goes back to what stood before this one.
+    pub(super) fn not_stored(&mut self, id: u64, sequence: u64) -> Option<Option<Arc<Binding>>> {
+        let before = self.before.remove(&(id, sequence))?;
+        let later = self
+            .before
+            .range_mut((id, sequence)..=(id, u64::MAX))
+            .next();
+        match later {
+            Some((_, later)) => {
+                *later = before;
+                None
+            }
+            None => Some(before),
+        }
     }
 
     /// Addresses of record and bindings of one tenant, or of all.
@@ -126,7 +151,7 @@ impl Shard {
             .flat_map(|(id, t)| {
                 t.records
                     .iter()
-                    .map(|(aor, r)| (*id, aor.clone(), r.bindings.clone()))
+                    .map(|(aor, bindings)| (*id, aor.clone(), bindings.clone()))
             })
             .collect()
     }
@@ -135,5 +160,11 @@ impl Shard {
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.ends.len()
+    }
+
+    /// How many changes wait to be stored.
+    #[cfg(test)]
+    pub(super) fn unsettled(&self) -> usize {
+        self.before.len()
     }
 }

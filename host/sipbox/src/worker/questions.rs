@@ -16,7 +16,7 @@ use super::Worker;
 use super::confined::{Confined, Turn};
 use crate::capabilities::{Fetched, RequestCapabilities};
 use crate::decide::{self, Committed, Pending, Question, Ruled};
-use crate::node::{Stored, WorkerEvent};
+use crate::node::WorkerEvent;
 use crate::snapshot::Tenant;
 
 /// What a chain answered, not carried out yet.
@@ -361,6 +361,10 @@ impl Worker {
                     tracing::error!(%error, "a binding is in memory only");
                 }
             });
+            // It stays in memory whatever comes.
+            for commit in &commits {
+                node.location.settle(commit, true);
+            }
             if let Err(error) = node.sink.submit(changes, done) {
                 tracing::error!(%error, "a binding is in memory only");
             }
@@ -368,23 +372,22 @@ impl Worker {
             return;
         }
         let number = self.home();
-        let (decision_of, later) = (ruled.clone(), Arc::clone(&node));
+        let (mut waiting, later) = (ruled.clone(), Arc::clone(&node));
         let kept = commits.clone();
         let done = Box::new(move |result: Result<(), _>| {
+            for commit in &kept {
+                later.location.settle(commit, result.is_ok());
+            }
             if let Err(error) = &result {
                 tracing::error!(%error, "a registration was not stored");
+                decide::not_stored(&mut waiting);
             }
-            let stored = Stored {
-                ruled: decision_of,
-                commits: kept,
-                stored: result.is_ok(),
-            };
-            later.tell_later(number, WorkerEvent::Stored(Box::new(stored)));
+            later.tell_later(number, WorkerEvent::Stored(Box::new(waiting)));
         });
         if let Err(error) = node.sink.submit(changes, done) {
             tracing::error!(%error, "a registration was not stored");
             for commit in &commits {
-                node.location.rollback(commit);
+                node.location.settle(commit, false);
             }
             decide::not_stored(&mut ruled);
             self.carry_out(ruled);

@@ -1,6 +1,7 @@
 //! Calls of a chain's policies on one worker: `sipbox-core`'s `PolicyHost`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sipbox_core::policy::{HookCall, HookFailure, HookInput, HookOutput, PolicyHost};
 
@@ -51,10 +52,11 @@ impl<'a> ChainHost<'a> {
     ) -> Result<HookOutput, HookFailure> {
         let reserved = version.spec.limits.cpu;
         let budget = self.chain.budget.as_deref();
-        if budget.is_some_and(|budget| !budget.reserve(reserved, call.facts.now)) {
+        let begun = Instant::now();
+        if budget.is_some_and(|budget| !budget.reserve(reserved, begun)) {
             return Err(HookFailure::Budget);
         }
-        let stopwatch = Stopwatch::start(self.chain.conduct().is_watched());
+        let stopwatch = Stopwatch::start(begun, self.chain.conduct().is_watched());
         let (result, cost) = self.pools.call(version, input, call);
         let used = stopwatch.stop(&cost);
         if let Some(budget) = budget {

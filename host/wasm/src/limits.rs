@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sipbox_core::time::WallTime;
-
 use crate::cx::FIRST_DEADLINE;
 use crate::epoch::UNSEEN;
 
@@ -65,7 +63,10 @@ pub struct CpuBudget {
 struct Account {
     /// Microseconds left; below zero while reservations stand.
     left: AtomicI64,
-    /// Wall clock of the last refill, in milliseconds.
+    /// When it was opened. The wall clock may step back, and would earn nothing until it
+    /// has caught up.
+    opened: Instant,
+    /// Milliseconds from then to the last refill.
     refilled: AtomicU64,
 }
 
@@ -80,6 +81,7 @@ impl CpuBudget {
             burst,
             account: Arc::new(Account {
                 left: AtomicI64::new(burst),
+                opened: Instant::now(),
                 refilled: AtomicU64::new(0),
             }),
         }
@@ -95,7 +97,7 @@ impl CpuBudget {
 
     /// Reserves `cost` at `now`; `false` when nothing is left.
     #[must_use]
-    pub fn reserve(&self, cost: Duration, now: WallTime) -> bool {
+    pub fn reserve(&self, cost: Duration, now: Instant) -> bool {
         self.refill(now);
         if self.account.left.load(Ordering::Relaxed) <= 0 {
             return false;
@@ -116,22 +118,21 @@ impl CpuBudget {
         self.account.left.load(Ordering::Relaxed)
     }
 
-    fn refill(&self, now: WallTime) {
-        let last = self.account.refilled.load(Ordering::Relaxed);
-        if now.0 <= last {
-            return;
-        }
+    fn refill(&self, now: Instant) {
+        let account = &self.account;
+        let now = now.saturating_duration_since(account.opened).as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let last = account.refilled.load(Ordering::Relaxed);
         // One worker wins the interval; the others refill the next one.
-        if self
-            .account
-            .refilled
-            .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
-            .is_err()
-            || last == 0
+        if now <= last
+            || account
+                .refilled
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
         {
             return;
         }
-        let earned = (now.0 - last).saturating_mul(self.rate) / 1000;
+        let earned = (now - last).saturating_mul(self.rate) / 1000;
         let earned = i64::try_from(earned).unwrap_or(i64::MAX).min(self.burst);
         let left = self
             .account
@@ -189,10 +190,10 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Begins now. Exactness costs two system calls.
-    pub(crate) fn start(exact: bool) -> Self {
+    /// Begins at `begun`, which is now. Exactness costs two system calls.
+    pub(crate) fn start(begun: Instant, exact: bool) -> Self {
         Self {
-            begun: Instant::now(),
+            begun,
             cpu: exact.then(thread_cpu),
         }
     }
@@ -237,7 +238,8 @@ mod tests {
     #[test]
     fn a_budget_refuses_when_used_up_and_earns_with_time() {
         let budget = CpuBudget::new(Duration::from_millis(10));
-        let at = |ms: u64| WallTime(1_000_000 + ms);
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
         assert!(budget.reserve(5 * MS, at(0)));
         budget.settle(5 * MS, 5 * MS);
         assert!(budget.reserve(5 * MS, at(0)));
@@ -252,8 +254,9 @@ mod tests {
     #[test]
     fn what_is_not_used_comes_back() {
         let budget = CpuBudget::new(Duration::from_millis(10));
+        let start = Instant::now();
         for _ in 0..10_000 {
-            assert!(budget.reserve(5 * MS, WallTime(1)));
+            assert!(budget.reserve(5 * MS, start));
             budget.settle(5 * MS, Duration::ZERO);
         }
         assert_eq!(budget.left(), 10_000);
@@ -262,11 +265,24 @@ mod tests {
     #[test]
     fn a_rest_saves_up_one_second_only() {
         let budget = CpuBudget::new(Duration::from_millis(10));
-        assert!(budget.reserve(5 * MS, WallTime(1000)));
+        let start = Instant::now();
+        assert!(budget.reserve(5 * MS, start));
         budget.settle(5 * MS, 9 * MS);
-        assert!(budget.reserve(5 * MS, WallTime(3_600_000)));
+        assert!(budget.reserve(5 * MS, start + Duration::from_secs(3600)));
         budget.settle(5 * MS, Duration::ZERO);
         assert_eq!(budget.left(), 10_000);
+    }
+
+    #[test]
+    fn a_successor_owes_what_was_used_and_earns_at_its_own_rate() {
+        let before = CpuBudget::new(Duration::from_millis(10));
+        let start = Instant::now();
+        assert!(before.reserve(5 * MS, start));
+        before.settle(5 * MS, 60 * MS);
+        let after = CpuBudget::new(Duration::from_millis(500)).succeeding(&before);
+        assert!(!after.reserve(5 * MS, start));
+        assert!(!before.reserve(5 * MS, start + 10 * MS));
+        assert!(after.reserve(5 * MS, start + 120 * MS));
     }
 
     #[test]

@@ -110,6 +110,20 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// The name of the question; `None`: no transaction waits for the answer.
+    #[must_use]
+    pub fn id(&self) -> Option<AskId> {
+        match self {
+            Self::Request { id, .. }
+            | Self::Branch { id, .. }
+            | Self::Reply { id, .. }
+            | Self::Failure { id, .. } => Some(*id),
+            Self::Stateless { .. } => None,
+        }
+    }
+}
+
 /// A name to resolve (RFC 3263).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolve {

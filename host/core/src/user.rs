@@ -301,7 +301,7 @@ impl TransactionUser for Deciding {
 
     fn fired(&mut self, timer: UserTimer, io: &mut Io<'_, '_, '_>) {
         if timer == UserTimer::Decide {
-            self.timer = None;
+            io.disarm(&mut self.timer);
             self.over = true;
             io.reply_status(
                 self.request.as_ref(),

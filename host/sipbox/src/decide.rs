@@ -32,6 +32,16 @@ pub(crate) enum Question {
     Failure(AskId),
 }
 
+impl Question {
+    /// Its name; `None`: no transaction waits for the answer.
+    pub(crate) fn id(self) -> Option<AskId> {
+        match self {
+            Self::Request(id) | Self::Failure(id) => Some(id),
+            Self::Stateless(_) => None,
+        }
+    }
+}
+
 /// A request on its way to its policies.
 #[derive(Debug)]
 pub(crate) struct Pending {

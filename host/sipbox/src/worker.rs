@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipbox_core::ids::{ResolveToken, SendToken};
+use sipbox_core::ids::{AskId, ResolveToken, SendToken};
 use sipbox_core::outbox::{Ask, Candidates, Outbox, Resolve, ResolveError};
 use sipbox_core::stack::{Env, Rng};
 use sipbox_core::time::{Time, WallTime};
@@ -101,6 +101,26 @@ impl Worker {
         }
     }
 
+    /// A panic ends the question that it met; what else this worker has to do goes on.
+    fn answering(&mut self, question: Option<AskId>, work: impl FnOnce(&mut Self)) {
+        let caught = catch_unwind(AssertUnwindSafe(|| work(self)));
+        if caught.is_ok() {
+            return;
+        }
+        self.panicked();
+        self.answer = None;
+        if let Some(id) = question {
+            let node = Arc::clone(&self.node);
+            let snapshot = node.snapshot.load();
+            self.step(&snapshot, |env, out| node.stack.undecided(env, id, out));
+        }
+    }
+
+    fn panicked(&self) {
+        self.node.stats.panics.add(self.number, 1);
+        tracing::error!(worker = self.number, "a step was given up after a panic");
+    }
+
     fn input(&mut self, input: Input<'_, WorkerEvent>) {
         match input {
             Input::Message {
@@ -163,10 +183,12 @@ impl Worker {
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
         match event {
-            WorkerEvent::Credentials(pending) => self.run_chain(*pending),
+            WorkerEvent::Credentials(pending) => {
+                self.answering(pending.question.id(), |worker| worker.run_chain(*pending));
+            }
             WorkerEvent::Stored(ruled) => self.carry_out(*ruled),
             WorkerEvent::Answered(answer, place) => {
-                self.conclude(*answer);
+                self.answering(answer.question(), |worker| worker.conclude(*answer));
                 // Whoever comes when the place is free may not overtake.
                 self.flush();
                 drop(place);
@@ -255,7 +277,7 @@ impl Worker {
             }
             let mut asks = std::mem::take(&mut self.asks);
             for ask in asks.drain(..) {
-                self.ask(ask);
+                self.answering(ask.id(), |worker| worker.ask(ask));
             }
             self.asks = asks;
         }
@@ -318,8 +340,7 @@ impl Worker {
 
     /// Forgets what a panic left half done.
     fn give_up(&mut self) {
-        self.node.stats.panics.add(self.number, 1);
-        tracing::error!(worker = self.number, "a step was given up after a panic");
+        self.panicked();
         self.out.clear();
         self.asks.clear();
         self.failed.clear();

@@ -192,7 +192,7 @@ impl TransactionUser for ResponseContext {
                 self.proceed(io);
             }
             UserTimer::Decide => {
-                self.decide_timer = None;
+                io.disarm(&mut self.decide_timer);
                 self.give_up_questions(io);
                 self.proceed(io);
             }

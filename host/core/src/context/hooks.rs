@@ -152,6 +152,11 @@ impl ResponseContext {
         self.decide_timer = Some(io.arm(UserTimer::Decide, after));
     }
 
+    /// Whether the answer to this question is waited for.
+    pub(crate) fn is_asked(&self, serial: u32) -> bool {
+        self.questions.is_asked(serial)
+    }
+
     /// Nobody answered in time: what has been asked, and what waits behind it, goes on
     /// without the policies.
     pub(super) fn give_up_questions(&mut self, io: &mut Io<'_, '_, '_>) {

@@ -86,6 +86,11 @@ impl Questions {
         Some(self.open.swap_remove(at).question)
     }
 
+    /// Whether the answer to this question is waited for.
+    pub(super) fn is_asked(&self, serial: u32) -> bool {
+        self.open.iter().any(|open| open.serial == serial)
+    }
+
     /// The answer to an open question counts from now on; `false`: nobody waits for it.
     pub(super) fn settle(&mut self, serial: u32) -> bool {
         let open = self.open.iter_mut().find(|open| open.serial == serial);

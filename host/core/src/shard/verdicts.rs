@@ -16,6 +16,7 @@ use crate::reply;
 use crate::stack::{BranchVerdict, ReplyVerdict};
 use crate::stateless;
 use crate::table::Key;
+use crate::transaction::UserTimer;
 use crate::user::{Io, User};
 
 impl Shard {
@@ -30,6 +31,20 @@ impl Shard {
             User::Agent(_) => false,
         })
         .unwrap_or(false)
+    }
+
+    /// Nobody will answer: what happens when the time for it is over happens now.
+    pub(crate) fn undecided(&mut self, ask: AskId, cx: &mut Cx<'_, '_>) {
+        self.with_user(key(ask.place), cx, |user, io| {
+            let waits = match user {
+                User::Deciding(deciding) => !deciding.over,
+                User::Proxy(context) => context.is_asked(ask.serial),
+                User::Agent(_) => false,
+            };
+            if waits {
+                user.as_dyn().fired(UserTimer::Decide, io);
+            }
+        });
     }
 
     /// The verdict of `on-request`.

@@ -29,6 +29,14 @@ impl Stack {
         in_time(counts, out)
     }
 
+    /// Nobody will answer: whoever was to do it has failed. The question is over as if its
+    /// time were, unless it has been answered.
+    pub fn undecided(&self, env: &mut Env<'_>, ask: AskId, out: &mut Outbox) {
+        self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.undecided(ask, cx);
+        });
+    }
+
     /// The answer to `Ask::Request`. `false`: it came too late and counts for nothing,
     /// because the transaction was cancelled, timed out or shut down meanwhile.
     pub fn request_verdict(

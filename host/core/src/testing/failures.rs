@@ -297,6 +297,30 @@ fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
 }
 
 #[test]
+fn a_question_that_nobody_will_answer_is_over_at_once() {
+    let mut rig = Rig::undecided();
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let id = rig.asks[0].id().unwrap();
+    rig.call(|stack, env, out| stack.undecided(env, id, out));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 500 Server Internal Error"]);
+    assert!(!rig.answer(parallel(&[BOB])), "too late");
+    rig.finish();
+    // One that was answered, or is not the one that waits, goes on.
+    let mut rig = Rig::undecided();
+    rig.armed.branch = true;
+    rig.receive(&request("INVITE", "1", ""), udp(ALICE));
+    let first = rig.asks[0].id().unwrap();
+    assert!(rig.answer(parallel(&[BOB])));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 100 Trying"]);
+    rig.call(|stack, env, out| stack.undecided(env, first, out));
+    assert_eq!(rig.take().len(), 0);
+    let second = rig.asks[0].id().unwrap();
+    rig.call(|stack, env, out| stack.undecided(env, second, out));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 500 Server Internal Error"]);
+    rig.finish();
+}
+
+#[test]
 fn a_stateless_reply_leaves_nothing_and_its_ack_is_absorbed() {
     let mut rig = Rig::new(|_, _| {
         Ruling::ReplyStateless(crate::policy::Reply {

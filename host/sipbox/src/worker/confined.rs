@@ -92,8 +92,10 @@ impl Worker {
             };
             let begun = thread_cpu();
             self.guarded(|worker| match task {
-                Task::Run(pending) => worker.run_chain(*pending),
-                Task::Ask(ask) => worker.ask(*ask),
+                Task::Run(pending) => {
+                    worker.answering(pending.question.id(), |worker| worker.run_chain(*pending));
+                }
+                Task::Ask(ask) => worker.answering(ask.id(), |worker| worker.ask(*ask)),
             });
             waiting.charge(tenant, thread_cpu().saturating_sub(begun));
             if let Some(answer) = self.answer.take()

@@ -36,6 +36,16 @@ enum Given {
     Reply(AskId, ReplyVerdict, Option<Failed>),
 }
 
+impl Answer {
+    /// What it answers; `None`: no transaction waits for it.
+    pub(super) fn question(&self) -> Option<AskId> {
+        match &self.verdict {
+            Given::Ruling(question, ..) => question.id(),
+            Given::Branch(id, ..) | Given::Reply(id, ..) => Some(*id),
+        }
+    }
+}
+
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Answer")

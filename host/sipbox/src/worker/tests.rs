@@ -17,7 +17,7 @@ use smallvec::smallvec;
 use super::*;
 use crate::capabilities::RequestCapabilities;
 use crate::configuration::Source;
-use crate::decide::Question;
+use crate::decide::{Question, Ruled};
 use crate::start::Running;
 
 /// A node for one tenant without policies, a worker that is none of its own, and a phone.
@@ -208,4 +208,25 @@ fn nothing_is_written_for_a_verdict_that_comes_too_late() {
         }
         bench.end();
     }
+}
+
+/// Invariant 15: a panic outside of the core ends its question at once, and no other.
+#[test]
+fn a_panic_while_a_question_is_answered_ends_that_question_only() {
+    let mut bench = Bench::new();
+    bench.receive("INVITE", "home.test");
+    let (id, ..) = bench.asked();
+    // Somebody else's answer has not left yet.
+    bench.receive("MESSAGE", "gone.test");
+    let (other, request, facts) = bench.asked();
+    let question = Question::Request(other);
+    bench
+        .worker
+        .carry_out(Ruled::without_tenant(question, request, facts));
+    bench
+        .worker
+        .answering(Some(id), |_| panic!("deliberate fault"));
+    assert_eq!(bench.hears(), "SIP/2.0 404 Not Found");
+    assert_eq!(bench.hears(), "SIP/2.0 500 Server Internal Error");
+    bench.end();
 }

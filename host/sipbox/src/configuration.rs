@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use sipbox_config::{Component, Config, Diagnostic, LogFormat, Reading, Span};
+use sipbox_core::policy::HookFailure;
 use sipbox_telemetry::logging;
 use sipbox_wasm::LoadError;
 
 use crate::demo;
+use crate::node::MAX_WORKERS;
 use crate::parts::{Live, Parts};
-use crate::start::{Refused, Sandbox};
+use crate::start::{Refused, Sandbox, most_policies};
 use crate::translate;
 
 /// Where the configuration comes from; a reload asks again.
@@ -100,6 +102,29 @@ impl Draft {
             && let Err(refused) = sandbox.chains(&live)
         {
             self.refuse(&refused);
+        }
+    }
+
+    /// Notes if there are more policies than a sandbox can have instances for.
+    pub(crate) fn check_number(&mut self) {
+        if let Some(config) = &self.config {
+            let workers = translate::fixed(config).net.workers.clamp(1, MAX_WORKERS);
+            let most = most_policies(workers);
+            self.refuse_crowd(most, &format!("with {workers} workers"));
+        }
+    }
+
+    /// Notes the first policy that is one too many, if there are more than that.
+    pub(crate) fn refuse_crowd(&mut self, most: usize, condition: &str) {
+        let Some(config) = &self.config else { return };
+        let mut policies = config.tenants.iter().flat_map(|tenant| &tenant.policies);
+        if let Some(policy) = policies.nth(most) {
+            let number = most.saturating_add(policies.count()).saturating_add(1);
+            self.found.push(Diagnostic::error(
+                format!("too many policies: {number} in all tenants"),
+                policy.component_span.clone(),
+                format!("expected at most {most} {condition}"),
+            ));
         }
     }
 
@@ -245,6 +270,10 @@ fn refused_policies(config: &Config, refused: &[Refused], known: &[Diagnostic]) 
             Diagnostic::error(message.as_str(), span.clone(), expected)
         };
         noted.push(match error {
+            LoadError::Configure(HookFailure::Instantiate(_)) => at(
+                &policy.component_span,
+                "expected a component that can be instantiated on every worker",
+            ),
             LoadError::Settings(_) | LoadError::Configure(_) if unread => continue,
             LoadError::Settings(_) | LoadError::Configure(_) => at(
                 &policy.settings_span,

@@ -14,6 +14,7 @@ use sipbox_net::{Full, Network};
 use sipbox_store::CredentialCache;
 use sipbox_telemetry::Stats;
 use sipbox_wasm::Place;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::decide::{Pending, Ruled};
@@ -55,6 +56,9 @@ pub(crate) struct Node {
     pub(crate) commit: bool,
     /// Accounts, as far as they were asked for lately.
     pub(crate) credentials: CredentialCache,
+    /// How many requests may have accounts looked up at a time: a flood of unknown
+    /// users cannot pile up tasks.
+    pub(crate) look_ups: Arc<Semaphore>,
     /// Sockets.
     pub(crate) network: Network<WorkerEvent>,
     /// Counters.

@@ -50,6 +50,20 @@ pub(crate) struct Live {
     pub(crate) drain: Duration,
 }
 
+/// The instances that each policy has: one on every worker, and one on that of
+/// confined tenants.
+pub(crate) const fn instances_of_each(workers: usize) -> usize {
+    workers.saturating_add(1)
+}
+
+impl Live {
+    /// The policies of all tenants.
+    pub(crate) fn policies(&self) -> usize {
+        let each = self.tenants.iter().map(|tenant| tenant.policies.len());
+        each.sum()
+    }
+}
+
 /// The policies of a tenant.
 #[derive(Debug)]
 pub(crate) struct TenantParts {

@@ -13,7 +13,7 @@ use crate::configuration::{Draft, Moves};
 use crate::node::{Node, WorkerEvent};
 use crate::parts::Live;
 use crate::snapshot::Snapshot;
-use crate::start::{Running, snapshot, stock};
+use crate::start::{Refused, Running, snapshot, stock};
 use crate::worker::Confined;
 
 impl Running {
@@ -30,8 +30,20 @@ impl Running {
                 draft.refuse_moves(&moves);
             }
             self.keep_ids(&before, &mut live);
+            let workers = node.network.queues().len();
+            let in_force = before.tenants().map(|tenant| tenant.chain.len()).sum();
+            draft.refuse_crowd(
+                self.sandbox.room(in_force, workers),
+                "beside those in force, or a restart",
+            );
             // Compiling takes its time, and this thread serves others as well.
-            let chains = tokio::task::block_in_place(|| self.sandbox.chains(&live));
+            let chains: Result<_, Vec<Refused>> = tokio::task::block_in_place(|| {
+                let chains = self.sandbox.chains(&live)?;
+                if draft.is_right() {
+                    stock(&chains, workers)?;
+                }
+                Ok(chains)
+            });
             (live, chains.map_err(|refused| draft.refuse(&refused)))
         });
         let configuration = draft.finish()?;
@@ -39,7 +51,6 @@ impl Running {
             bail!("the configuration could not be loaded");
         };
         keep_conduct(&before, &live, &mut chains);
-        tokio::task::block_in_place(|| stock(&chains, node.network.queues().len()));
         let version = before.version.saturating_add(1);
         let after = Arc::new(snapshot(&live, chains, version)?);
         let (_, wall) = node.clock.now();

@@ -1,5 +1,8 @@
 //! From parts to a running node, and from a running node to the end.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -17,14 +20,15 @@ use sipbox_net::Network;
 use sipbox_store::{CredentialCache, Durability, LocationWriter, Store, WriterSettings};
 use sipbox_telemetry::Stats;
 use sipbox_wasm::{
-    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, LoadError, Policy, PolicySpec,
-    WasmStats,
+    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, LoadError, MAX_INSTANCES, Policy,
+    PolicySpec, WasmStats,
 };
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::configuration::Configuration;
 use crate::node::{MAX_WORKERS, Node, WorkerEvent};
-use crate::parts::{ComponentSource, Fixed, Live, Parts};
+use crate::parts::{ComponentSource, Fixed, Live, Parts, instances_of_each};
 use crate::snapshot::{Snapshot, Tenant};
 use crate::worker::{Confined, Worker};
 
@@ -36,6 +40,8 @@ static RESIDENTIAL: &[u8] = include_bytes!(env!("SIPBOX_RESIDENTIAL"));
 const SHARDS: usize = 96;
 /// Accounts that are remembered.
 const ACCOUNTS: u64 = 100_000;
+/// Requests whose accounts are looked up at a time.
+const LOOK_UPS: usize = 1024;
 /// How long the peers have to confirm that what was in flight is over.
 const CONFIRMATION: Duration = Duration::from_millis(500);
 /// Bindings that one look at the location service may take away.
@@ -47,6 +53,7 @@ pub(crate) struct Running {
     pub(crate) node: Arc<Node>,
     /// Loads components, for reloads.
     pub(crate) sandbox: Sandbox,
+    /// The worker of confined tenants last.
     threads: Mutex<Vec<JoinHandle<std::io::Result<()>>>>,
     writer: LocationWriter,
     store: Store,
@@ -64,17 +71,42 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// A sandbox; `cache` keeps compiled components.
-    pub(crate) fn new(cache: Option<&std::path::Path>) -> anyhow::Result<Self> {
-        let settings = EngineSettings {
+    /// A sandbox for checks alone, which make one instance at a time.
+    pub(crate) fn for_checks() -> anyhow::Result<Self> {
+        Self::new(EngineSettings::default())
+    }
+
+    /// A sandbox for so many policies on so many workers; `cache` keeps compiled
+    /// components. It has room for a reload that triples the policies, while the old
+    /// ones are still there.
+    fn for_node(
+        cache: Option<&std::path::Path>,
+        policies: usize,
+        workers: usize,
+    ) -> anyhow::Result<Self> {
+        let wanted = policies.saturating_mul(instances_of_each(workers));
+        let default = EngineSettings::default().instances;
+        let wanted = u32::try_from(wanted.saturating_mul(4)).unwrap_or(u32::MAX);
+        Self::new(EngineSettings {
             cache: cache.map(Into::into),
-            ..EngineSettings::default()
-        };
+            instances: wanted.clamp(default, MAX_INSTANCES),
+        })
+    }
+
+    fn new(settings: EngineSettings) -> anyhow::Result<Self> {
         let engine = Engine::new(&settings)?;
         Ok(Self {
             components: ComponentStore::new(&engine),
             stats: WasmStats::default(),
         })
+    }
+
+    /// How many policies the next configuration may have on so many workers, beside
+    /// those in force.
+    pub(crate) fn room(&self, in_force: usize, workers: usize) -> usize {
+        let instances = self.components.engine().instances();
+        let instances = instances.map_or(usize::MAX, |most| most as usize);
+        (instances / instances_of_each(workers)).saturating_sub(in_force)
     }
 
     fn load(&self, source: &ComponentSource) -> Result<Arc<Policy>, LoadError> {
@@ -167,13 +199,27 @@ pub(crate) fn snapshot(live: &Live, chains: Vec<Chain>, version: u64) -> anyhow:
 }
 
 /// Makes the instances that workers will need, where no message waits for them.
-pub(crate) fn stock(chains: &[Chain], workers: usize) {
-    for chain in chains {
-        for (position, error) in chain.stock(workers).err().into_iter().flatten() {
-            let tenant = &**chain.tenant();
-            tracing::error!(tenant, position, %error, "policy not ready");
-        }
+///
+/// # Errors
+/// The first tenant's whose policies cannot have all of theirs.
+pub(crate) fn stock(chains: &[Chain], workers: usize) -> Result<(), Vec<Refused>> {
+    for (tenant, chain) in chains.iter().enumerate() {
+        chain.stock(workers).map_err(|errors| {
+            let refused = errors.into_iter().map(|(policy, error)| Refused {
+                tenant,
+                policy,
+                error,
+            });
+            refused.collect::<Vec<_>>()
+        })?;
     }
+    Ok(())
+}
+
+/// The most policies that a configuration may have on so many workers: while a reload
+/// comes into force, those before it are there as well.
+pub(crate) fn most_policies(workers: usize) -> usize {
+    MAX_INSTANCES as usize / instances_of_each(workers) / 2
 }
 
 impl Running {
@@ -182,17 +228,16 @@ impl Running {
         let Parts { fixed, mut live } = parts;
         let runtime = tokio::runtime::Handle::current();
         let store = Store::open(&fixed.database).await?;
-        let sandbox = Sandbox::new(fixed.cache.as_deref())?;
-        let chains = sandbox.chains(&live).map_err(|refused| {
-            anyhow!(
-                "policies were refused\n{}",
-                configuration.refused(&refused).trim_end()
-            )
-        })?;
         let net = sipbox_net::NetConfig {
             workers: fixed.net.workers.clamp(1, MAX_WORKERS),
             ..fixed.net.clone()
         };
+        let sandbox = Sandbox::for_node(fixed.cache.as_deref(), live.policies(), net.workers)?;
+        let refused = |refused: Vec<Refused>| {
+            let text = configuration.refused(&refused);
+            anyhow!("policies were refused\n{}", text.trim_end())
+        };
+        let chains = sandbox.chains(&live).map_err(refused)?;
         let next_tenant = next_id(&live);
         let (network, inputs) = Network::start(&net, &runtime)?;
         for (listener, id) in live.settings.listeners.iter_mut().zip(0..) {
@@ -200,7 +245,7 @@ impl Running {
                 listener.address = address;
             }
         }
-        stock(&chains, net.workers);
+        stock(&chains, net.workers).map_err(refused)?;
         let snapshot = snapshot(&live, chains, 1)?;
         let origin = Origin {
             node: fixed.node,
@@ -222,6 +267,7 @@ impl Running {
             sink: Arc::new(writer.clone()) as Arc<dyn LocationSink>,
             commit: fixed.durability == Durability::Commit,
             credentials: CredentialCache::new(store.subscribers(), ACCOUNTS),
+            look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
             stats: Arc::new(Stats::new(net.workers)),
             snapshot: ArcSwap::from_pointee(snapshot),
             clock: Clock::start(),
@@ -265,8 +311,9 @@ impl Running {
             store,
             ..
         } = self;
-        let threads =
+        let mut threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let confined = threads.pop();
         node.stack.drain();
         let limit = Instant::now() + node.snapshot.load().drain;
         tracing::info!(transactions = node.stack.counts().servers, "draining");
@@ -288,6 +335,13 @@ impl Running {
         });
         for result in joined.await? {
             result.map_err(|_panic| anyhow!("a worker panicked"))??;
+        }
+        // It makes way for whoever else has something to do, for as long as they have.
+        let limit = limit.max(Instant::now() + CONFIRMATION);
+        if let Some(confined) = confined
+            && !ends(&confined, limit).await
+        {
+            tracing::warn!("the policies of a confined tenant were left behind in a call");
         }
         if !node.network.close_streams(Duration::from_secs(5)).await {
             tracing::warn!("connections were cut off");
@@ -314,6 +368,17 @@ impl Node {
         }
         true
     }
+}
+
+/// Waits until a thread has ended; `false`: it runs when time is up.
+async fn ends<T>(thread: &JoinHandle<T>, limit: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= limit {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
 }
 
 /// The first id that no tenant has.

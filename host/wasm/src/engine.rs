@@ -15,6 +15,11 @@ use crate::component::LoadError;
 use crate::cx::CallCx;
 use crate::epoch::Ticker;
 
+/// The most instances that an engine can have: beside each is room for 4 GiB of memory,
+/// of the 128 TiB that a process can address, and four of the 65530 mappings that
+/// `vm.max_map_count` allows.
+pub const MAX_INSTANCES: u32 = 16_000;
+
 /// What differs between installations.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -22,7 +27,8 @@ pub struct EngineSettings {
     /// folder is made with mode 0700: who can write there can run code here.
     pub cache: Option<PathBuf>,
     /// Instances that can live at a time: policies times workers, and room for
-    /// a reload, when old and new versions live side by side.
+    /// a reload, when old and new versions live side by side. At most
+    /// [`MAX_INSTANCES`].
     pub instances: u32,
 }
 
@@ -62,6 +68,7 @@ pub struct Engine {
     pub(crate) linker: Arc<wasmtime::component::Linker<CallCx>>,
     pub(crate) random_key: [u8; 32],
     pub(crate) ticker: Arc<Ticker>,
+    instances: Option<u32>,
 }
 
 impl Engine {
@@ -74,16 +81,17 @@ impl Engine {
         if let Some(path) = &settings.cache {
             config.cache(Some(open_cache(path)?));
         }
-        config.allocation_strategy(pooling(settings.instances));
-        let inner = match wasmtime::Engine::new(&config) {
-            Ok(engine) => engine,
+        let instances = settings.instances.min(MAX_INSTANCES);
+        config.allocation_strategy(pooling(instances));
+        let (inner, instances) = match wasmtime::Engine::new(&config) {
+            Ok(engine) => (engine, Some(instances)),
             Err(pooling) => {
                 // Address space may be limited (ulimit -v, small containers).
                 config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
                 let engine = wasmtime::Engine::new(&config)
                     .map_err(|error| EngineError::Engine(format!("{error:#}")))?;
                 tracing::warn!(error = %pooling, "no pool of instances; each is mapped when made");
-                engine
+                (engine, None)
             }
         };
         let linker = crate::linker::link(&inner)
@@ -97,7 +105,14 @@ impl Engine {
             linker: Arc::new(linker),
             random_key,
             ticker,
+            instances,
         })
+    }
+
+    /// The instances that can live at a time; `None`: as many as there is memory for.
+    #[must_use]
+    pub fn instances(&self) -> Option<u32> {
+        self.instances
     }
 
     /// Compiles bytes; finds them compiled if the cache has them.
@@ -183,6 +198,20 @@ mod tests {
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o700, "{}", path.display());
         }
+    }
+
+    /// Address space costs next to nothing until it is used.
+    #[test]
+    fn the_largest_pool_is_made_in_no_time() {
+        let begun = std::time::Instant::now();
+        let engine = Engine::new(&EngineSettings {
+            cache: None,
+            instances: u32::MAX,
+        })
+        .unwrap();
+        assert_eq!(engine.instances(), Some(MAX_INSTANCES));
+        let took = begun.elapsed();
+        assert!(took < std::time::Duration::from_millis(500), "{took:?}");
     }
 
     #[test]

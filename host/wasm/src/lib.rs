@@ -33,7 +33,7 @@ mod wasi;
 pub use chain::{Chain, PolicySpec};
 pub use component::{Capability, ComponentStore, LoadError, Policy};
 pub use conduct::{Conduct, Place};
-pub use engine::{Engine, EngineError, EngineSettings, config, pooling};
+pub use engine::{Engine, EngineError, EngineSettings, MAX_INSTANCES, config, pooling};
 pub use host::ChainHost;
 pub use limits::{CpuBudget, Limits, thread_cpu};
 pub use pool::{Description, Pools};

@@ -55,8 +55,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         ),
     };
     let mut draft = source.read()?;
+    draft.check_number();
     if !draft.is_right() {
-        draft.check_components(&Sandbox::new(None)?);
+        draft.check_components(&Sandbox::for_checks()?);
     }
     let configuration = match draft.finish() {
         Ok(configuration) => configuration,

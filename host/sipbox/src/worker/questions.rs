@@ -254,10 +254,16 @@ impl Worker {
             self.run_chain(pending);
             return;
         }
-        self.trying(question);
         let node = Arc::clone(&self.node);
+        let Ok(place) = Arc::clone(&node.look_ups).try_acquire_owned() else {
+            pending.credentials.extend(decide::unavailable(missing));
+            self.run_chain(pending);
+            return;
+        };
+        self.trying(question);
         let number = self.home();
         self.node.runtime.spawn(async move {
+            let _place = place;
             pending
                 .credentials
                 .extend(decide::fetch(&node, missing).await);

@@ -107,11 +107,16 @@ impl Bench {
     }
 
     fn receive(&mut self, method: &str, domain: &str) {
+        self.receive_with(method, domain, "");
+    }
+
+    /// Receives a request with further header lines.
+    fn receive_with(&mut self, method: &str, domain: &str, headers: &str) {
         let phone = self.flow().peer;
         let text = format!(
             "{method} sip:{domain} SIP/2.0\r\nVia: SIP/2.0/UDP {phone};branch=z9hG4bK{method}\r\n\
              Max-Forwards: 70\r\nFrom: <sip:a@{domain}>;tag=1\r\nTo: <sip:a@{domain}>\r\n\
-             Call-ID: {method}\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+             Call-ID: {method}\r\nCSeq: 1 {method}\r\n{headers}Content-Length: 0\r\n\r\n"
         );
         let bytes = Bytes::from(text);
         let mut index = Index::new();
@@ -154,6 +159,42 @@ fn a_request_whose_tenant_is_gone_is_answered_at_once() {
         bench.receive(method, "gone.test");
         assert_eq!(bench.hears(), "SIP/2.0 404 Not Found", "{method}");
     }
+    bench.end();
+}
+
+/// Credentials of `user`, as a line.
+fn credentials(user: usize) -> String {
+    format!(
+        "Authorization: Digest username=\"u{user}\", realm=\"home.test\", nonce=\"n\", \
+         uri=\"sip:home.test\", response=\"00000000000000000000000000000000\"\r\n"
+    )
+}
+
+#[test]
+fn a_request_has_few_accounts_looked_up() {
+    let mut bench = Bench::new();
+    let node = Arc::clone(&bench.worker.node);
+    let lines: String = (0..100).map(|line| credentials(line / 2)).collect();
+    bench.receive_with("REGISTER", "home.test", &lines);
+    let (_, request, _) = bench.asked();
+    let tenant = node.snapshot.load().tenant(HOME).cloned().unwrap();
+    let (known, missing) = decide::accounts(&node, &tenant, &request);
+    assert!(known.is_empty());
+    let users: Vec<&str> = missing.iter().map(|named| &*named.user).collect();
+    assert_eq!(users, ["u0", "u1", "u2", "u3"]);
+    bench.end();
+}
+
+#[test]
+fn look_ups_beyond_the_limit_are_not_begun() {
+    let mut bench = Bench::new();
+    let node = Arc::clone(&bench.worker.node);
+    let all = node.look_ups.available_permits().try_into().unwrap();
+    let taken = node.look_ups.try_acquire_many(all).unwrap();
+    bench.receive_with("REGISTER", "home.test", &credentials(1));
+    assert_eq!(bench.hears(), "SIP/2.0 404 Not Found", "nobody's");
+    assert!(node.credentials.cached("u1", "home.test").is_none());
+    drop(taken);
     bench.end();
 }
 

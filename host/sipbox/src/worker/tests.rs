@@ -17,7 +17,7 @@ use smallvec::smallvec;
 use super::*;
 use crate::capabilities::RequestCapabilities;
 use crate::configuration::Source;
-use crate::decide::{Question, Ruled};
+use crate::decide::{self, Question, Ruled};
 use crate::start::Running;
 
 /// A node for one tenant without policies, a worker that is none of its own, and a phone.

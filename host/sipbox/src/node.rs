@@ -70,7 +70,7 @@ pub(crate) struct Node {
     /// Where database look-ups run.
     pub(crate) runtime: tokio::runtime::Handle,
     /// The worker of confined tenants. What each of them may have on its way is
-    /// bounded by its [`Place`](sipbox_wasm::Place)s.
+    /// bounded by its [`Place`]s.
     pub(crate) confined: Sender<Confined>,
     /// A bit for each worker whose shards may have a timer armed.
     pub(crate) ticking: AtomicU64,

@@ -11,9 +11,8 @@ use sipbox_telemetry::logging;
 use sipbox_wasm::LoadError;
 
 use crate::demo;
-use crate::node::MAX_WORKERS;
 use crate::parts::{Live, Parts};
-use crate::start::{Refused, Sandbox, most_policies};
+use crate::start::{Refused, Sandbox};
 use crate::translate;
 
 /// Where the configuration comes from; a reload asks again.
@@ -102,29 +101,6 @@ impl Draft {
             && let Err(refused) = sandbox.chains(&live)
         {
             self.refuse(&refused);
-        }
-    }
-
-    /// Notes if there are more policies than a sandbox can have instances for.
-    pub(crate) fn check_number(&mut self) {
-        if let Some(config) = &self.config {
-            let workers = translate::fixed(config).net.workers.clamp(1, MAX_WORKERS);
-            let most = most_policies(workers);
-            self.refuse_crowd(most, &format!("with {workers} workers"));
-        }
-    }
-
-    /// Notes the first policy that is one too many, if there are more than that.
-    pub(crate) fn refuse_crowd(&mut self, most: usize, condition: &str) {
-        let Some(config) = &self.config else { return };
-        let mut policies = config.tenants.iter().flat_map(|tenant| &tenant.policies);
-        if let Some(policy) = policies.nth(most) {
-            let number = most.saturating_add(policies.count()).saturating_add(1);
-            self.found.push(Diagnostic::error(
-                format!("too many policies: {number} in all tenants"),
-                policy.component_span.clone(),
-                format!("expected at most {most} {condition}"),
-            ));
         }
     }
 

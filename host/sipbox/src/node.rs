@@ -65,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) stats: Arc<Stats>,
     /// The configuration in force.
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// The policy instances that each worker may keep, and the one of confined tenants.
+    pub(crate) instances: usize,
     /// Time.
     pub(crate) clock: Clock,
     /// Where database look-ups run.

@@ -31,11 +31,6 @@ impl Running {
             }
             self.keep_ids(&before, &mut live);
             let workers = node.network.queues().len();
-            let in_force = before.tenants().map(|tenant| tenant.chain.len()).sum();
-            draft.refuse_crowd(
-                self.sandbox.room(in_force, workers),
-                "beside those in force, or a restart",
-            );
             // Compiling takes its time, and this thread serves others as well.
             let chains: Result<_, Vec<Refused>> = tokio::task::block_in_place(|| {
                 let chains = self.sandbox.chains(&live)?;

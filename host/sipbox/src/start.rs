@@ -20,8 +20,8 @@ use sipbox_net::Network;
 use sipbox_store::{CredentialCache, Durability, LocationWriter, Store, WriterSettings};
 use sipbox_telemetry::Stats;
 use sipbox_wasm::{
-    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, LoadError, MAX_INSTANCES, Policy,
-    PolicySpec, WasmStats,
+    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, LoadError, Policy, PolicySpec,
+    WasmStats,
 };
 use tokio::sync::Semaphore;
 
@@ -77,8 +77,9 @@ impl Sandbox {
     }
 
     /// A sandbox for so many policies on so many workers; `cache` keeps compiled
-    /// components. It has room for a reload that triples the policies, while the old
-    /// ones are still there.
+    /// components. Each worker has room for an instance of each policy and, while a reload
+    /// comes into force, of those before it. If there are more policies than that, those
+    /// that are in use keep theirs.
     fn for_node(
         cache: Option<&std::path::Path>,
         policies: usize,
@@ -86,10 +87,9 @@ impl Sandbox {
     ) -> anyhow::Result<Self> {
         let wanted = policies.saturating_mul(instances_of_each(workers));
         let default = EngineSettings::default().instances;
-        let wanted = u32::try_from(wanted.saturating_mul(4)).unwrap_or(u32::MAX);
         Self::new(EngineSettings {
             cache: cache.map(Into::into),
-            instances: wanted.clamp(default, MAX_INSTANCES),
+            instances: EngineSettings::for_workers(wanted.saturating_mul(2)).max(default),
         })
     }
 
@@ -101,12 +101,9 @@ impl Sandbox {
         })
     }
 
-    /// How many policies the next configuration may have on so many workers, beside
-    /// those in force.
-    pub(crate) fn room(&self, in_force: usize, workers: usize) -> usize {
-        let instances = self.components.engine().instances();
-        let instances = instances.map_or(usize::MAX, |most| most as usize);
-        (instances / instances_of_each(workers)).saturating_sub(in_force)
+    /// The instances that each worker may keep, and the one of confined tenants.
+    fn share(&self, workers: usize) -> usize {
+        self.components.engine().share(instances_of_each(workers))
     }
 
     fn load(&self, source: &ComponentSource) -> Result<Arc<Policy>, LoadError> {
@@ -216,12 +213,6 @@ pub(crate) fn stock(chains: &[Chain], workers: usize) -> Result<(), Vec<Refused>
     Ok(())
 }
 
-/// The most policies that a configuration may have on so many workers: while a reload
-/// comes into force, those before it are there as well.
-pub(crate) fn most_policies(workers: usize) -> usize {
-    MAX_INSTANCES as usize / instances_of_each(workers) / 2
-}
-
 impl Running {
     /// Starts everything: database, bindings, sockets, policies, workers.
     pub(crate) async fn start(parts: Parts, configuration: Configuration) -> anyhow::Result<Self> {
@@ -270,6 +261,7 @@ impl Running {
             look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
             stats: Arc::new(Stats::new(net.workers)),
             snapshot: ArcSwap::from_pointee(snapshot),
+            instances: sandbox.share(net.workers),
             clock: Clock::start(),
             runtime,
             confined,

@@ -58,6 +58,7 @@ impl Worker {
     /// come before it.
     pub(crate) fn new(node: Arc<Node>, number: usize, workers: usize, rng: Rng) -> Self {
         Self {
+            pools: Pools::new().keeping(node.instances),
             node,
             number,
             workers: workers.max(1),
@@ -67,7 +68,6 @@ impl Worker {
             asks: Vec::new(),
             failed: Vec::new(),
             names: Vec::new(),
-            pools: Pools::new(),
             answer: None,
             ticked: Time::default(),
             swept: WallTime::default(),

@@ -11,6 +11,7 @@ use crate::conduct::Conduct;
 use crate::limits::{CpuBudget, Limits, Used};
 use crate::pool::{Description, Instance};
 use crate::stats::{PolicyStats, WasmStats};
+use crate::stock::Slot;
 
 /// One policy of a chain, as configuration describes it.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub(crate) struct PolicyVersion {
     pub(crate) spec: PolicySpec,
     pub(crate) stats: Arc<PolicyStats>,
     /// Warm instances that no worker has taken yet.
-    pub(crate) stock: Mutex<Vec<Instance>>,
+    pub(crate) stock: Mutex<Vec<(Instance, Slot)>>,
 }
 
 impl PolicyVersion {
@@ -44,6 +45,19 @@ impl PolicyVersion {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
+            .map(|(instance, _slot)| instance)
+    }
+
+    /// Makes instances ahead, as far as the engine has slots for them.
+    fn stock(&self, number: usize) -> Result<(), LoadError> {
+        for slot in (0..number).map_while(|_| self.spec.component.engine.stock.slot()) {
+            let instance = Instance::warm(self)?;
+            self.stock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((instance, slot));
+        }
+        Ok(())
     }
 }
 
@@ -118,25 +132,16 @@ impl Chain {
     /// Makes an instance of every policy for each of `workers`, each called once with a
     /// message that is none, so that neither `configure` nor page faults nor lazy set-up
     /// meet a real one. Takes its time: call it where no message waits, before the chain
-    /// comes into force.
+    /// comes into force. When the engine's [stock](crate::Engine::stock) is full, the rest
+    /// is made on first use.
     ///
     /// # Errors
     /// For each policy that could not be made: its position and why.
     pub fn stock(&self, workers: usize) -> Result<(), Vec<(usize, LoadError)>> {
-        let mut errors = Vec::new();
-        for (position, version) in self.policies.iter().enumerate() {
-            let made = (0..workers)
-                .map(|_| Instance::warm(version))
-                .collect::<Result<Vec<_>, _>>();
-            match made {
-                Ok(made) => version
-                    .stock
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(made),
-                Err(error) => errors.push((position, error)),
-            }
-        }
+        let errors: Vec<_> = (0..)
+            .zip(&self.policies)
+            .filter_map(|(at, version)| Some((at, version.stock(workers).err()?)))
+            .collect();
         if errors.is_empty() {
             Ok(())
         } else {

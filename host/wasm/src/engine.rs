@@ -14,6 +14,7 @@ use wasmtime::{
 use crate::component::LoadError;
 use crate::cx::CallCx;
 use crate::epoch::Ticker;
+use crate::stock::Stock;
 
 /// The most instances that an engine can have: beside each is room for 4 GiB of memory,
 /// of the 128 TiB that a process can address, and four of the 65530 mappings that
@@ -26,9 +27,8 @@ pub struct EngineSettings {
     /// Where compiled images are kept between runs; `None` keeps none. The
     /// folder is made with mode 0700: who can write there can run code here.
     pub cache: Option<PathBuf>,
-    /// Instances that can live at a time: policies times workers, and room for
-    /// a reload, when old and new versions live side by side. At most
-    /// [`MAX_INSTANCES`].
+    /// Instances that can live at a time, at most [`MAX_INSTANCES`]. Half of them are
+    /// for workers, see [`Engine::share`], the other half may wait to be taken by them.
     pub instances: u32,
 }
 
@@ -38,6 +38,15 @@ impl Default for EngineSettings {
             cache: None,
             instances: 1000,
         }
+    }
+}
+
+impl EngineSettings {
+    /// The [`instances`](Self::instances) of which workers have so many.
+    #[must_use]
+    pub fn for_workers(instances: usize) -> u32 {
+        let all = instances.saturating_mul(2).saturating_add(TRIALS);
+        u32::try_from(all).unwrap_or(u32::MAX).min(MAX_INSTANCES)
     }
 }
 
@@ -68,8 +77,13 @@ pub struct Engine {
     pub(crate) linker: Arc<wasmtime::component::Linker<CallCx>>,
     pub(crate) random_key: [u8; 32],
     pub(crate) ticker: Arc<Ticker>,
-    instances: Option<u32>,
+    pub(crate) stock: Stock,
+    /// Those of workers; `None`: as many as there is memory for.
+    instances: Option<usize>,
 }
+
+/// Instances that are tried out and thrown away at once, by checks of a configuration.
+const TRIALS: usize = 32;
 
 impl Engine {
     /// An engine with every capability linked, and its tick thread.
@@ -83,8 +97,9 @@ impl Engine {
         }
         let instances = settings.instances.min(MAX_INSTANCES);
         config.allocation_strategy(pooling(instances));
+        let half = (instances as usize).saturating_sub(TRIALS) / 2;
         let (inner, instances) = match wasmtime::Engine::new(&config) {
-            Ok(engine) => (engine, Some(instances)),
+            Ok(engine) => (engine, Some(half)),
             Err(pooling) => {
                 // Address space may be limited (ulimit -v, small containers).
                 config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
@@ -105,14 +120,18 @@ impl Engine {
             linker: Arc::new(linker),
             random_key,
             ticker,
+            stock: Stock::new(half),
             instances,
         })
     }
 
-    /// The instances that can live at a time; `None`: as many as there is memory for.
+    /// The instances that each of so many workers may [keep](crate::Pools::keeping).
     #[must_use]
-    pub fn instances(&self) -> Option<u32> {
-        self.instances
+    pub fn share(&self, workers: usize) -> usize {
+        match self.instances {
+            Some(instances) => instances / workers.max(1),
+            None => usize::MAX,
+        }
     }
 
     /// Compiles bytes; finds them compiled if the cache has them.
@@ -209,7 +228,8 @@ mod tests {
             instances: u32::MAX,
         })
         .unwrap();
-        assert_eq!(engine.instances(), Some(MAX_INSTANCES));
+        assert_eq!(engine.share(1), (MAX_INSTANCES as usize - TRIALS) / 2);
+        assert_eq!(engine.share(100), 79);
         let took = begun.elapsed();
         assert!(took < std::time::Duration::from_millis(500), "{took:?}");
     }

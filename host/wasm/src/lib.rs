@@ -27,6 +27,7 @@ mod message;
 mod pool;
 mod record;
 mod stats;
+mod stock;
 mod view;
 mod wasi;
 

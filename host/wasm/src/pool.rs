@@ -1,5 +1,6 @@
-//! Instances: made on first use or ahead of it, kept warm, thrown away when
-//! they trap or rest too long. Each worker has its own, so nothing here locks.
+//! Instances: made on first use or ahead of it, kept warm, thrown away when they trap,
+//! rest too long, or are in the way of others. Each worker has its own, so nothing here
+//! locks.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -318,6 +319,8 @@ type ByVersion = HashMap<u64, Pool, foldhash::fast::RandomState>;
 /// The instances of one worker, for all tenants.
 pub struct Pools {
     pools: ByVersion,
+    /// How many instances may live at a time.
+    most: usize,
     /// Tells when this worker is in a guest; there since the first call.
     mark: Option<Arc<Mark>>,
     /// Whether guests let others go first.
@@ -338,6 +341,7 @@ impl Pools {
     pub fn new() -> Self {
         Self {
             pools: HashMap::default(),
+            most: usize::MAX,
             mark: None,
             makes_way: false,
             last_seed: None,
@@ -352,6 +356,17 @@ impl Pools {
         Self {
             makes_way: true,
             ..Self::new()
+        }
+    }
+
+    /// The same with room for so many instances, at least one: where another is needed,
+    /// the one whose policy was not called for the longest time goes. So the number of
+    /// policies has no limit, and those that are in use stay warm.
+    #[must_use]
+    pub fn keeping(self, most: usize) -> Self {
+        Self {
+            most: most.max(1),
+            ..self
         }
     }
 
@@ -375,15 +390,15 @@ impl Pools {
     }
 
     fn warm_one(&mut self, version: &Arc<PolicyVersion>, now: WallTime) -> Result<(), LoadError> {
-        let pool = pool_of(&mut self.pools, version, now);
-        if !pool.idle.is_empty() {
+        if !pool_of(&mut self.pools, version, now).idle.is_empty() {
             return Ok(());
         }
+        make_room(&mut self.pools, self.most);
         let instance = match version.take() {
             Some(instance) => instance,
             None => Instance::warm(version)?,
         };
-        pool.idle.push(instance);
+        pool_of(&mut self.pools, version, now).idle.push(instance);
         Ok(())
     }
 
@@ -413,7 +428,7 @@ impl Pools {
         input: &HookInput,
         call: &mut HookCall,
     ) -> (Result<HookOutput, HookFailure>, Cost) {
-        let pool = pool_of(&mut self.pools, version, call.facts.now);
+        let mut pool = pool_of(&mut self.pools, version, call.facts.now);
         let ticker = &version.spec.component.engine.ticker;
         let mark = self.mark.get_or_insert_with(|| ticker.mark());
         // One writer: a plain add, without the bus lock of `fetch_add`.
@@ -421,6 +436,8 @@ impl Pools {
         pool.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
         let mut cost = Cost::default();
         if pool.idle.is_empty() {
+            metered(&mut cost.instance, || make_room(&mut self.pools, self.most));
+            pool = pool_of(&mut self.pools, version, call.facts.now);
             pool.idle.extend(version.take());
         }
         if pool.idle.is_empty() {
@@ -448,6 +465,22 @@ impl Pools {
         }
         self.last_seed = seed;
         (result, cost)
+    }
+}
+
+/// Throws away instances until there is room for one more, those first whose policies
+/// were not called for the longest time. Looks at all pools: an instance that is made
+/// afterwards costs more.
+fn make_room(pools: &mut ByVersion, most: usize) {
+    let mut live: usize = pools.values().map(|pool| pool.idle.len()).sum();
+    while live >= most {
+        let resting = pools
+            .values_mut()
+            .filter(|pool| !pool.idle.is_empty())
+            .min_by_key(|pool| pool.last_used);
+        let Some(pool) = resting else { return };
+        pool.idle.pop();
+        live -= 1;
     }
 }
 

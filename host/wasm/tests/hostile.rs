@@ -323,6 +323,60 @@ fn a_message_does_not_meet_configure() {
     assert!(!tenant.chain.conduct().confined());
 }
 
+/// More policies than instances: all are served, and who is called stays warm.
+#[test]
+fn the_policy_that_rested_longest_makes_room() {
+    let tenant = Tenant::new(vec![spec("routes", "{}"); 4]);
+    let mut pools = Pools::new().keeping(2);
+    let stats = tenant
+        .stats
+        .policy(&Arc::from("acme"), &Arc::from("routes"));
+    let mut at = common::facts().now;
+    let mut made_by = |policy| {
+        use sipbox_core::policy::PolicyHost;
+        let mut call = tenant.call(INVITE);
+        at.0 += 1;
+        Arc::make_mut(&mut call.facts).now = at;
+        let before = stats.instances();
+        sipbox_wasm::ChainHost::new(&mut pools, &tenant.chain)
+            .call(policy, HookInput::Request, &mut call)
+            .unwrap();
+        assert!(pools.instances() <= 2);
+        stats.instances() - before
+    };
+    let made: Vec<_> = [0, 1, 0, 2, 0, 1, 3, 1, 0]
+        .into_iter()
+        .map(&mut made_by)
+        .collect();
+    assert_eq!(made, [1, 1, 0, 1, 0, 1, 1, 0, 1]);
+}
+
+/// What the engine has no room for is made on first use.
+#[test]
+fn the_stock_takes_what_fits() {
+    let engine = sipbox_wasm::Engine::new(&sipbox_wasm::EngineSettings {
+        cache: None,
+        instances: sipbox_wasm::EngineSettings::for_workers(3),
+    })
+    .unwrap();
+    let store = sipbox_wasm::ComponentStore::new(&engine);
+    let mut routes = spec("routes", "{}");
+    routes.component = store.load_file(&common::built("guest-routes")).unwrap();
+    let tenant = Tenant::new(vec![routes; 2]);
+    let stats = tenant
+        .stats
+        .policy(&Arc::from("acme"), &Arc::from("routes"));
+    let before = stats.instances();
+    tenant.chain.stock(2).unwrap();
+    tenant.chain.stock(2).unwrap();
+    assert_eq!(stats.instances() - before, 3);
+    let mut pools = Pools::new().keeping(engine.share(1));
+    let now = common::facts().now;
+    pools.warm(&tenant.chain, now).unwrap();
+    tenant.chain.stock(2).unwrap();
+    assert_eq!(stats.instances() - before, 5, "two slots were free again");
+}
+
 #[test]
 fn what_is_refused_beforehand_is_counted_and_calls_nobody() {
     use sipbox_core::policy::PolicyHost;

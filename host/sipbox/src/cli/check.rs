@@ -18,7 +18,6 @@ pub(super) struct CheckArgs {
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut draft = Source::File(args.file.clone()).read()?;
     // Components are compiled, but what that makes is not kept.
-    draft.check_number();
     draft.check_components(&Sandbox::for_checks()?);
     match draft.finish() {
         Ok(configuration) => {

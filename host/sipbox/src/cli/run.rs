@@ -55,7 +55,6 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         ),
     };
     let mut draft = source.read()?;
-    draft.check_number();
     if !draft.is_right() {
         draft.check_components(&Sandbox::for_checks()?);
     }

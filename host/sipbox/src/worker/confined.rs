@@ -84,7 +84,7 @@ impl Worker {
                 "the worker of confined tenants has the priority of others"
             );
         }
-        self.pools = Pools::making_way();
+        self.pools = Pools::making_way().keeping(self.node.instances);
         let mut waiting = Waiting::default();
         while self.take_in(tasks, &mut waiting).is_continue() {
             let Some((tenant, (task, place))) = waiting.next() else {

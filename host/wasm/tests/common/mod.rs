@@ -48,7 +48,7 @@ pub(crate) fn guest(name: &str) -> PathBuf {
 /// A component as `cargo xtask test` built it (`SIPBOX_POLICIES`), or built now.
 /// Not through the builder's crate: it would have wasmtime compiled again with
 /// other features.
-fn built(name: &str) -> PathBuf {
+pub(crate) fn built(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         if let Some(folder) = std::env::var_os("SIPBOX_POLICIES") {

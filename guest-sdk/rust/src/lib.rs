@@ -34,3 +34,7 @@ pub use policy::{
 };
 pub use uri::{Party, Uri, aor, canonical_user};
 pub use verdict::{Destination, Target, UriTarget, Verdict};
+
+#[cfg(all(target_family = "wasm", feature = "allocator"))]
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();

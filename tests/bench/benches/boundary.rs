@@ -3,7 +3,9 @@
 //! time, medians over batches that alternate, so that both see the same machine.
 //!
 //! Bars: guest and boundary together at most 2 us on the residential policy's
-//! INVITE path; Sipbox's layers at most 30% above bare wasmtime.
+//! INVITE path; Sipbox's layers at most 30% above bare wasmtime. The first was set on
+//! a machine where the call of an export that does nothing takes 99 ns, and is carried
+//! over to this one by what that call takes here.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sipbox_bench::bare::Bare;
+use sipbox_bench::floor::Floor;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
@@ -35,6 +38,8 @@ use sipbox_wasm::{
 const CALLS: u32 = 500;
 const BATCHES: usize = 200;
 const BAR: Duration = Duration::from_nanos(2000);
+/// The floor of the machine that the bar was set on.
+const FLOOR: Duration = Duration::from_nanos(99);
 const BAR_ABOVE_BARE: f64 = 1.30;
 
 /// A 1.2 kB INVITE with the header fields that a phone sends.
@@ -121,7 +126,8 @@ fn measure(name: &str, settings: &str, batches: usize) -> bool {
         OwnedMessage::parse(Bytes::from_static(INVITE.as_bytes())).unwrap(),
     ));
     let mut bare = Bare::new(&bytes, settings, view);
-    let (mut of_bare, mut of_ours) = (Vec::new(), Vec::new());
+    let mut floor = Floor::new();
+    let (mut of_floor, mut of_bare, mut of_ours) = (Vec::new(), Vec::new(), Vec::new());
     for batch in 0..batches + 10 {
         let a = cpu(|| {
             for _ in 0..CALLS {
@@ -133,22 +139,30 @@ fn measure(name: &str, settings: &str, batches: usize) -> bool {
                 std::hint::black_box(ours());
             }
         });
+        let least = cpu(|| {
+            for _ in 0..CALLS {
+                std::hint::black_box(&mut floor).call();
+            }
+        });
         // The first batches warm caches and branch predictors.
         if batch >= 10 {
+            of_floor.push(least);
             of_bare.push(a);
             of_ours.push(b);
         }
     }
-    let (bare, ours) = (median(of_bare), median(of_ours));
+    let (floor, bare, ours) = (median(of_floor), median(of_bare), median(of_ours));
     let above = ours.as_secs_f64() / bare.as_secs_f64();
+    let bar = BAR.mul_f64(floor.as_secs_f64() / FLOOR.as_secs_f64());
     println!(
-        "{name}: bare wasmtime {bare:?}, through sipbox {ours:?}, {:.0}% above",
+        "{name}: bare wasmtime {bare:?}, through sipbox {ours:?}, {:.0}% above; \
+         a call that does nothing {floor:?}",
         (above - 1.0) * 100.0
     );
-    let good = ours <= BAR && above <= BAR_ABOVE_BARE;
+    let good = ours <= bar && above <= BAR_ABOVE_BARE;
     if !good {
         println!(
-            "  misses its bar: {BAR:?} and {:.0}% above bare",
+            "  misses its bar: {bar:?} on this machine and {:.0}% above bare",
             (BAR_ABOVE_BARE - 1.0) * 100.0
         );
     }

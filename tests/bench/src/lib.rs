@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "a bench ends where it fails")]
 
 pub mod bare;
+pub mod floor;

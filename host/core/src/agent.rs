@@ -31,6 +31,10 @@ impl LocalAgent {
         }
     }
 
+    pub(crate) fn request(&self) -> &OwnedMessage {
+        &self.request
+    }
+
     /// Sends the reply (8.2.6).
     pub(crate) fn answer(&mut self, reply: &Reply, io: &mut Io<'_, '_, '_>) {
         let sent = io.reply(self.request.as_ref(), reply);

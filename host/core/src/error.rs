@@ -35,6 +35,9 @@ pub enum Internal {
     /// More branches than Max-Breadth allows.
     #[error("max-breadth exceeded")]
     Breadth,
+    /// A step of the transaction panicked.
+    #[error("broken")]
+    Broken,
     /// A message could not be built from what a policy or peer gave.
     #[error("message cannot be built")]
     Unbuildable,
@@ -45,7 +48,7 @@ impl Internal {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::Undecided | Self::Unbuildable => 500,
+            Self::Undecided | Self::Unbuildable | Self::Broken => 500,
             Self::PolicyFailed | Self::Full | Self::ShuttingDown | Self::Unavailable => 503,
             Self::NoVerdict => 404,
             Self::NoTarget | Self::FlowGone => 480,

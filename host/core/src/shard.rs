@@ -1,19 +1,20 @@
 //! One shard: the steps that its lock is held for. Each takes one input to its
 //! transaction and hands what comes of it to the transaction user.
 
+mod mend;
 mod requests;
 mod verdicts;
 
 use std::net::SocketAddr;
 
-use sipbox_sip::{Message, Method, Via};
+use sipbox_sip::{Message, Method, OwnedMessage, Via};
 
 use crate::agent::session;
 use crate::context::{ResponseContext, strip_via};
-use crate::cx::Cx;
+use crate::cx::{Cx, Mutation};
 use crate::flow::Flow;
 use crate::ids::{Place, ResolveToken, SendToken};
-use crate::outbox::{self, Candidates, Dropped, ResolveError};
+use crate::outbox::{Candidates, Dropped, ResolveError};
 use crate::stateless;
 use crate::table::Key;
 use crate::transaction::client::Told;
@@ -23,8 +24,20 @@ use crate::user::{Ended, Io, User};
 
 pub(crate) struct Shard {
     pub(crate) tx: Transactions,
-    /// The server transaction that a step works on; left behind by a panic.
-    in_step: Option<Key>,
+    /// What a step works on; left behind by a panic.
+    in_step: Option<Work>,
+    /// The request of the user that a step has taken out.
+    in_hand: Option<OwnedMessage>,
+    /// What a panic left behind is being ended.
+    mending: bool,
+}
+
+/// What a step can work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Server(Key),
+    Session(Key),
+    Waiting(Key),
 }
 
 /// What became of a request that is matched first.
@@ -50,26 +63,9 @@ impl Shard {
         Self {
             tx: Transactions::new(shard),
             in_step: None,
+            in_hand: None,
+            mending: false,
         }
-    }
-
-    /// Ends what a step was working on when it panicked.
-    pub(crate) fn recover(&mut self, out: &mut outbox::Outbox) {
-        let Some(key) = self.in_step.take() else {
-            return;
-        };
-        let clients: Vec<Key> = self
-            .tx
-            .clients
-            .iter()
-            .filter(|(_, client)| client.server == key)
-            .map(|(client, _)| client)
-            .collect();
-        for client in clients {
-            self.tx.end_client(client);
-        }
-        self.tx.end_server(key);
-        out.event(outbox::Event::Broken);
     }
 
     pub(crate) fn resolved(
@@ -83,7 +79,10 @@ impl Shard {
             return;
         }
         if token.serial == session::SERIAL {
-            self.tx.session_resolved(key(token.place), result, cx);
+            let session = key(token.place);
+            self.in_step = Some(Work::Session(session));
+            self.tx.session_resolved(session, result, cx);
+            self.in_step = None;
             return;
         }
         self.with_context(key(token.place), cx, |context, io| {
@@ -117,7 +116,7 @@ impl Shard {
             client.branch,
             client.method == Method::Invite,
         );
-        self.in_step = Some(server);
+        self.in_step = Some(Work::Server(server));
         let told = self.tx.client_response(client_key, response, cx);
         if told == Told::Pass {
             let seen = self.with_user(server, cx, |user, io| {
@@ -172,7 +171,7 @@ impl Shard {
                 return;
             }
         }
-        self.in_step = Some(server);
+        self.in_step = Some(Work::Server(server));
         let told = self
             .tx
             .client_event(client_key, Event::TransportError, None, cx);
@@ -207,9 +206,14 @@ impl Shard {
             None
         };
         let owner = client.map_or((key, 0), |client| (client.server, client.branch));
-        // These keys are of other tables: a panic ends no transaction.
-        let of_none = matches!(due, Due::Session(_) | Due::Waiting);
-        self.in_step = (!of_none).then_some(owner.0);
+        self.in_step = Some(match due {
+            Due::Session(_) => Work::Session(key),
+            Due::Waiting => Work::Waiting(key),
+            _ => Work::Server(owner.0),
+        });
+        if cx.mutant(Mutation::Panic) {
+            mend::broken();
+        }
         let told = match due {
             Due::Server(letter) => {
                 self.tx.server_fired(key, letter, cx);
@@ -263,7 +267,8 @@ impl Shard {
         step: impl FnOnce(&mut User, &mut Io<'_, '_, '_>) -> R,
     ) -> Option<R> {
         let mut user = self.tx.servers.get_mut(key)?.user.take()?;
-        self.in_step = Some(key);
+        self.in_step = Some(Work::Server(key));
+        self.in_hand = Some(user.request().clone());
         let mut io = Io {
             tx: &mut self.tx,
             cx,
@@ -274,6 +279,7 @@ impl Shard {
             context.ask_next(&mut io);
         }
         self.keep_user(key, Some(user));
+        self.in_hand = None;
         self.in_step = None;
         Some(result)
     }

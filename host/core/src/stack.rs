@@ -115,8 +115,19 @@ impl Stack {
         }
     }
 
+    /// Ends what steps were working on that panicked: to be called when a panic was caught.
+    /// The callers of these transactions get 500, all others live on.
+    pub fn mend(&self, env: &mut Env<'_>, out: &mut Outbox) {
+        for (shard, mutex) in self.shards.iter().enumerate() {
+            if mutex.is_poisoned() {
+                self.step(shard, env, out, |_, _| ());
+            }
+        }
+        self.begin_sessions(env, out);
+    }
+
     /// One step of state under one lock. A shard whose last step panicked is
-    /// mended first: the transaction of that step is ended, the others live on.
+    /// mended first.
     fn step<R>(
         &self,
         shard: usize,
@@ -125,16 +136,16 @@ impl Stack {
         step: impl FnOnce(&mut Shard, &mut Cx<'_, '_>) -> R,
     ) -> Option<R> {
         let mutex = self.shards.get(shard)?;
+        let mut cx = self.cx(env, out);
         let mut guard = match mutex.lock() {
             Ok(guard) => guard,
             Err(poisoned) => {
                 mutex.clear_poison();
                 let mut guard = poisoned.into_inner();
-                guard.recover(out);
+                guard.recover(&mut cx);
                 guard
             }
         };
-        let mut cx = self.cx(env, out);
         Some(step(&mut guard, &mut cx))
     }
 

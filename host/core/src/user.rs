@@ -92,10 +92,17 @@ impl User {
 
     /// Says 100 on behalf of the user, if the request may hear it.
     pub(crate) fn trying(&self, io: &mut Io<'_, '_, '_>) {
+        if !matches!(self, Self::Agent(_)) {
+            io.trying(self.request().as_ref());
+        }
+    }
+
+    /// The request, for an answer to it.
+    pub(crate) fn request(&self) -> &OwnedMessage {
         match self {
-            Self::Deciding(user) => io.trying(user.request.as_ref()),
-            Self::Proxy(user) => io.trying(user.request()),
-            Self::Agent(_) => {}
+            Self::Deciding(user) => &user.request,
+            Self::Proxy(user) => user.request(),
+            Self::Agent(user) => user.request(),
         }
     }
 

@@ -8,6 +8,7 @@ mod questions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,7 +43,11 @@ pub(crate) struct Worker {
     /// Lent to the message that is looked at; boxed, since it is large and moves.
     index: Option<Box<Index>>,
     out: Outbox,
-    asks: Vec<Ask>,
+    /// How many messages of `out` have left.
+    sent: usize,
+    /// What is still to be done. Whatever panics has been taken out before, so that
+    /// the rest is still here.
+    asks: VecDeque<Ask>,
     failed: Vec<SendToken>,
     names: Vec<Resolve>,
     pools: Pools,
@@ -65,7 +70,8 @@ impl Worker {
             rng,
             index: None,
             out: Outbox::default(),
-            asks: Vec::new(),
+            sent: 0,
+            asks: VecDeque::new(),
             failed: Vec::new(),
             names: Vec::new(),
             answer: None,
@@ -90,30 +96,43 @@ impl Worker {
         Ok(())
     }
 
-    /// A panic ends the message that it met, and nothing else.
+    /// A piece of work, and all that follows from it. A panic ends what it met: the
+    /// message, the timer, the one that was to be sent or the one name; the rest goes on.
     fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
-        let caught = catch_unwind(AssertUnwindSafe(|| {
-            work(self);
-            self.flush();
-        }));
-        if caught.is_err() {
-            self.give_up();
-        }
+        self.caught(work);
+        while !self.caught(Self::flush) && self.has_work() {}
     }
 
     /// A panic ends the question that it met; what else this worker has to do goes on.
     fn answering(&mut self, question: Option<AskId>, work: impl FnOnce(&mut Self)) {
-        let caught = catch_unwind(AssertUnwindSafe(|| work(self)));
-        if caught.is_ok() {
+        if self.caught(work) {
             return;
         }
-        self.panicked();
         self.answer = None;
         if let Some(id) = question {
             let node = Arc::clone(&self.node);
             let snapshot = node.snapshot.load();
             self.step(&snapshot, |env, out| node.stack.undecided(env, id, out));
         }
+    }
+
+    /// `false`: it panicked, and whoever had a transaction in that step was told.
+    fn caught(&mut self, work: impl FnOnce(&mut Self)) -> bool {
+        let caught = catch_unwind(AssertUnwindSafe(|| work(self)));
+        if caught.is_ok() {
+            return true;
+        }
+        self.panicked();
+        let node = Arc::clone(&self.node);
+        let snapshot = node.snapshot.load();
+        let mended = catch_unwind(AssertUnwindSafe(|| {
+            self.step(&snapshot, |env, out| node.stack.mend(env, out));
+        }));
+        if mended.is_err() {
+            // The next step of that shard tries again.
+            self.panicked();
+        }
+        false
     }
 
     fn panicked(&self) {
@@ -248,40 +267,52 @@ impl Worker {
         });
     }
 
-    /// Sends, resolves and asks until nothing is left to do.
+    /// Sends, resolves and asks until nothing is left to do. It can be taken up again
+    /// after a panic.
     fn flush(&mut self) {
-        while !self.out.is_empty() {
-            let out = &mut self.out;
-            for transmit in &out.transmits {
-                let bytes = out.bytes(transmit);
-                let sent = self
-                    .node
-                    .network
-                    .send(&transmit.next_hop, bytes, transmit.token);
-                if let Err(error) = sent {
-                    tracing::debug!(%error, next_hop = ?transmit.next_hop, "send failed");
-                    self.failed.extend(transmit.token);
-                }
-            }
-            self.names.append(&mut out.resolves);
-            for event in &out.events {
-                self.node.stats.count(self.number, event);
-            }
-            std::mem::swap(&mut self.asks, &mut out.asks);
-            out.clear();
+        while self.has_work() {
+            self.send();
             while let Some(token) = self.failed.pop() {
                 self.transport_error(token);
             }
             while let Some(resolve) = self.names.pop() {
                 self.resolve(&resolve);
             }
-            let mut asks = std::mem::take(&mut self.asks);
-            for ask in asks.drain(..) {
+            while let Some(ask) = self.asks.pop_front() {
                 self.answering(ask.id(), |worker| worker.ask(ask));
             }
-            self.asks = asks;
         }
         self.node.ticking_begins(self.number);
+    }
+
+    fn has_work(&self) -> bool {
+        !self.out.is_empty()
+            || !self.failed.is_empty()
+            || !self.names.is_empty()
+            || !self.asks.is_empty()
+    }
+
+    /// Sends what is in the outbox, and takes out what else is there to be done.
+    fn send(&mut self) {
+        while let Some(transmit) = self.out.transmits.get(self.sent) {
+            self.sent += 1;
+            let bytes = self.out.bytes(transmit);
+            let sent = self
+                .node
+                .network
+                .send(&transmit.next_hop, bytes, transmit.token);
+            if let Err(error) = sent {
+                tracing::debug!(%error, next_hop = ?transmit.next_hop, "send failed");
+                self.failed.extend(transmit.token);
+            }
+        }
+        while let Some(event) = self.out.events.pop() {
+            self.node.stats.count(self.number, &event);
+        }
+        self.names.append(&mut self.out.resolves);
+        self.asks.extend(self.out.asks.drain(..));
+        self.out.clear();
+        self.sent = 0;
     }
 
     /// Fires the timers of this worker's shards; how long it may then sleep.
@@ -336,17 +367,6 @@ impl Worker {
             self.swept = wall;
             self.pools.sweep(wall);
         }
-    }
-
-    /// Forgets what a panic left half done.
-    fn give_up(&mut self) {
-        self.panicked();
-        self.out.clear();
-        self.asks.clear();
-        self.failed.clear();
-        self.names.clear();
-        self.index = None;
-        self.answer = None;
     }
 
     fn warm(&mut self) {

@@ -138,7 +138,7 @@ impl Stats {
             }
             Event::Dropped(Dropped::AbsorbedAck) => &self.absorbed,
             Event::Dropped(_) => &self.drop_requests,
-            Event::Broken => &self.panics,
+            // `Event::Broken` is counted where the panic was caught.
             _ => return,
         };
         counter.add(worker, 1);

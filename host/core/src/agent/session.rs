@@ -345,7 +345,7 @@ impl Transactions {
         self.launch(client, bytes, cx);
     }
 
-    fn end_session(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
+    pub(crate) fn end_session(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
         let Some(session) = self.sessions.table.remove(key) else {
             return;
         };

@@ -13,7 +13,7 @@ mod via;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipbox_sip::{Message, Method, OwnedMessage};
+use sipbox_sip::{Method, OwnedMessage};
 use smallvec::SmallVec;
 
 use crate::cx::Mutation;
@@ -120,8 +120,8 @@ impl ResponseContext {
         }
     }
 
-    pub(crate) fn request(&self) -> Message<'_> {
-        self.request.as_ref()
+    pub(crate) fn request(&self) -> &OwnedMessage {
+        &self.request
     }
 
     /// Carries out a relay.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sipbox_sip::{Message, Method, Via};
 
-use super::{Matched, Shard};
+use super::{Matched, Shard, Work};
 use crate::cx::{Cx, Mutation};
 use crate::error::Internal;
 use crate::flow::Flow;
@@ -26,7 +26,7 @@ impl Shard {
         let Some(server) = self.tx.find(key) else {
             return Matched::No;
         };
-        self.in_step = Some(server);
+        self.in_step = Some(Work::Server(server));
         self.tx.server_event(server, Event::Request, cx);
         // What comes again while nobody has answered hears a 100, if it may.
         self.with_user(server, cx, |user, io| user.trying(io));
@@ -67,7 +67,7 @@ impl Shard {
             user: None,
         };
         let server = self.tx.new_server(new, cx).ok_or(Internal::Full)?;
-        self.in_step = Some(server);
+        self.in_step = Some(Work::Server(server));
         let timer = Timer {
             key: server,
             due: Due::User(UserTimer::Decide),
@@ -122,7 +122,7 @@ impl Shard {
         {
             return Matched::No;
         }
-        self.in_step = Some(found);
+        self.in_step = Some(Work::Server(found));
         let pass = self.tx.server_event(found, Event::Ack, cx);
         self.in_step = None;
         if pass {
@@ -166,7 +166,7 @@ impl Shard {
             user: None,
         };
         if let Some(server) = self.tx.new_server(new, cx) {
-            self.in_step = Some(server);
+            self.in_step = Some(Work::Server(server));
             let ok = Reply {
                 status: 200,
                 ..Reply::default()

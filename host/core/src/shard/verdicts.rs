@@ -2,7 +2,7 @@
 
 use sipbox_sip::{Message, OwnedMessage};
 
-use super::{Carried, Shard, key};
+use super::{Carried, Shard, Work, key, mend};
 use crate::agent::{self, LocalAgent};
 use crate::context::{AfterFailure, ResponseContext};
 use crate::cx::{Cx, Mutation};
@@ -66,7 +66,8 @@ impl Shard {
                 return Carried::Late;
             }
         };
-        self.in_step = Some(key);
+        self.in_step = Some(Work::Server(key));
+        self.in_hand = Some(decided.request.clone());
         let mut io = Io {
             tx: &mut self.tx,
             cx,
@@ -74,7 +75,7 @@ impl Shard {
         };
         io.disarm(&mut decided.timer);
         if io.cx.mutant(Mutation::Panic) {
-            broken();
+            mend::broken();
         }
         let mut carried = Carried::Out;
         let ruling = match decided.stopped {
@@ -137,6 +138,7 @@ impl Shard {
             }
         };
         self.keep_user(key, user);
+        self.in_hand = None;
         self.in_step = None;
         carried
     }
@@ -217,9 +219,4 @@ fn stateless_reply(key: Key, request: Message<'_>, reply: &Reply, io: &mut Io<'_
         Ok(()) => io.cx.out.send(to, &scratch.message, None),
         Err(_) => io.cx.out.dropped(Dropped::Unbuildable),
     }
-}
-
-#[allow(clippy::panic, reason = "a deliberate fault of the tests")]
-fn broken() {
-    panic!("deliberate fault");
 }

@@ -147,7 +147,7 @@ impl Stack {
     }
 
     /// Hands what was answered to the shards of the dialogs.
-    fn begin_sessions(&self, env: &mut Env<'_>, out: &mut Outbox) {
+    pub(super) fn begin_sessions(&self, env: &mut Env<'_>, out: &mut Outbox) {
         while let Some(answered) = out.answered.pop() {
             let shard = answered.dialog.shard(self.shards.len());
             self.step(shard, env, out, |shard, cx| {

@@ -267,7 +267,9 @@ fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
     }));
     assert!(caught.is_err());
     rig.stack.mutation = None;
-    rig.out.clear();
+    rig.call(Stack::mend);
+    assert_eq!(rig.first_lines(), ["SIP/2.0 500 Server Internal Error"]);
+    rig.call(Stack::mend);
     // The other transactions of the shard go on, and it takes new ones.
     let mut relayed = 0;
     for ask in asks {
@@ -286,13 +288,55 @@ fn a_step_that_panics_ends_its_transaction_and_nothing_else() {
             .count(),
         1
     );
-    assert_eq!(rig.stack.counts().servers, 31);
+    assert_eq!(rig.stack.counts().unfinished, 31);
     rig.take();
     rig.judge = Some(Box::new(|_, _| parallel(&[BOB])));
     for branch in 100..132 {
         rig.receive(&request("MESSAGE", &branch.to_string(), ""), udp(ALICE));
     }
     assert_eq!(rig.take().len(), 32);
+    rig.finish();
+}
+
+#[test]
+fn a_timer_that_panics_ends_its_transaction_and_no_other() {
+    let mut rig = Rig::new(|_, _| parallel(&[BOB]));
+    for branch in 0..3 {
+        rig.receive(&request("INVITE", &branch.to_string(), ""), udp(ALICE));
+        rig.pass(1);
+    }
+    let invites: Vec<Sent> = rig
+        .take()
+        .into_iter()
+        .filter(|sent| sent.token.is_some())
+        .collect();
+    rig.receive(&response(&invites[0].text, 180, ""), udp(BOB));
+    rig.pass(500);
+    rig.receive(&response(&invites[1].text, 180, ""), udp(BOB));
+    rig.pass(184_400);
+    rig.take();
+    // Timer C of the first.
+    rig.now = rig.now + Duration::from_millis(200);
+    rig = rig.mutate(Mutation::Panic);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for shard in 0..rig.stack.shards() {
+            rig.call(|stack, env, out| stack.tick(env, shard, out));
+        }
+    }));
+    assert!(caught.is_err());
+    rig.stack.mutation = None;
+    rig.call(Stack::mend);
+    assert_eq!(
+        rig.first_lines(),
+        [
+            "CANCEL sip:bob@192.0.2.2:5060 SIP/2.0",
+            "SIP/2.0 500 Server Internal Error"
+        ]
+    );
+    // A phone that picks up all the same is heard (RFC 6026 8.7), and the other call stands.
+    rig.receive(&response(&invites[0].text, 200, ""), udp(BOB));
+    rig.receive(&response(&invites[1].text, 200, ""), udp(BOB));
+    assert_eq!(rig.first_lines(), ["SIP/2.0 200 X", "SIP/2.0 200 X"]);
     rig.finish();
 }
 

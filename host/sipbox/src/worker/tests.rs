@@ -271,3 +271,48 @@ fn a_panic_while_a_question_is_answered_ends_that_question_only() {
     assert_eq!(bench.hears(), "SIP/2.0 500 Server Internal Error");
     bench.end();
 }
+
+/// Invariant 15: a panic outside of any question loses the message that it met. Answers
+/// that have not left yet are sent, and questions that wait are asked.
+#[test]
+fn a_panic_in_a_message_loses_that_message_only() {
+    let mut bench = Bench::new();
+    bench.receive("MESSAGE", "gone.test");
+    let (other, request, facts) = bench.asked();
+    let question = Question::Request(other);
+    bench
+        .worker
+        .carry_out(Ruled::without_tenant(question, request, facts));
+    bench.receive("INVITE", "home.test");
+    bench.worker.guarded(|_| panic!("deliberate fault"));
+    assert!(
+        !bench.worker.has_work(),
+        "all is done without a further message"
+    );
+    for method in ["MESSAGE", "INVITE"] {
+        let answer = bench.hears();
+        assert_eq!(answer, "SIP/2.0 404 Not Found", "{method}");
+    }
+    assert_eq!(bench.worker.node.stats.panics.get(), 1);
+    bench.end();
+}
+
+/// Invariant 15: what waits behind a panic in the middle of a round is taken up again.
+#[test]
+fn a_panic_between_two_questions_loses_neither() {
+    let mut bench = Bench::new();
+    for method in ["INVITE", "MESSAGE", "OPTIONS"] {
+        bench.receive(method, "home.test");
+    }
+    let first = bench.worker.out.asks.remove(0);
+    bench.worker.guarded(|worker| {
+        worker.send();
+        worker.ask(first);
+        panic!("deliberate fault");
+    });
+    for method in ["INVITE", "MESSAGE", "OPTIONS"] {
+        let answer = bench.hears();
+        assert_eq!(answer, "SIP/2.0 404 Not Found", "{method}");
+    }
+    bench.end();
+}

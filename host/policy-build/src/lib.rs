@@ -27,6 +27,8 @@ mod toolchain;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use system::Apt;
+
 pub use component::{Interfaces, interfaces};
 pub use error::BuildError;
 pub use toolchain::{Preference, TOOLCHAIN_VARIABLE, Toolchain};
@@ -172,7 +174,11 @@ pub fn build(request: &BuildRequest) -> Result<Artifact, BuildError> {
     fs::create_dir_all(&components)
         .map_err(|source| BuildError::io("create", &components, source))?;
 
-    let toolchain = toolchain(&request.toolchain, &crate_dir, request.install)?;
+    let toolchain = toolchain(
+        &request.toolchain,
+        &crate_dir,
+        request.install.then(Apt::default).as_mut(),
+    )?;
 
     // Cargo locks its part, but the module that it leaves behind is read after it has let go.
     let _lock = lock(&target_dir.join(".sipbox-build.lock"))?;
@@ -194,19 +200,16 @@ pub fn build(request: &BuildRequest) -> Result<Artifact, BuildError> {
     })
 }
 
-/// The toolchain that [`build`] would use, without building anything. With `install`, what is
-/// missing is installed first.
+/// The toolchain that [`build`] would use, without building anything. With an installer, what
+/// is missing is installed first.
 pub fn toolchain(
     preference: &Preference,
     crate_dir: &Path,
-    install: bool,
+    install: Option<&mut Apt>,
 ) -> Result<Toolchain, BuildError> {
-    toolchain::find(preference, crate_dir).or_else(|missing| {
-        if install {
-            toolchain::install(preference, crate_dir)
-        } else {
-            Err(missing)
-        }
+    toolchain::find(preference, crate_dir).or_else(|missing| match install {
+        Some(apt) => toolchain::install(preference, crate_dir, apt),
+        None => Err(missing),
     })
 }
 

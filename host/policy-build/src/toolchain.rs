@@ -155,7 +155,11 @@ pub(crate) fn find(preference: &Preference, crate_dir: &Path) -> Result<Toolchai
 }
 
 /// Installs what is missing, rustup's target first, and finds the toolchain again.
-pub(crate) fn install(preference: &Preference, crate_dir: &Path) -> Result<Toolchain, BuildError> {
+pub(crate) fn install(
+    preference: &Preference,
+    crate_dir: &Path,
+    apt: &mut Apt,
+) -> Result<Toolchain, BuildError> {
     let mut failure = None;
     if matches!(preference, Preference::Auto | Preference::Rustup) {
         let command = format!("rustup target add {TARGET}");
@@ -192,7 +196,7 @@ pub(crate) fn install(preference: &Preference, crate_dir: &Path) -> Result<Toolc
     if matches!(preference, Preference::Auto | Preference::Debian) {
         match find_debian(crate_dir) {
             Ok(toolchain) => return Ok(toolchain),
-            Err(missing) => Apt::default().install(&missing.packages)?,
+            Err(missing) => apt.install(&missing.packages)?,
         }
     }
     // Whatever is still missing is said with all alternatives.

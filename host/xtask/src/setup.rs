@@ -46,16 +46,21 @@ pub(crate) struct Machine {
 
 /// The compiler for policies: found, or installed, or an error that says how.
 pub(crate) fn toolchain(workspace: &Workspace, install: bool) -> anyhow::Result<Toolchain> {
+    find_toolchain(workspace, install.then(Apt::default).as_mut())
+}
+
+fn find_toolchain(workspace: &Workspace, apt: Option<&mut Apt>) -> anyhow::Result<Toolchain> {
     let preference = Preference::from_environment();
-    let toolchain = sipbox_policy_build::toolchain(&preference, &workspace.root, install)?;
+    let toolchain = sipbox_policy_build::toolchain(&preference, &workspace.root, apt)?;
     say(format_args!("policies are compiled by {toolchain}"));
     Ok(toolchain)
 }
 
 /// Everything that `cargo xtask test` needs.
 pub(crate) fn everything(workspace: &Workspace, install: bool) -> anyhow::Result<Machine> {
-    let toolchain = toolchain(workspace, install)?;
+    // One for all: the package lists are read once.
     let mut apt = Apt::default();
+    let toolchain = find_toolchain(workspace, install.then_some(&mut apt))?;
     peers(&mut apt, install)?;
     let debian_rustc = matches!(toolchain, Toolchain::Debian { .. })
         || second_toolchain(workspace, &mut apt, install)?;
@@ -106,9 +111,8 @@ fn names(peers: &[&Peer]) -> String {
 /// The builder is tested with both toolchains, so Debian's is wanted even where rustup's target is
 /// there. A distribution that has no such package is told apart from one where it is not installed.
 fn second_toolchain(workspace: &Workspace, apt: &mut Apt, install: bool) -> anyhow::Result<bool> {
-    let find =
-        |install| sipbox_policy_build::toolchain(&Preference::Debian, &workspace.root, install);
-    let Err(missing) = find(false) else {
+    let find = |apt| sipbox_policy_build::toolchain(&Preference::Debian, &workspace.root, apt);
+    let Err(missing) = find(None) else {
         return Ok(true);
     };
     if install {
@@ -124,7 +128,7 @@ fn second_toolchain(workspace: &Workspace, apt: &mut Apt, install: bool) -> anyh
     if !install {
         return Err(missing.into());
     }
-    find(true)?;
+    find(Some(apt))?;
     Ok(true)
 }
 

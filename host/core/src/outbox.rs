@@ -196,8 +196,15 @@ pub enum Dropped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A request that began a server transaction, or a stateless one.
+    /// A request that began a server transaction.
     Request {
+        /// Whose.
+        tenant: TenantId,
+        /// Its method.
+        method: Method,
+    },
+    /// A request that is handled without a transaction.
+    Stateless {
         /// Whose.
         tenant: TenantId,
         /// Its method.

@@ -110,6 +110,7 @@ impl Stats {
                 self.rcv_requests.add(worker, 1);
                 &self.uas_transactions
             }
+            Event::Stateless { .. } => &self.rcv_requests,
             Event::Final { method, status, .. } => {
                 if *method == sipbox_sip::Method::Register && *status != 401 {
                     let success = (200..300).contains(status);
@@ -167,6 +168,18 @@ mod tests {
         counter.add(1, 2);
         counter.add(7, 3);
         assert_eq!(counter.get(), 6);
+    }
+
+    #[test]
+    fn what_has_no_transaction_is_counted_as_none() {
+        use sipbox_core::flow::TenantId;
+        let stats = Stats::new(1);
+        let (tenant, method) = (TenantId(0), sipbox_sip::Method::Message);
+        stats.count(0, &Event::Request { tenant, method });
+        stats.count(0, &Event::Stateless { tenant, method });
+        stats.count(0, &Event::Stateless { tenant, method });
+        let counted = (stats.rcv_requests.get(), stats.uas_transactions.get());
+        assert_eq!(counted, (3, 1));
     }
 
     #[test]

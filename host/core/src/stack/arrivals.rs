@@ -152,7 +152,7 @@ impl Stack {
             return;
         }
         if stateless {
-            out.event(Event::Request { tenant, method });
+            out.event(Event::Stateless { tenant, method });
             let id = key.stateless(intake.loop_hash);
             let Intake { request, facts, .. } = intake;
             out.asks.push(Ask::Stateless {

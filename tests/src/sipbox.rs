@@ -128,6 +128,13 @@ impl Setup {
         self
     }
 
+    /// So many threads handle messages.
+    #[must_use]
+    pub fn workers(mut self, number: usize) -> Self {
+        let _ = writeln!(self.top, "workers = {number}");
+        self
+    }
+
     /// Makes a tenant serve what no tenant's domain claims.
     #[must_use]
     pub fn default_tenant(mut self, name: &str) -> Self {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sipbox_tests::agent::cseq;
 use sipbox_tests::process::wait_until;
 use sipbox_tests::{Agent, Loopback, Setup, Sipbox, guest};
 
@@ -191,6 +192,44 @@ fn a_tenant_that_runs_long_waits_for_itself_alone() {
     for line in ["calls run long", "confined"] {
         let _ = sipbox.logged(line);
     }
+}
+
+/// Requests of a dialog keep their order, those for which no place is free included: the
+/// fallback relays them, and they may not overtake those that wait.
+#[test]
+fn a_dialog_keeps_its_order_where_policies_run_long() {
+    let net = Loopback::new();
+    let settings = "{ behaviour = \"endless-loop\", when_user = \"evil\" }";
+    let sipbox = Setup::residential(&net, "")
+        .workers(1)
+        .tenants(&tenant(&guest::hostile(), settings))
+        .start();
+    let mut bob = Agent::udp("bob", "bad.test", net.sip(), sipbox.address);
+    let mut eve = Agent::udp("eve", "bad.test", net.sip(), sipbox.address);
+    refused(&mut eve, "cpu");
+    let route = format!("<sip:{};lr>", bob.link.local());
+    let mut request = eve
+        .request("MESSAGE", "sip:evil@bad.test")
+        .with("Route", route);
+    let to = format!("{};tag=bob", request.get("To"));
+    request.set("To", to);
+    for _ in 0..60 {
+        eve.send(&request);
+        request = eve.again(&request);
+    }
+    let mut arrived = Vec::new();
+    while arrived.len() < 60 {
+        let Some(message) = bob.link.receive(Duration::from_secs(5)) else {
+            break;
+        };
+        let number = cseq(&message);
+        if !arrived.contains(&number) {
+            arrived.push(number);
+        }
+    }
+    assert_eq!(arrived, (1..=60).collect::<Vec<u32>>());
+    let confined = sipbox.statistic("policy:bad/guest-hostile/failed/confined");
+    assert!(confined > 0, "there was no place for some");
 }
 
 /// Two tenants that ran long: who has one call does not wait for all of the other's.

@@ -76,8 +76,28 @@ impl Ruled {
         request: OwnedMessage,
         facts: Arc<Facts>,
     ) -> Self {
+        Self::refused(question, request, facts, Internal::NoVerdict)
+    }
+
+    /// For a request of a dialog for which not even the fallback can wait.
+    pub(crate) fn crowded_out(pending: Pending) -> Self {
+        let Pending {
+            question,
+            request,
+            facts,
+            ..
+        } = pending;
+        Self::refused(question, request, facts, Internal::PolicyFailed)
+    }
+
+    fn refused(
+        question: Question,
+        request: OwnedMessage,
+        facts: Arc<Facts>,
+        why: Internal,
+    ) -> Self {
         let decision = Decision {
-            ruling: Ruling::reply(Internal::NoVerdict.status()),
+            ruling: Ruling::reply(why.status()),
             request,
             state: CallState::default(),
             armed: ArmedSet::default(),

@@ -27,6 +27,8 @@ const CONFINED: Duration = Duration::from_secs(10);
 /// Calls of a confined tenant that may be on their way at a time, the one that
 /// runs included.
 const PLACES: u32 = 32;
+/// Calls that may be behind those, for the fallback in their turn.
+const BEHIND: u32 = 224;
 
 /// What the calls of one tenant were like. It outlives the tenant's chains: a reload
 /// makes nobody better.
@@ -98,9 +100,20 @@ impl Conduct {
     /// on their way.
     #[must_use]
     pub fn place(self: &Arc<Self>) -> Option<Place> {
+        self.place_below(PLACES)
+    }
+
+    /// A place behind those: for a call that finds none, and must not overtake all the
+    /// same. `None` when too many have done that.
+    #[must_use]
+    pub fn place_behind(self: &Arc<Self>) -> Option<Place> {
+        self.place_below(PLACES + BEHIND)
+    }
+
+    fn place_below(self: &Arc<Self>, most: u32) -> Option<Place> {
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < PLACES).then_some(taken + 1)
+                (taken < most).then_some(taken + 1)
             })
             .ok()
             .map(|_| Place(Arc::clone(self)))
@@ -274,7 +287,13 @@ mod tests {
         let place = conduct.place();
         assert!(place.is_some());
         assert!(conduct.place().is_none());
-        drop((place, places));
+        let behind: Vec<_> = (0..BEHIND)
+            .map(|_| conduct.place_behind().unwrap())
+            .collect();
+        assert!(conduct.place_behind().is_none());
+        places.pop();
+        assert!(conduct.place().is_none(), "those behind come first");
+        drop((place, places, behind));
         assert!(!conduct.has_waiting());
     }
 

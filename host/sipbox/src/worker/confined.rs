@@ -33,6 +33,8 @@ const ROOM: Duration = Duration::from_millis(1);
 pub(crate) enum Confined {
     /// Ask `on-request`.
     Run(Box<Pending>, Place),
+    /// Give the fallback to a request of a dialog, in its turn.
+    Refuse(Box<Pending>, Place),
     /// Ask another hook.
     Ask(TenantId, Box<Ask>, Place),
     /// The snapshot changed: let the instances of the old one go.
@@ -44,6 +46,7 @@ pub(crate) enum Confined {
 /// Something to ask.
 enum Task {
     Run(Box<Pending>),
+    Refuse(Box<Pending>),
     Ask(Box<Ask>),
 }
 
@@ -95,6 +98,12 @@ impl Worker {
                 Task::Run(pending) => {
                     worker.answering(pending.question.id(), |worker| worker.run_chain(*pending));
                 }
+                Task::Refuse(pending) => {
+                    let refusal = Some(HookFailure::Confined);
+                    worker.answering(pending.question.id(), |worker| {
+                        worker.decide(*pending, refusal);
+                    });
+                }
                 Task::Ask(ask) => worker.answering(ask.id(), |worker| worker.ask(*ask)),
             });
             waiting.charge(tenant, thread_cpu().saturating_sub(begun));
@@ -129,6 +138,9 @@ impl Worker {
         match told {
             Confined::Run(pending, place) => {
                 waiting.push(pending.tenant.id, (Task::Run(pending), place));
+            }
+            Confined::Refuse(pending, place) => {
+                waiting.push(pending.tenant.id, (Task::Refuse(pending), place));
             }
             Confined::Ask(tenant, ask, place) => waiting.push(tenant, (Task::Ask(ask), place)),
             Confined::Reloaded => {

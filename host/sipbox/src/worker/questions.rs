@@ -284,6 +284,10 @@ impl Worker {
     pub(super) fn run_chain(&mut self, pending: Pending) {
         let refusal = match self.turn(&pending.tenant) {
             Turn::Now => None,
+            Turn::Never(_) if pending.facts.in_dialog => {
+                self.refuse_in_turn(pending);
+                return;
+            }
             Turn::Never(failure) => Some(failure),
             Turn::Later(_, place) => {
                 self.trying(pending.question);
@@ -292,6 +296,27 @@ impl Worker {
                 return;
             }
         };
+        self.decide(pending, refusal);
+    }
+
+    /// A request of a dialog is relayed by its fallback, and may not overtake what
+    /// waits of the same dialog.
+    fn refuse_in_turn(&mut self, pending: Pending) {
+        match pending.tenant.chain.conduct().place_behind() {
+            Some(place) => {
+                self.trying(pending.question);
+                self.node
+                    .tell_confined(Confined::Refuse(Box::new(pending), place));
+            }
+            None => {
+                tracing::debug!(tenant = &*pending.tenant.name, "too many requests wait");
+                self.carry_out(Ruled::crowded_out(pending));
+            }
+        }
+    }
+
+    /// Runs the chain, or gives the fallback of a refusal.
+    pub(super) fn decide(&mut self, pending: Pending, refusal: Option<HookFailure>) {
         let Pending {
             question,
             tenant,

@@ -220,6 +220,72 @@ fn a_capability_that_is_not_granted_refuses_the_configuration() {
     alice.expect(&request, 200);
 }
 
+/// A tenant that has all the transactions that it may have is refused more, statelessly,
+/// and nobody else is.
+#[test]
+fn a_tenant_at_its_limit_of_transactions_hinders_no_other() {
+    let net = Loopback::new();
+    let blue = Setup::new(&net).tenant("blue", "blue.test", "");
+    let with_red = |transactions: u32| {
+        let red = format!(
+            "[[tenant]]\nname = \"red\"\ndomains = [\"red.test\"]\n\
+             [tenant.limits]\ntransactions = {transactions}\n"
+        );
+        blue.clone().tenants(&red)
+    };
+    let setup = with_red(5);
+    let sipbox = setup.start();
+    let mut rob = Agent::udp("rob", "red.test", net.sip(), sipbox.address);
+    let mut bob = Agent::udp("bob", "blue.test", net.sip(), sipbox.address);
+    bob.register("secret");
+    let message = |rob: &mut Agent, status| {
+        let request = rob.request("MESSAGE", "sip:any@red.test");
+        rob.send(&request);
+        (rob.expect(&request, status), request)
+    };
+    // Each is remembered for 32 seconds after its answer.
+    let (_, first) = message(&mut rob, 404);
+    for _ in 1..5 {
+        message(&mut rob, 404);
+    }
+    for _ in 0..50 {
+        let (response, _) = message(&mut rob, 503);
+        let line = response.to_string();
+        assert!(
+            line.starts_with("SIP/2.0 503 Too Many Transactions Of Tenant"),
+            "{response}"
+        );
+        assert_eq!(response.get("Retry-After"), "2");
+    }
+    // What was answered before is answered again.
+    rob.send(&first);
+    rob.expect(&first, 404);
+    for _ in 0..20 {
+        let request = bob.request("MESSAGE", "sip:bob@blue.test");
+        bob.send(&request);
+        let arrived = bob.expect_request("MESSAGE");
+        bob.respond(&arrived, 200, "OK");
+        bob.expect(&request, 200);
+    }
+    for (name, value) in [
+        ("tenant:red/transactions", 5),
+        ("tenant:red/refused", 50),
+        ("tenant:blue/refused", 0),
+        ("sipbox:refused_requests", 50),
+    ] {
+        assert_eq!(sipbox.statistic(name), value, "{name}");
+    }
+    let line = sipbox.logged("requests are refused");
+    assert!(line.contains("tenant=\"red\""), "{line}");
+    assert_eq!(sipbox.log().matches("requests are refused").count(), 1);
+    // A reload changes the limit, and forgets no transaction.
+    sipbox.configure(&with_red(7));
+    let _ = sipbox.rpc("reload", &serde_json::json!({}));
+    message(&mut rob, 404);
+    message(&mut rob, 404);
+    message(&mut rob, 503);
+}
+
 /// Nobody inherits the bindings of a tenant that a reload removed, be it the last one or
 /// not; who has its domain again finds them.
 #[test]

@@ -82,7 +82,8 @@ pub struct Tenant {
     pub policies: Vec<Policy>,
 }
 
-/// `[tenant.limits]`: what one hook call may use, and the tenant's share of CPU.
+/// `[tenant.limits]`: what one hook call may use, and the tenant's share of CPU and
+/// of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyLimits {
     /// `cpu`: CPU time of a hook call.
@@ -103,6 +104,9 @@ pub struct PolicyLimits {
     pub log_bytes: u32,
     /// `cpu_budget`: CPU time of all its hook calls in each second.
     pub cpu_budget: Duration,
+    /// `transactions`: the most that the tenant may have at a time; `None`: an equal
+    /// share of [`Limits::transactions`].
+    pub transactions: Option<u32>,
 }
 
 impl Default for PolicyLimits {
@@ -117,6 +121,7 @@ impl Default for PolicyLimits {
             output_bytes: 65_536,
             log_bytes: 4096,
             cpu_budget: Duration::from_millis(500),
+            transactions: None,
         }
     }
 }
@@ -174,6 +179,9 @@ pub struct Timers {
 /// `[limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// `transactions`: the most that there may be at a time; `None`: what half of the
+    /// memory is good for.
+    pub transactions: Option<u32>,
     /// `udp_max`: larger requests go over TCP if they may; 0: never.
     pub udp_max: usize,
     /// `max_breadth`: Max-Breadth of requests without one.

@@ -177,6 +177,7 @@ fn every_setting_reloads_or_needs_a_restart() {
         ("the configuration", "server"),
         ("the configuration", "aliases"),
         ("the configuration", "outbound_proxy"),
+        ("`[limits]`", "transactions"),
         ("`[limits]`", "udp_max"),
         ("`[limits]`", "max_breadth"),
         ("`[limits]`", "drain"),

@@ -1,5 +1,9 @@
 //! The one place where an internal error becomes a SIP status.
 
+use sipbox_sip::HeaderId;
+
+use crate::policy::Reply;
+
 /// What can go wrong inside, as the caller gets to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -26,9 +30,12 @@ pub enum Internal {
     /// A next hop did not answer.
     #[error("next hop timed out")]
     TimedOut,
-    /// No room for a further transaction.
-    #[error("table full")]
+    /// There are as many transactions as there may be.
+    #[error("too many transactions")]
     Full,
+    /// The tenant has as many transactions as it may have.
+    #[error("too many transactions of the tenant")]
+    TenantFull,
     /// The element is going down.
     #[error("shutting down")]
     ShuttingDown,
@@ -43,13 +50,44 @@ pub enum Internal {
     Unbuildable,
 }
 
+/// How many seconds whoever was refused for want of room is asked to wait. A proxy that
+/// heeds it (21.5.4) sends us nothing meanwhile, not even for other tenants.
+const RETRY_AFTER: &str = "2";
+
 impl Internal {
+    /// The answer without a transaction: for want of room it says which limit was
+    /// reached, and when to come again.
+    #[must_use]
+    pub fn reply(self) -> Reply {
+        let (reason, headers) = match self {
+            Self::Full => ("Too Many Transactions", true),
+            Self::TenantFull => ("Too Many Transactions Of Tenant", true),
+            _ => ("", false),
+        };
+        let retry = || {
+            (
+                HeaderId::RetryAfter.name().to_owned(),
+                RETRY_AFTER.to_owned(),
+            )
+        };
+        Reply {
+            status: self.status(),
+            reason: reason.to_owned(),
+            headers: headers.then(retry).into_iter().collect(),
+            ..Reply::default()
+        }
+    }
+
     /// The status that stands for it.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
             Self::Undecided | Self::Unbuildable | Self::Broken => 500,
-            Self::PolicyFailed | Self::Full | Self::ShuttingDown | Self::Unavailable => 503,
+            Self::PolicyFailed
+            | Self::Full
+            | Self::TenantFull
+            | Self::ShuttingDown
+            | Self::Unavailable => 503,
             Self::NoVerdict => 404,
             Self::NoTarget | Self::FlowGone => 480,
             Self::TimedOut => 408,

@@ -4,6 +4,7 @@
 //! or resolved comes out as values. No clock, socket, file or global lives
 //! here, so everything runs under simulated time and loss.
 
+pub mod account;
 mod agent;
 pub mod auth;
 pub mod chain;

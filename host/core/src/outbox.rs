@@ -210,6 +210,13 @@ pub enum Event {
         /// Its method.
         method: Method,
     },
+    /// A request was refused, since there are too many transactions.
+    Full {
+        /// Whose.
+        tenant: TenantId,
+        /// The tenant has too many itself.
+        its_own: bool,
+    },
     /// A final response went upstream.
     Final {
         /// Whose.

@@ -16,6 +16,8 @@ use foldhash::fast::FixedState;
 use sipbox_sip::{Hop, Host, HostPort, Method, Transport, Uri};
 use smallvec::SmallVec;
 
+use crate::account::{Account, Room, Ticket};
+use crate::error::Internal;
 use crate::flow::{ListenerId, TenantId};
 
 pub use spec::{ListenerSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
@@ -79,6 +81,10 @@ pub struct Tenant {
     pub stateless: Vec<Method>,
     /// Its name as the value of a URI parameter.
     pub param: String,
+    /// See [`TenantSpec::transactions`].
+    pub transactions: u32,
+    /// Its transactions.
+    pub account: Arc<Account>,
 }
 
 /// Why settings were refused.
@@ -119,6 +125,10 @@ pub struct Settings {
     pub trying_at_once: bool,
     /// See [`SettingsSpec::outbound_proxy`].
     pub outbound_proxy: Option<Hop>,
+    /// See [`SettingsSpec::transactions`].
+    pub transactions: u32,
+    /// The transactions of all tenants.
+    pub account: Arc<Account>,
     listeners: Vec<Listener>,
     tenants: Vec<Tenant>,
     domains: HashMap<Vec<u8>, TenantId, FixedState>,
@@ -156,6 +166,9 @@ impl Settings {
         // The keys are the operator's, so a fixed seed cannot be attacked.
         let mut domains = HashMap::with_hasher(FixedState::default());
         let mut tenants = Vec::with_capacity(spec.tenants.len());
+        let account = Arc::new(Account::default());
+        let among = u32::try_from(spec.tenants.len()).unwrap_or(u32::MAX).max(1);
+        let share = (spec.transactions / among).max(1);
         for tenant in spec.tenants {
             for domain in &tenant.domains {
                 check_host(domain)?;
@@ -169,6 +182,8 @@ impl Settings {
                 param: escaped(&tenant.name),
                 name: tenant.name.into(),
                 stateless: tenant.stateless,
+                transactions: tenant.transactions.unwrap_or(share),
+                account: Arc::new(Account::of(&account)),
             });
         }
         tenants.sort_by_key(|tenant| tenant.id);
@@ -195,6 +210,8 @@ impl Settings {
             server: spec.server,
             trying_at_once: spec.trying_at_once,
             outbound_proxy: spec.outbound_proxy,
+            transactions: spec.transactions,
+            account,
             listeners,
             tenants,
             domains,
@@ -205,6 +222,58 @@ impl Settings {
                 .map(|alias| (OurHost::new(&alias.host), alias.port))
                 .collect(),
         })
+    }
+
+    /// Goes on with the accounts of the settings before these: transactions that began
+    /// under those count on.
+    pub fn succeed(&mut self, before: &Self) {
+        self.account = Arc::clone(&before.account);
+        for tenant in &mut self.tenants {
+            tenant.account = match before.tenant(tenant.id) {
+                Some(before) => Arc::clone(&before.account),
+                None => Arc::new(Account::of(&self.account)),
+            };
+        }
+    }
+
+    /// Counts something of a tenant's that holds so many bytes.
+    ///
+    /// # Errors
+    /// There is too much already: of the tenant, or in all.
+    pub(crate) fn admit(
+        &self,
+        tenant: TenantId,
+        bytes: usize,
+        room: Room,
+    ) -> Result<Ticket, Internal> {
+        let (ticket, here, all) = self.account_of(tenant).enter(bytes);
+        let times = match room {
+            Room::New => 1,
+            Room::Begun => 2,
+        };
+        let tenant = self.tenant(tenant);
+        if tenant.is_some_and(|tenant| here > tenant.transactions.saturating_mul(times)) {
+            return Err(Internal::TenantFull);
+        }
+        if all > self.transactions.saturating_mul(times) {
+            return Err(Internal::Full);
+        }
+        Ok(ticket)
+    }
+
+    /// A request was not admitted.
+    pub(crate) fn refuse(&self, tenant: TenantId) {
+        self.account_of(tenant).refuse();
+    }
+
+    /// Counts what may not be refused, since it ends something.
+    pub(crate) fn count(&self, tenant: TenantId) -> Ticket {
+        self.account_of(tenant).enter(0).0
+    }
+
+    fn account_of(&self, tenant: TenantId) -> &Arc<Account> {
+        let tenant = self.tenant(tenant);
+        tenant.map_or(&self.account, |tenant| &tenant.account)
     }
 
     /// The listeners, by id.

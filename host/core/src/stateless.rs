@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use sipbox_sip::{EditError, Message, Method, OwnedMessage, Uri};
 
+use crate::account::{Room, Ticket};
 use crate::context::strip_via;
 use crate::cx::Cx;
 use crate::decision::{Decision, ResolvedTarget, Ruling};
 use crate::error::Internal;
-use crate::flow::{Flow, ListenerId, NextHop};
+use crate::flow::{Flow, ListenerId, NextHop, TenantId};
 use crate::forward::{self, Outgoing, RecordRoute};
 use crate::ids::{Ids, ResolveToken, SendToken, StatelessId};
 use crate::intake;
@@ -45,6 +46,7 @@ pub(crate) struct Forward {
 pub(crate) struct Waiting {
     what: Awaited,
     timer: Option<TimerHandle>,
+    _ticket: Ticket,
 }
 
 impl Waiting {
@@ -370,12 +372,12 @@ fn breadth(request: Message<'_>, settings: &Settings) -> Option<u8> {
 
 impl Transactions {
     /// Does what is left to do for a forward; this shard remembers it meanwhile.
-    pub(crate) fn carry_on(&mut self, left: Left, cx: &mut Cx<'_, '_>) {
+    pub(crate) fn carry_on(&mut self, left: Left, tenant: TenantId, cx: &mut Cx<'_, '_>) {
         match left {
             Left::Nothing => {}
             Left::Resolve(forward, mut resolve) => {
                 let after = cx.env.settings.timers.decide;
-                if let Some(key) = self.wait(Awaited::Name(forward), after, cx) {
+                if let Some(key) = self.wait(Awaited::Name(forward), tenant, after, cx) {
                     resolve.token.place = self.place(key);
                     cx.out.resolves.push(resolve);
                 }
@@ -385,16 +387,31 @@ impl Transactions {
                 over_udp,
             } => {
                 let refusal = Awaited::Refusal(over_udp.0, over_udp.1);
-                let key = self.wait(refusal, REFUSAL, cx);
+                let key = self.wait(refusal, tenant, REFUSAL, cx);
                 let token = key.map(|key| SendToken::stateless(self.place(key)));
                 cx.out.send(hop, &bytes, token);
             }
         }
     }
 
-    /// `None` when the table is full.
-    fn wait(&mut self, what: Awaited, after: Duration, cx: &Cx<'_, '_>) -> Option<Key> {
-        let key = self.waiting.insert(Waiting { what, timer: None })?;
+    /// `None` when there is too much to be remembered.
+    fn wait(
+        &mut self,
+        what: Awaited,
+        tenant: TenantId,
+        after: Duration,
+        cx: &Cx<'_, '_>,
+    ) -> Option<Key> {
+        let bytes = match &what {
+            Awaited::Name(forward) => forward.request.as_ref().bytes().len(),
+            Awaited::Refusal(_, bytes) => bytes.len(),
+        };
+        let ticket = cx.env.settings.admit(tenant, bytes, Room::Begun).ok()?;
+        let key = self.waiting.insert(Waiting {
+            what,
+            timer: None,
+            _ticket: ticket,
+        })?;
         let due = Due::Waiting;
         let handle = self.wheel.arm(cx.now() + after, Timer { key, due });
         if let Some(waiting) = self.waiting.get_mut(key) {
@@ -439,7 +456,7 @@ pub(crate) fn resolved(
         &mut tx.scratch,
         cx.out,
     );
-    tx.carry_on(left, cx);
+    tx.carry_on(left, forward.facts.tenant, cx);
 }
 
 /// 16.11: our Via is removed, the one below tells the way.

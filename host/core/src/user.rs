@@ -190,6 +190,7 @@ impl Io<'_, '_, '_> {
             hop: server.reply_to,
             arrived: server.flow,
             settings: Arc::clone(&server.settings),
+            tenant: server.tenant,
             response,
         });
     }

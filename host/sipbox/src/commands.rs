@@ -241,6 +241,12 @@ impl NodeCommands {
         add("net", "undeliverable", sum(|worker| &worker.undeliverable));
         add("net", "congested", self.node.network.congested());
         add("sipbox", "lost_log_lines", self.lost_lines.count());
+        for tenant in self.node.snapshot.load().settings.tenants() {
+            let (name, account) = (&tenant.name, &tenant.account);
+            let live = u64::from(account.live());
+            add("tenant", &format!("{name}/transactions"), live);
+            add("tenant", &format!("{name}/refused"), account.refused());
+        }
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {

@@ -46,8 +46,7 @@ impl Running {
             bail!("the configuration could not be loaded");
         };
         keep_conduct(&before, &live, &mut chains);
-        let version = before.version.saturating_add(1);
-        let after = Arc::new(snapshot(&live, chains, version)?);
+        let after = Arc::new(snapshot(&live, chains, Some(&before))?);
         let (_, wall) = node.clock.now();
         let rows = self.rows_of_new_owners(&before, &after, wall).await?;
         configuration.report_warnings();
@@ -58,7 +57,7 @@ impl Running {
         node.forget_bindings(&before, &after, wall);
         node.tell_all(|| WorkerEvent::Reloaded).await;
         node.tell_confined(Confined::Reloaded);
-        Ok(version)
+        Ok(after.version)
     }
 
     /// A tenant keeps its id over reloads as long as it keeps its name: ids are in

@@ -175,8 +175,17 @@ pub(crate) struct Refused {
 }
 
 /// A snapshot of a configuration whose policies are loaded.
-pub(crate) fn snapshot(live: &Live, chains: Vec<Chain>, version: u64) -> anyhow::Result<Snapshot> {
-    let settings = Arc::new(Settings::new(live.settings.clone())?);
+pub(crate) fn snapshot(
+    live: &Live,
+    chains: Vec<Chain>,
+    before: Option<&Snapshot>,
+) -> anyhow::Result<Snapshot> {
+    let mut settings = Settings::new(live.settings.clone())?;
+    if let Some(before) = before {
+        settings.succeed(&before.settings);
+    }
+    let settings = Arc::new(settings);
+    let version = before.map_or(1, |before| before.version.saturating_add(1));
     let tenants = live
         .settings
         .tenants
@@ -237,7 +246,7 @@ impl Running {
             }
         }
         stock(&chains, net.workers).map_err(refused)?;
-        let snapshot = snapshot(&live, chains, 1)?;
+        let snapshot = snapshot(&live, chains, None)?;
         let origin = Origin {
             node: fixed.node,
             boot: u32::from_ne_bytes(random()?),

@@ -9,6 +9,7 @@ use sipbox_core::settings::{ListenerSpec, SettingsSpec, StaticRoute, TenantSpec,
 use sipbox_net::{ListenerConfig, NetConfig, ResolverConfig, StreamLimits};
 use sipbox_wasm::{Capability, Limits};
 
+use crate::memory;
 use crate::parts::{ComponentSource, Fixed, Live, PolicyParts, TenantParts};
 use crate::start::default_workers;
 
@@ -108,6 +109,7 @@ fn settings(config: &Config) -> SettingsSpec {
             name: tenant.name.clone(),
             domains: tenant.domains.clone(),
             stateless: tenant.stateless.clone(),
+            transactions: tenant.limits.transactions,
         });
     let routes = config.routes.iter().map(|route| StaticRoute {
         domain: route.domain.clone(),
@@ -132,6 +134,10 @@ fn settings(config: &Config) -> SettingsSpec {
         mtu: config.limits.udp_max,
         max_breadth: config.limits.max_breadth,
         server: config.server.clone(),
+        transactions: config
+            .limits
+            .transactions
+            .unwrap_or_else(memory::transactions),
         ..SettingsSpec::default()
     }
 }

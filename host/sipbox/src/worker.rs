@@ -14,8 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sipbox_core::flow::TenantId;
 use sipbox_core::ids::{AskId, ResolveToken, SendToken};
-use sipbox_core::outbox::{Ask, Candidates, Outbox, Resolve, ResolveError};
+use sipbox_core::outbox::{Ask, Candidates, Event, Outbox, Resolve, ResolveError};
 use sipbox_core::stack::{Env, Rng};
 use sipbox_core::time::{Time, WallTime};
 use sipbox_net::{Input, Query, Worker as Inputs};
@@ -308,11 +309,39 @@ impl Worker {
         }
         while let Some(event) = self.out.events.pop() {
             self.node.stats.count(self.number, &event);
+            if let Event::Full { tenant, its_own } = event {
+                self.say_full(tenant, its_own);
+            }
         }
         self.names.append(&mut self.out.resolves);
         self.asks.extend(self.out.asks.drain(..));
         self.out.clear();
         self.sent = 0;
+    }
+
+    /// Requests are refused: one line in a while for each tenant, and for all.
+    fn say_full(&self, tenant: TenantId, its_own: bool) {
+        let snapshot = self.node.snapshot.load();
+        let settings = &snapshot.settings;
+        let (now, _) = self.node.clock.now();
+        match settings.tenant(tenant) {
+            Some(tenant) if its_own && tenant.account.is_worth_a_line(now) => {
+                tracing::warn!(
+                    tenant = &*tenant.name,
+                    transactions = tenant.account.live(),
+                    refused = tenant.account.refused(),
+                    "requests are refused: the tenant has as many transactions as it may have"
+                );
+            }
+            _ if !its_own && settings.account.is_worth_a_line(now) => {
+                tracing::warn!(
+                    transactions = settings.account.live(),
+                    refused = settings.account.refused(),
+                    "requests are refused: there are as many transactions as there may be"
+                );
+            }
+            _ => {}
+        }
     }
 
     /// Fires the timers of this worker's shards; how long it may then sleep.

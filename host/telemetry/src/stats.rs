@@ -98,6 +98,8 @@ stats! {
     accepted_regs = "registrar": "accepted_regs";
     /// REGISTER requests refused.
     rejected_regs = "registrar": "rejected_regs";
+    /// Requests that were refused, since there were too many transactions.
+    refused = "sipbox": "refused_requests";
     /// Panics that were caught at the message boundary.
     panics = "sipbox": "panics";
 }
@@ -111,6 +113,7 @@ impl Stats {
                 &self.uas_transactions
             }
             Event::Stateless { .. } => &self.rcv_requests,
+            Event::Full { .. } => &self.refused,
             Event::Final { method, status, .. } => {
                 if *method == sipbox_sip::Method::Register && *status != 401 {
                     let success = (200..300).contains(status);

@@ -77,6 +77,7 @@ pub(super) fn limits(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Limits
             .unwrap_or(default)
     };
     let limits = Limits {
+        transactions: transactions(&mut table, out),
         udp_max: size(table.number("udp_max", 0..=65_535, out), 1300),
         max_breadth: table
             .number("max_breadth", 1..=255, out)
@@ -103,6 +104,12 @@ pub(super) fn limits(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Limits
     };
     table.finish(out);
     limits
+}
+
+/// What stands in `[limits]` and in `[tenant.limits]`.
+pub(super) fn transactions(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> Option<u32> {
+    let found = table.number("transactions", 1..=1 << 30, out);
+    found.and_then(|number| u32::try_from(number).ok())
 }
 
 pub(super) fn dns(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Dns {

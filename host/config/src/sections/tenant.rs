@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::listener::methods;
+use super::once::transactions;
 use super::will_not_do;
 use crate::diagnostic::Diagnostic;
 use crate::model::{Component, Policy, PolicyLimits, Span, Tenant};
@@ -228,6 +229,7 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
     let edit_bytes = small("edit_bytes", 1 << 20, default.edit_bytes, out);
     let output_bytes = small("output_bytes", 1 << 20, default.output_bytes, out);
     let log_bytes = small("log_bytes", 1 << 20, default.log_bytes, out);
+    let transactions = transactions(&mut table, out);
     let limits = PolicyLimits {
         // Calls below two ticks of a millisecond are not measured.
         cpu: table
@@ -245,6 +247,7 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
         edit_bytes,
         output_bytes,
         log_bytes,
+        transactions,
     };
     table.finish(out);
     limits

@@ -17,9 +17,10 @@ use sipbox_sip::build::RequestBuilder;
 use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, Via, lex};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::account::{Room, Ticket};
 use crate::cx::{Cx, Mutation};
 use crate::decision::ResolvedTarget;
-use crate::flow::{Flow, ListenerId, NextHop};
+use crate::flow::{Flow, ListenerId, NextHop, TenantId};
 use crate::ids::{Ids, ResolveToken};
 use crate::intake;
 use crate::locate::{Located, locate};
@@ -70,6 +71,7 @@ pub(crate) struct Answered {
     /// How the INVITE came.
     pub(crate) arrived: Flow,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) tenant: TenantId,
 }
 
 /// The timers of a session.
@@ -100,6 +102,8 @@ struct Session {
     interval: Duration,
     retransmit: Option<TimerHandle>,
     end: Option<TimerHandle>,
+    tenant: TenantId,
+    _ticket: Ticket,
 }
 
 impl Session {
@@ -150,7 +154,13 @@ impl Sessions {
 
 impl Transactions {
     pub(crate) fn begin_session(&mut self, answered: Answered, cx: &mut Cx<'_, '_>) {
-        let timers = answered.settings.timers;
+        // Where there are too many, the 2xx has been sent once, and nobody waits for its ACK.
+        let bytes = answered.invite.as_ref().bytes().len() + answered.response.len();
+        let settings = &answered.settings;
+        let Ok(ticket) = settings.admit(answered.tenant, bytes, Room::Begun) else {
+            return;
+        };
+        let timers = settings.timers;
         let session = Session {
             dialog: answered.dialog,
             hop: answered.hop,
@@ -163,8 +173,9 @@ impl Transactions {
             interval: timers.t1,
             retransmit: None,
             end: None,
+            tenant: answered.tenant,
+            _ticket: ticket,
         };
-        // In a full table the 2xx has been sent once, and nobody waits for its ACK.
         let Some(key) = self.sessions.table.insert(session) else {
             return;
         };
@@ -314,14 +325,14 @@ impl Transactions {
             return;
         };
         let settings = Arc::clone(&session.settings);
+        let ticket = settings.count(session.tenant);
         self.end_session(key, cx);
         let Some((listener, hop)) = hop else { return };
         let Some(leaves) = settings.listener(listener) else {
             return;
         };
-        let Some(client) = self.reserve_client(Key::NOBODY, 0, Method::Bye, hop, &settings) else {
-            return;
-        };
+        let client = self.reserve_client(Key::NOBODY, 0, Method::Bye, hop, &settings, ticket);
+        let Some(client) = client else { return };
         let branch = cx.ids.branch(
             self.place(client),
             intake::loop_hash(bye.as_ref(), bye.parts(), cx.ids).stateful,

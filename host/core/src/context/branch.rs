@@ -282,9 +282,13 @@ impl ResponseContext {
     fn send_branch(&mut self, at: usize, departure: Departure, io: &mut Io<'_, '_, '_>) -> bool {
         let settings = settings(io);
         let number = u16::try_from(at).unwrap_or(u16::MAX);
+        let Some(ticket) = io.tx.admit_client(io.server, &settings) else {
+            return false;
+        };
+        let (server, hop) = (io.server, departure.hop);
         let key = io
             .tx
-            .reserve_client(io.server, number, self.method, departure.hop, &settings);
+            .reserve_client(server, number, self.method, hop, &settings, ticket);
         let Some(key) = key else { return false };
         let place = io.tx.place(key);
         if !self.write_branch(at, place, departure, io) {

@@ -105,6 +105,9 @@ pub struct TenantSpec {
     pub domains: Vec<String>,
     /// Methods that are handled without a transaction (RFC 3261 16.11).
     pub stateless: Vec<Method>,
+    /// The most transactions that it may have at a time; `None`: an equal share of
+    /// [`SettingsSpec::transactions`].
+    pub transactions: Option<u32>,
 }
 
 /// Everything that [`super::Settings::new`] checks.
@@ -135,6 +138,9 @@ pub struct SettingsSpec {
     /// 100 at once for every INVITE, instead of with the verdict to relay or the
     /// first wait. A stateless reply after a 100 breaks RFC 3261 8.2.7, so off is better.
     pub trying_at_once: bool,
+    /// The most transactions at a time, of all tenants together. Requests beyond are
+    /// refused; what belongs to one that was let in has as much room again.
+    pub transactions: u32,
 }
 
 impl Default for SettingsSpec {
@@ -151,6 +157,7 @@ impl Default for SettingsSpec {
             supported: Vec::new(),
             server: "Sipbox".into(),
             trying_at_once: false,
+            transactions: 1 << 20,
         }
     }
 }

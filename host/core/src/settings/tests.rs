@@ -23,6 +23,7 @@ fn tenant(id: u32, domains: &[&str]) -> TenantSpec {
         name: format!("t{id}"),
         domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
         stateless: vec![],
+        transactions: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sipbox_sip::{Message, Method, Via};
 
 use super::{Matched, Shard, Work};
+use crate::account::Room;
 use crate::cx::{Cx, Mutation};
 use crate::error::Internal;
 use crate::flow::Flow;
@@ -56,6 +57,16 @@ impl Shard {
             breadth,
             loop_hash,
         } = intake;
+        let room = if facts.in_dialog {
+            Room::Begun
+        } else {
+            Room::New
+        };
+        let bytes = request.as_ref().bytes().len();
+        let settings = cx.env.settings;
+        let ticket = settings
+            .admit(tenant, bytes, room)
+            .inspect_err(|_| settings.refuse(tenant))?;
         let new = NewServer {
             key,
             method,
@@ -65,6 +76,7 @@ impl Shard {
             tag: cx.ids.to_tag(key.base),
             rfc2543: !via.has_cookie(),
             user: None,
+            ticket,
         };
         let server = self.tx.new_server(new, cx).ok_or(Internal::Full)?;
         self.in_step = Some(Work::Server(server));
@@ -154,6 +166,7 @@ impl Shard {
         let (tenant, tag) = (cancelled.tenant, cancelled.tag);
         // 9.2: it has no effect on other requests.
         let invite = (cancelled.method == Method::Invite).then_some(found);
+        let ticket = cx.env.settings.count(tenant);
         let new = NewServer {
             key,
             method: Method::Cancel,
@@ -164,6 +177,7 @@ impl Shard {
             tag,
             rfc2543: false,
             user: None,
+            ticket,
         };
         if let Some(server) = self.tx.new_server(new, cx) {
             self.in_step = Some(Work::Server(server));

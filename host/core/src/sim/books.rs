@@ -135,6 +135,11 @@ impl World {
         if counts != Counts::default() {
             self.problems.push(format!("{counts:?} left"));
         }
+        let counted = self.rig.settings.account.live();
+        if counted != 0 {
+            self.problems
+                .push(format!("{counted} counted, though none is left"));
+        }
         for call in 0..self.plans.len() {
             if !self.lines.cut.contains(&call) {
                 self.judge(call);

@@ -123,13 +123,15 @@ impl Stack {
 
     fn send_stateless(&self, env: &mut Env<'_>, forward: Forward, out: &mut Outbox) {
         let mut scratch = std::mem::take(&mut out.scratch);
-        let hash = forward.id.loop_hash;
+        let (hash, tenant) = (forward.id.loop_hash, forward.facts.tenant);
         let left = stateless::forward(forward, env.settings, &self.ids, &mut scratch, out);
         out.scratch = scratch;
         if !matches!(left, Left::Nothing) {
             // Any shard will do.
             let shard = usize::try_from(hash).unwrap_or(0) % self.shards.len();
-            self.step(shard, env, out, |shard, cx| shard.tx.carry_on(left, cx));
+            self.step(shard, env, out, |shard, cx| {
+                shard.tx.carry_on(left, tenant, cx);
+            });
         }
     }
 

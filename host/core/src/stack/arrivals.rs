@@ -172,11 +172,9 @@ impl Stack {
             }
         });
         if let Some(Err(error)) = begun {
-            let reply = Reply {
-                status: error.status(),
-                ..Reply::default()
-            };
-            self.refuse(env, message, flow, &reply, out);
+            let its_own = error == Internal::TenantFull;
+            out.event(Event::Full { tenant, its_own });
+            self.refuse(env, message, flow, &error.reply(), out);
         }
     }
 

@@ -7,6 +7,7 @@ mod failures;
 mod forks;
 mod hooks;
 mod names;
+mod room;
 mod routes;
 mod rules;
 mod settled;
@@ -117,6 +118,7 @@ pub(crate) fn spec() -> SettingsSpec {
             name: "home".into(),
             domains: vec!["home.example".into()],
             stateless: vec![],
+            transactions: None,
         }],
         ..SettingsSpec::default()
     }
@@ -343,6 +345,11 @@ impl Rig {
     pub(crate) fn finish(&mut self) {
         self.pass(400_000);
         assert_eq!(self.stack.counts(), crate::stack::Counts::default());
+        assert_eq!(
+            self.settings.account.live(),
+            0,
+            "counted, though none is left"
+        );
     }
 
     /// What left since the last time.

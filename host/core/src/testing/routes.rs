@@ -124,6 +124,7 @@ fn our_record_route_tells_direction_and_tenant_later() {
         name: "way 2".into(),
         domains: vec!["work.example".into()],
         stateless: vec![],
+        transactions: None,
     });
     let mut rig = Rig::with(two.clone(), |_, _| {
         Ruling::Relay(Relay {
@@ -161,6 +162,7 @@ fn the_tenant_is_found_by_domain_then_caller_then_listener() {
             name: domain.into(),
             domains: vec![domain.into()],
             stateless: vec![],
+            transactions: None,
         });
     }
     spec.listeners[0].tenant = Some(TenantId(2));

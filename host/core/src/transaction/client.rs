@@ -12,6 +12,7 @@ use sipbox_sip::{Index, Message, Method, Transport};
 use super::cancel::Cancel;
 use super::machine::{self, Action, Event, Letter, Machine, State};
 use super::{Due, Timer, Transactions, keep};
+use crate::account::{Room, Ticket};
 use crate::cx::{Cx, Mutation};
 use crate::flow::NextHop;
 use crate::ids::SendToken;
@@ -43,6 +44,7 @@ pub(crate) struct Client {
     pub(super) cancel: Cancel,
     /// Timer C ended it.
     pub(super) given_up: bool,
+    _ticket: Ticket,
 }
 
 /// What a response or a timer means to the transaction user.
@@ -90,6 +92,13 @@ impl Client {
 }
 
 impl Transactions {
+    /// Counts a branch of a request that was let in. `None`: there are too many.
+    pub(crate) fn admit_client(&self, server: Key, settings: &Settings) -> Option<Ticket> {
+        let owner = self.servers.get(server)?;
+        let bytes = owner.ticket.bytes();
+        settings.admit(owner.tenant, bytes, Room::Begun).ok()
+    }
+
     /// Takes a slot, so that the branch has a name. `None` when the table is full.
     pub(crate) fn reserve_client(
         &mut self,
@@ -98,6 +107,7 @@ impl Transactions {
         method: Method,
         hop: NextHop,
         settings: &Arc<Settings>,
+        ticket: Ticket,
     ) -> Option<Key> {
         let machine = if method == Method::Invite {
             Machine::ClientInvite
@@ -121,6 +131,7 @@ impl Transactions {
             timer_c: None,
             cancel: Cancel::No,
             given_up: false,
+            _ticket: ticket,
         })
     }
 

@@ -10,6 +10,7 @@ use sipbox_sip::{Index, Message, Method};
 use super::key::TransactionKey;
 use super::machine::{self, Action, Event, Letter, Machine, State};
 use super::{Due, Timer, Transactions, is_success};
+use crate::account::Ticket;
 use crate::cx::{Cx, Mutation};
 use crate::flow::{Flow, NextHop, TenantId};
 use crate::ids::TagText;
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) ack_tag: Option<u64>,
     pub(crate) rfc2543: bool,
     pub(crate) user: Option<User>,
+    pub(super) ticket: Ticket,
     began: Time,
     interval: Duration,
     retransmit: Option<TimerHandle>,
@@ -55,6 +57,7 @@ pub(crate) struct NewServer {
     pub(crate) tag: TagText,
     pub(crate) rfc2543: bool,
     pub(crate) user: Option<User>,
+    pub(crate) ticket: Ticket,
 }
 
 impl Server {
@@ -130,6 +133,7 @@ impl Transactions {
             ack_tag: None,
             rfc2543: new.rfc2543,
             user: new.user,
+            ticket: new.ticket,
             began: cx.now(),
             interval: Duration::ZERO,
             retransmit: None,

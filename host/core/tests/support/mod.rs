@@ -98,6 +98,7 @@ impl Bench {
                 name: "home".into(),
                 domains: vec!["home.example".into()],
                 stateless: vec![],
+                transactions: None,
             }],
             ..SettingsSpec::default()
         };

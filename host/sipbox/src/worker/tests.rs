@@ -57,6 +57,7 @@ impl Bench {
             name: name.into(),
             domains: vec![format!("{name}.test")],
             stateless: vec![],
+            transactions: None,
         };
         let settings = SettingsSpec {
             listeners: vec![ListenerSpec {

@@ -10,6 +10,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
+use serde_json::json;
 use sipbox_tests::agent::Dialog;
 use sipbox_tests::message::{parameter, uri};
 use sipbox_tests::sipbox::DOMAIN;
@@ -158,7 +159,7 @@ fn an_advertised_address_names_us() {
 fn a_listener_on_every_address_answers_from_the_one_that_was_asked() {
     let net = Loopback::new();
     let everywhere = free(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let sipbox = Setup::at(everywhere)
+    let mut sipbox = Setup::at(everywhere)
         .tenant("home", DOMAIN, "")
         .listener("advertised = \"edge.lab.test\"\n")
         .start();
@@ -166,13 +167,33 @@ fn a_listener_on_every_address_answers_from_the_one_that_was_asked() {
     let asked = [net.ip(), net.ip()].map(|ip| SocketAddr::new(ip, port));
     let mut alice = Agent::udp("alice", DOMAIN, net.sip(), asked[0]);
     let mut bob = Agent::udp("bob", DOMAIN, net.sip(), asked[1]);
-    alice.register("");
     bob.register("");
+    assert_eq!(bob.link.heard_from(), asked[1]);
     let (arrived, _) = call(&mut alice, &mut bob);
     let via = format!("SIP/2.0/UDP edge.lab.test:{port};branch=");
     assert!(arrived.values("Via")[0].starts_with(&via), "{arrived}");
-    for (agent, asked) in [(&alice, asked[0]), (&bob, asked[1])] {
-        assert_eq!(agent.link.heard_from(), asked);
+
+    // Whoever writes in between, and whatever is started again.
+    for again in [false, true] {
+        for stranger in 0..10_000_u16 {
+            let [high, low] = stranger.to_be_bytes();
+            let stranger = UdpSocket::bind((Ipv4Addr::new(127, 77, high, low), 0)).unwrap();
+            stranger.send_to(b"\r\n\r\n", asked[0]).unwrap();
+        }
+        if again {
+            sipbox.stop();
+            sipbox.start_again();
+        }
+        let request = alice.request("MESSAGE", &bob.aor());
+        alice.send(&request);
+        let arrived = bob.expect_request("MESSAGE");
+        assert_eq!(bob.link.heard_from(), asked[1], "started again: {again}");
+        bob.respond(&arrived, 200, "OK");
+        alice.expect(&request, 200);
+        assert_eq!(alice.link.heard_from(), asked[0]);
     }
-    drop(sipbox);
+    let asked_for = json!({"table_name": "location", "aor": "bob@lab.test"});
+    let contacts = sipbox.rpc("ul_show_contact", &asked_for).to_string();
+    let socket = format!("\"udp:{}\"", asked[1]);
+    assert!(contacts.contains(&socket), "{contacts}");
 }

@@ -2,7 +2,7 @@
 //!
 //! A flow is a value; the socket behind it is `sipbox-net`'s.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sipbox_sip::Transport;
 
@@ -25,8 +25,8 @@ pub struct ConnectionId {
     pub generation: u32,
 }
 
-/// A path between us and one peer: for UDP the listener and the peer's
-/// address, for streams also the connection.
+/// A path between us and one peer: for UDP the listener and both addresses, for streams
+/// also the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// The listener that received the message; for a connection that we
@@ -38,6 +38,32 @@ pub struct Flow {
     pub peer: SocketAddr,
     /// The connection, for streams.
     pub connection: Option<ConnectionId>,
+    /// Which of our addresses the peer wrote to, and hears from: of a UDP listener on
+    /// every address. `None`: there is no choice, or the kernel has it.
+    pub local: Option<IpAddr>,
+}
+
+/// Where a datagram arrives and leaves: the listener, and [`Flow::local`].
+pub type Home = (ListenerId, Option<IpAddr>);
+
+impl Flow {
+    /// The way of a request down the flow: by its connection or not at all (RFC 5626
+    /// section 5.3). A datagram has no flow that could be gone.
+    #[must_use]
+    pub fn request_hop(self) -> NextHop {
+        match self.connection {
+            Some(_) => NextHop::Flow {
+                flow: self,
+                reconnect: None,
+            },
+            None => NextHop::Address {
+                listener: self.listener,
+                transport: self.transport,
+                address: self.peer,
+                local: self.local,
+            },
+        }
+    }
 }
 
 /// Where a message is to be sent.
@@ -60,5 +86,7 @@ pub enum NextHop {
         transport: Transport,
         /// Where to.
         address: SocketAddr,
+        /// Which of our addresses a datagram leaves from, see [`Flow::local`].
+        local: Option<IpAddr>,
     },
 }

@@ -1,6 +1,8 @@
 //! The request as a branch carries it (RFC 3261 16.6): Request-URI, Max-Forwards,
 //! Record-Route, Route, Via, written in one walk over the received bytes.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, Uri};
 use smallvec::SmallVec;
@@ -37,6 +39,9 @@ pub(crate) struct Outgoing<'a> {
     /// The listener that it leaves from.
     pub(crate) leaves: ListenerId,
     pub(crate) branch: &'a str,
+    /// [`Flow::local`] of how the request came, if nobody else will know when the
+    /// response is here.
+    pub(crate) way_back: Option<IpAddr>,
 }
 
 /// Writes the request into `scratch.message`.
@@ -83,6 +88,9 @@ pub(crate) fn write(
     text.clear();
     text.extend_from_slice(leaves.via.as_bytes());
     text.extend_from_slice(outgoing.branch.as_bytes());
+    if let Some(local) = outgoing.way_back {
+        reply::push_way_back(local, text);
+    }
     edits.prepend_header(request, HeaderId::Via, text)?;
     out.clear();
     edits.write(request, out)

@@ -152,6 +152,7 @@ pub(crate) fn over_tcp(
         listener,
         transport: Transport::Tcp,
         address,
+        local: None,
     };
     Some((listener, hop))
 }

@@ -1,7 +1,8 @@
 //! Responses of our own (RFC 3261 8.2.6) and the way that responses take back
 //! (18.2.2, RFC 3581).
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 
 use sipbox_sip::build::ResponseBuilder;
 use sipbox_sip::{BuildError, HeaderId, Message, NameAddr, Transport, Via};
@@ -137,6 +138,7 @@ pub(crate) fn hop(via: &Via<'_>, flow: Flow) -> NextHop {
         listener: flow.listener,
         transport: flow.transport,
         address,
+        local: flow.local,
     }
 }
 
@@ -146,6 +148,7 @@ pub(crate) fn stateless_hop(
     via: &Via<'_>,
     arrived: Flow,
     outbound: Option<crate::flow::ListenerId>,
+    local: Option<IpAddr>,
 ) -> Option<NextHop> {
     let transport = via.known_transport()?;
     let port = match via.rport() {
@@ -163,5 +166,26 @@ pub(crate) fn stateless_hop(
         listener,
         transport,
         address: SocketAddr::new(ip, port),
+        local,
     })
+}
+
+/// The parameter of our Via that keeps [`Flow::local`] of a request whose forward leaves
+/// nothing behind. Who changes it only changes which of our own addresses an answer
+/// leaves from, and could have it lost just as well.
+const WAY_BACK: &str = "local";
+
+/// Writes it, as a host (RFC 3261 25.1).
+pub(crate) fn push_way_back(local: IpAddr, out: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = match local {
+        IpAddr::V4(ip) => write!(out, ";{WAY_BACK}={ip}"),
+        IpAddr::V6(ip) => write!(out, ";{WAY_BACK}=[{ip}]"),
+    };
+}
+
+/// Reads it.
+pub(crate) fn way_back(ours: &Via<'_>) -> Option<IpAddr> {
+    let text = std::str::from_utf8(ours.params.get(WAY_BACK.as_bytes())?).ok()?;
+    text.trim_matches(['[', ']']).parse().ok()
 }

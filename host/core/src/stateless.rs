@@ -206,17 +206,7 @@ pub(crate) fn forward(
         // As for a branch: a Contact that asks for UDP gets datagrams.
         forward.implicit = Uri::parse(&forward.target.uri)
             .is_ok_and(|uri| uri.transport().is_none() && uri.is_sip());
-        let hop = match flow.connection {
-            Some(_) => NextHop::Flow {
-                flow,
-                reconnect: None,
-            },
-            None => NextHop::Address {
-                listener: flow.listener,
-                transport: flow.transport,
-                address: flow.peer,
-            },
-        };
+        let hop = flow.request_hop();
         return send(&forward, flow.listener, hop, settings, ids, scratch, out);
     }
     match locate(forward.request.as_ref(), &forward.target, settings) {
@@ -276,6 +266,7 @@ fn to_first(
                 listener,
                 transport,
                 address,
+                local: None,
             };
             return send(forward, listener, hop, settings, ids, scratch, out);
         }
@@ -354,6 +345,7 @@ fn write(
         max_breadth: breadth(request, settings),
         leaves,
         branch: branch.as_str(),
+        way_back: forward.facts.flow.local,
     };
     forward::write(&outgoing, settings, ids, scratch)
 }
@@ -463,11 +455,14 @@ pub(crate) fn resolved(
 pub(crate) fn respond(response: Message<'_>, flow: Flow, cx: &mut Cx<'_, '_>) {
     let settings = cx.env.settings;
     let mut vias = response.vias();
-    let below = vias.nth(1).and_then(Result::ok);
+    let ours = vias.next().and_then(Result::ok);
+    let local = ours.and_then(|via| reply::way_back(&via));
+    let below = vias.next().and_then(Result::ok);
     let hop = below.and_then(|via| {
         let transport = via.known_transport()?;
         let ip = via.received().or_else(|| via.host.ip())?;
-        reply::stateless_hop(&via, flow, settings.outbound(flow.listener, transport, ip))
+        let outbound = settings.outbound(flow.listener, transport, ip);
+        reply::stateless_hop(&via, flow, outbound, local)
     });
     let mut scratch = std::mem::take(&mut cx.out.scratch);
     match (hop, strip_via(response, &mut scratch)) {

@@ -19,7 +19,6 @@ mod resolver;
 mod stun;
 mod tcp;
 mod udp;
-mod wildcard;
 mod worker;
 
 pub use config::{ListenerConfig, NetConfig};

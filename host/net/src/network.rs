@@ -1,6 +1,6 @@
 //! The facade: listeners, workers and sending, tied together.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,6 +195,8 @@ where
     /// [`Input::SendFailed`](crate::Input::SendFailed) with the token, if there
     /// is one.
     ///
+    /// A datagram leaves from `local`, if that is one of our addresses.
+    ///
     /// A stream message to an address goes down an open connection of the same
     /// listener, or down a new one that comes from the listener's address; the
     /// listener need not be one of streams. Down a flow it goes down that
@@ -218,14 +220,18 @@ where
                         transport,
                         peer,
                         connection,
+                        local,
                     },
                 reconnect,
             } => match (connection, reconnect) {
-                (None, _) => self.send_address(listener, transport, peer, bytes, token),
+                (None, _) => {
+                    let from = (listener, local);
+                    self.send_address(from, transport, peer, bytes, token)
+                }
                 (Some(id), None) => self.inner.streams.send_flow(id, bytes, token),
                 (Some(id), Some(address)) => match self.inner.streams.send_flow(id, bytes, token) {
                     Err(SendError::FlowGone) => {
-                        self.send_address(listener, transport, address, bytes, token)
+                        self.send_address((listener, None), transport, address, bytes, token)
                     }
                     sent => sent,
                 },
@@ -234,13 +240,14 @@ where
                 listener,
                 transport,
                 address,
-            } => self.send_address(listener, transport, address, bytes, token),
+                local,
+            } => self.send_address((listener, local), transport, address, bytes, token),
         }
     }
 
     fn send_address(
         &self,
-        id: ListenerId,
+        (id, local): (ListenerId, Option<IpAddr>),
         transport: Transport,
         peer: SocketAddr,
         bytes: &[u8],
@@ -253,7 +260,8 @@ where
             .ok_or(SendError::NoListener(id, transport))?;
         match (transport, &listener.udp) {
             (Transport::Udp, Some(socket)) => {
-                self.inner.losses.bear(udp::send(socket, peer, bytes))
+                let sent = udp::send(socket, peer, local, bytes);
+                self.inner.losses.bear(sent)
             }
             (Transport::Udp, None) => Err(SendError::NoListener(id, transport)),
             (Transport::Tcp, _) => {

@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Type};
 
 use crate::config::NetConfig;
 use crate::error::SendError;
-use crate::wildcard::Homes;
 
 /// A UDP listener.
 pub(crate) struct Socket {
     inner: UdpSocket,
-    /// Of one that is bound to every address.
-    homes: Option<Homes>,
+    /// Bound to every address of the machine. The kernel would choose where a datagram
+    /// leaves from, and a peer that wrote to another of our addresses, or the NAT before
+    /// it, would not know whose it is.
+    everywhere: bool,
 }
 
 impl AsFd for Socket {
@@ -74,7 +74,8 @@ pub(crate) fn bind(address: SocketAddr, config: &NetConfig) -> io::Result<Socket
     if let Err(error) = reports {
         tracing::debug!(%address, %error, "undeliverable datagrams will not be reported");
     }
-    let homes = if address.ip().is_unspecified() {
+    let everywhere = address.ip().is_unspecified();
+    if everywhere {
         // Says where a datagram arrived.
         let told = if address.is_ipv6() {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)
@@ -82,15 +83,12 @@ pub(crate) fn bind(address: SocketAddr, config: &NetConfig) -> io::Result<Socket
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)
         };
         told?;
-        Some(Homes::default())
-    } else {
-        None
-    };
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(Socket {
         inner: socket.into(),
-        homes,
+        everywhere,
     })
 }
 
@@ -105,15 +103,17 @@ impl Socket {
         self.inner.local_addr()
     }
 
-    /// Receives one datagram without blocking. `control` is memory.
+    /// Receives one datagram without blocking: its length, its sender, and which of our
+    /// addresses it was sent to, if the socket has several. `control` is memory.
     pub(crate) fn receive(
         &self,
         buffer: &mut [u8],
         control: &mut [u8],
-    ) -> io::Result<(usize, SocketAddr)> {
-        let Some(homes) = &self.homes else {
-            return self.inner.recv_from(buffer);
-        };
+    ) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+        if !self.everywhere {
+            let (length, peer) = self.inner.recv_from(buffer)?;
+            return Ok((length, peer, None));
+        }
         let mut parts = [IoSliceMut::new(buffer)];
         let received = recvmsg::<SockaddrStorage>(
             self.inner.as_raw_fd(),
@@ -137,55 +137,79 @@ impl Socket {
                 _ => None,
             })
         });
-        if let Some(ours) = ours.filter(|ours| !ours.is_multicast()) {
-            homes.note(peer, ours);
-        }
-        Ok((received.bytes, peer))
+        // Nothing can be sent from a group's address.
+        let ours = ours.filter(|ours| !ours.is_multicast() && !ours.is_unspecified());
+        Ok((received.bytes, peer, ours))
     }
 
-    fn send_once(&self, peer: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        let Some(ours) = self.homes.as_ref().and_then(|homes| homes.of(peer)) else {
+    fn send_once(&self, peer: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
+        let Some(from) = from.filter(|from| self.everywhere && from.is_ipv4() == peer.is_ipv4())
+        else {
             return self.inner.send_to(bytes, peer).map(drop);
         };
-        let parts = [IoSlice::new(bytes)];
-        let fd = self.inner.as_raw_fd();
-        let to = SockaddrStorage::from(peer);
-        let send = |from| sendmsg(fd, &parts, &[from], MsgFlags::empty(), Some(&to));
-        let sent = match ours {
-            IpAddr::V4(ours) => {
-                let address = |s_addr| libc::in_addr { s_addr };
-                send(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: address(u32::from(ours).to_be()),
-                    ipi_addr: address(0),
-                }))
-            }
-            IpAddr::V6(ours) => send(ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: ours.octets(),
-                },
-                ipi6_ifindex: 0,
-            })),
-        };
-        match sent {
-            Ok(_) => Ok(()),
+        let (source, length) = source(from);
+        let control = source.get(..length).unwrap_or_default();
+        let (to, parts) = (SockAddr::from(peer), [IoSlice::new(bytes)]);
+        let message = MsgHdr::new().with_addr(&to).with_buffers(&parts);
+        let sent = SockRef::from(&self.inner).sendmsg(&message.with_control(control), 0);
+        let Err(error) = sent else { return Ok(()) };
+        match error.raw_os_error().map(Errno::from_raw) {
             // The address is ours no more.
-            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH) => {
+            Some(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH) => {
                 self.inner.send_to(bytes, peer).map(drop)
             }
-            Err(error) => Err(error.into()),
+            _ => Err(error),
         }
     }
 }
 
+/// A control message that names the address that a datagram leaves from, and its length:
+/// `IP_PKTINFO` (ip(7)) or `IPV6_PKTINFO` (RFC 3542 section 4), laid out as cmsg(3) says.
+/// Written by hand, since what nix has for it allocates for each datagram.
+fn source(from: IpAddr) -> ([u8; SOURCE], usize) {
+    let any = [0; 4];
+    let (v4, v6);
+    let (level, kind, info): (_, _, [&[u8]; 3]) = match from {
+        // The interface, the address to leave from, and one that counts for what arrives.
+        IpAddr::V4(ip) => {
+            v4 = ip.octets();
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, [&any, &v4, &any])
+        }
+        // The address to leave from, the interface.
+        IpAddr::V6(ip) => {
+            v6 = ip.octets();
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, [&v6, &any, &[]])
+        }
+    };
+    let length = HEADER + info.iter().map(|part| part.len()).sum::<usize>();
+    let header = length.to_ne_bytes().into_iter();
+    let header = header.chain(level.to_ne_bytes()).chain(kind.to_ne_bytes());
+    let mut message = [0; SOURCE];
+    let bytes = header.chain(info.into_iter().flatten().copied());
+    for (to, from) in message.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    (message, length.next_multiple_of(size_of::<usize>()))
+}
+
+/// A control message's header: its length, level and type.
+const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
+/// Room for the longer of the two.
+const SOURCE: usize = HEADER + 24;
+
 /// How often a send is tried that fails with what may be another's failure.
 const TRIES: usize = 4;
 
-/// Sends one datagram without blocking.
-pub(crate) fn send(socket: &Socket, peer: SocketAddr, bytes: &[u8]) -> Result<(), SendError> {
+/// Sends one datagram without blocking, from one of our addresses if the socket has many.
+pub(crate) fn send(
+    socket: &Socket,
+    peer: SocketAddr,
+    from: Option<IpAddr>,
+    bytes: &[u8],
+) -> Result<(), SendError> {
     let mut tries = 0;
     loop {
-        let Err(error) = socket.send_once(peer, bytes) else {
+        let Err(error) = socket.send_once(peer, from, bytes) else {
             return Ok(());
         };
         let failed = match error.raw_os_error().map(Errno::from_raw) {

@@ -290,7 +290,7 @@ impl<E, S, R> Worker<E, S, R> {
             return;
         };
         for _ in 0..BATCH {
-            let (length, peer) = match socket.receive(&mut self.buffer, &mut self.control) {
+            let (length, peer, local) = match socket.receive(&mut self.buffer, &mut self.control) {
                 Ok(received) => received,
                 Err(error) => match error.kind() {
                     // Another worker was faster, or this was the last.
@@ -310,7 +310,7 @@ impl<E, S, R> Worker<E, S, R> {
             };
             if keep_alive(datagram, peer, |answer| {
                 // A keep-alive that cannot be answered is not worth more.
-                let _ = udp::send(socket, peer, answer);
+                let _ = udp::send(socket, peer, local, answer);
             }) {
                 WorkerCounters::add(&self.counters.keep_alives);
                 continue;
@@ -320,6 +320,7 @@ impl<E, S, R> Worker<E, S, R> {
                 transport: Transport::Udp,
                 peer,
                 connection: None,
+                local,
             };
             handler(Input::Message {
                 message: Received::Datagram(datagram),

@@ -7,7 +7,7 @@
     reason = "a test may fail"
 )]
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use sipbox_core::flow::{ListenerId, NextHop};
@@ -17,7 +17,8 @@ use sipbox_sip::Transport;
 const ROUNDS: usize = 200;
 
 fn echo(network: &Network<u32>, worker: &mut Worker<u32>, peer: &UdpSocket, kept: &mut [u8]) {
-    let to = network.local_addr(ListenerId(0)).unwrap();
+    let port = network.local_addr(ListenerId(0)).unwrap().port();
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
     let datagram = [b'x'; 1067];
     for event in 0..u32::try_from(ROUNDS).unwrap() {
         peer.send_to(&datagram, to).unwrap();
@@ -49,6 +50,16 @@ fn echo(network: &Network<u32>, worker: &mut Worker<u32>, peer: &UdpSocket, kept
 
 #[test]
 fn a_datagram_goes_through_without_allocating() {
+    passes_through("127.0.0.1:0");
+}
+
+/// Where the address that it was sent to is asked for, and set.
+#[test]
+fn a_datagram_of_a_wildcard_listener_does_so_too() {
+    passes_through("0.0.0.0:0");
+}
+
+fn passes_through(address: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,7 +67,7 @@ fn a_datagram_goes_through_without_allocating() {
     let config = NetConfig {
         listeners: vec![ListenerConfig {
             transport: Transport::Udp,
-            address: "127.0.0.1:0".parse().unwrap(),
+            address: address.parse().unwrap(),
         }],
         ..NetConfig::default()
     };

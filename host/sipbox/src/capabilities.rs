@@ -172,7 +172,7 @@ impl Capabilities for RequestCapabilities {
     ) -> Result<SaveOutcome, CallError> {
         let parsed = self.own_aor(aor)?;
         let snapshot = self.node.snapshot.load();
-        let socket = snapshot.socket(call.facts.flow.listener);
+        let socket = snapshot.socket(call.facts.flow);
         let planned = self.node.location.plan(
             self.tenant.id,
             &parsed,

@@ -121,7 +121,7 @@ impl Node {
             rows,
             wall,
             |domain| to.tenant_of(domain),
-            |socket| to.listener_of(socket),
+            |socket| to.home_of(socket),
         );
         tracing::info!(
             bindings = loaded.bindings,

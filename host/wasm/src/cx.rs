@@ -300,6 +300,7 @@ pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
                 transport: Transport::Udp,
                 peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060),
                 connection: None,
+                local: None,
             },
             now: WallTime(0),
             in_dialog: false,

@@ -203,6 +203,7 @@ fn hook_call(request: OwnedMessage) -> HookCall {
                 transport: Transport::Udp,
                 peer: "192.0.2.10:5060".parse().unwrap(),
                 connection: None,
+                local: None,
             },
             now: WallTime(1_790_000_000_123),
             in_dialog: false,

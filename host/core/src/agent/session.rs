@@ -117,6 +117,7 @@ impl Session {
                 listener,
                 transport,
                 address,
+                local: None,
             };
             Some((listener, hop))
         })

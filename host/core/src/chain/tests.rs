@@ -55,6 +55,7 @@ fn facts(in_dialog: bool) -> Arc<Facts> {
             transport: Transport::Udp,
             peer: ([127, 0, 0, 1], 5070).into(),
             connection: None,
+            local: None,
         },
         now: WallTime(0),
         in_dialog,

@@ -158,27 +158,14 @@ impl ResponseContext {
             return;
         };
         if let Some(flow) = branch.target.flow {
-            // RFC 5626 5.3: down the binding's flow or not at all. A datagram has no
-            // flow that could be gone.
             // 18.1.1: a Contact that asks for UDP gets datagrams, whatever their size.
             branch.implicit = Uri::parse(&branch.target.uri)
                 .is_ok_and(|uri| uri.transport().is_none() && uri.is_sip());
-            let hop = match flow.connection {
-                Some(_) => NextHop::Flow {
-                    flow,
-                    reconnect: None,
-                },
-                None => NextHop::Address {
-                    listener: flow.listener,
-                    transport: flow.transport,
-                    address: flow.peer,
-                },
-            };
             if !self.send_branch(
                 at,
                 Departure {
                     listener: flow.listener,
-                    hop,
+                    hop: flow.request_hop(),
                 },
                 io,
             ) {
@@ -270,6 +257,7 @@ impl ResponseContext {
                 listener,
                 transport,
                 address,
+                local: None,
             };
             if self.send_branch(at, Departure { listener, hop }, io) {
                 return true;
@@ -378,6 +366,7 @@ impl ResponseContext {
             max_breadth: Some(branch.breadth),
             leaves: departure.listener,
             branch: text.as_str(),
+            way_back: None,
         };
         forward::write(&outgoing, &settings, io.cx.ids, &mut io.tx.scratch).is_ok()
     }

@@ -18,6 +18,13 @@ const VERSION: u8 = 1;
 /// 80 bits, as RFC 5626 section 5.2 proposes.
 const TAG: usize = 10;
 
+/// What a token says of its flow, in the low bits of the octet that names the transport.
+const V6: u8 = 1;
+const CONNECTION: u8 = 1 << 1;
+const LOCAL: u8 = 1 << 2;
+const LOCAL_V6: u8 = 1 << 3;
+const SHAPE_BITS: u8 = 4;
+
 /// Which process an id comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -67,13 +74,17 @@ impl FlowTokens {
         bytes.extend(self.origin.node.to_be_bytes());
         bytes.extend(self.origin.boot.to_be_bytes());
         bytes.extend(flow.listener.0.to_be_bytes());
-        let shape = u8::from(flow.connection.is_some()) << 1 | u8::from(flow.peer.is_ipv6());
-        bytes.push(transport_code(flow.transport) << 2 | shape);
+        let shape = [
+            (flow.peer.is_ipv6(), V6),
+            (flow.connection.is_some(), CONNECTION),
+            (flow.local.is_some(), LOCAL),
+            (flow.local.is_some_and(|ip| ip.is_ipv6()), LOCAL_V6),
+        ];
+        let shape = shape.iter().filter(|(said, _)| *said);
+        let shape = shape.fold(0, |bits, (_, bit)| bits | bit);
+        bytes.push((transport_code(flow.transport) << SHAPE_BITS) | shape);
         bytes.extend(flow.peer.port().to_be_bytes());
-        match flow.peer.ip() {
-            IpAddr::V4(ip) => bytes.extend(ip.octets()),
-            IpAddr::V6(ip) => bytes.extend(ip.octets()),
-        }
+        push_ip(flow.peer.ip(), &mut bytes);
         if let SocketAddr::V6(peer) = flow.peer {
             // A link-local peer is nobody without its zone.
             bytes.extend(peer.scope_id().to_be_bytes());
@@ -81,6 +92,9 @@ impl FlowTokens {
         if let Some(connection) = flow.connection {
             bytes.extend(connection.slot.to_be_bytes());
             bytes.extend(connection.generation.to_be_bytes());
+        }
+        if let Some(local) = flow.local {
+            push_ip(local, &mut bytes);
         }
         let tag = self.tag(&bytes);
         bytes.extend(tag);
@@ -129,27 +143,33 @@ impl FlowTokens {
         }
         let listener = ListenerId(u16::from_be_bytes(take(&mut rest)?));
         let [shape] = take::<1>(&mut rest)?;
-        let transport = transport_of(shape >> 2)?;
+        let transport = transport_of(shape >> SHAPE_BITS)?;
         let port = u16::from_be_bytes(take(&mut rest)?);
-        let peer = if shape & 1 == 0 {
-            SocketAddr::from((Ipv4Addr::from(take::<4>(&mut rest)?), port))
-        } else {
-            let ip = Ipv6Addr::from(take::<16>(&mut rest)?);
-            let zone = u32::from_be_bytes(take(&mut rest)?);
-            SocketAddr::V6(std::net::SocketAddrV6::new(ip, port, 0, zone))
+        let peer = match take_ip(shape & V6 != 0, &mut rest)? {
+            IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+            IpAddr::V6(ip) => {
+                let zone = u32::from_be_bytes(take(&mut rest)?);
+                SocketAddr::V6(std::net::SocketAddrV6::new(ip, port, 0, zone))
+            }
         };
-        let connection = if shape & 2 == 0 {
+        let connection = if shape & CONNECTION == 0 {
             None
         } else {
             let slot = u32::from_be_bytes(take(&mut rest)?);
             let generation = u32::from_be_bytes(take(&mut rest)?);
             Some(ConnectionId { slot, generation })
         };
+        let local = if shape & LOCAL == 0 {
+            None
+        } else {
+            Some(take_ip(shape & LOCAL_V6 != 0, &mut rest)?)
+        };
         rest.is_empty().then_some(Ok(Flow {
             listener,
             transport,
             peer,
             connection,
+            local,
         }))
     }
 }
@@ -167,6 +187,21 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, tail) = rest.split_first_chunk::<N>()?;
     *rest = tail;
     Some(*taken)
+}
+
+fn push_ip(ip: IpAddr, bytes: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => bytes.extend(ip.octets()),
+        IpAddr::V6(ip) => bytes.extend(ip.octets()),
+    }
+}
+
+fn take_ip(v6: bool, rest: &mut &[u8]) -> Option<IpAddr> {
+    Some(if v6 {
+        Ipv6Addr::from(take::<16>(rest)?).into()
+    } else {
+        Ipv4Addr::from(take::<4>(rest)?).into()
+    })
 }
 
 const fn transport_code(transport: Transport) -> u8 {
@@ -217,12 +252,15 @@ mod tests {
                 .prop_map(|(slot, generation)| ConnectionId { slot, generation }),
         );
         let transport = prop::sample::select(Transport::ALL);
-        (any::<u16>(), transport, prop_oneof![v4, v6], connection).prop_map(
-            |(listener, transport, peer, connection)| Flow {
+        let local = prop::option::of(any::<IpAddr>());
+        let peer = prop_oneof![v4, v6];
+        (any::<u16>(), transport, peer, connection, local).prop_map(
+            |(listener, transport, peer, connection, local)| Flow {
                 listener: ListenerId(listener),
                 transport,
                 peer,
                 connection,
+                local,
             },
         )
     }
@@ -260,6 +298,7 @@ mod tests {
                 slot: 4,
                 generation: 9,
             }),
+            local: None,
         };
         let made_by = |key: u8, node, boot| {
             let token = FlowTokens::new(&[key; 16], Origin { node, boot }).encode(&flow);

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::aor::Aor;
 use super::binding::Binding;
-use crate::flow::{Flow, ListenerId, TenantId};
+use crate::flow::{Flow, Home, TenantId};
 use crate::time::WallTime;
 
 /// One change of one binding, to be made durable.
@@ -151,23 +151,25 @@ impl LocationRow {
         }
     }
 
-    /// The binding of a row. `listener` finds the listener of a socket's text.
+    /// The binding of a row. `home` finds the listener of a socket's text, and which of
+    /// its addresses is meant.
     ///
     /// A UDP flow comes back to life with its listener; a connection is gone.
     pub(super) fn into_binding(
         self,
         sequence: u64,
-        listener: &dyn Fn(&str) -> Option<ListenerId>,
+        home: &dyn Fn(&str) -> Option<Home>,
     ) -> Binding {
         let text = Option::unwrap_or_default;
         let (received, socket) = (text(self.received), text(self.socket));
         let flow = read_received_uri(&received).and_then(|(transport, peer)| {
-            let listener = listener(&socket)?;
+            let (listener, local) = home(&socket)?;
             (transport == Transport::Udp).then_some(Flow {
                 listener,
                 transport,
                 peer,
                 connection: None,
+                local,
             })
         });
         let path = self.path.as_deref().map(split_path).unwrap_or_default();
@@ -286,7 +288,7 @@ pub fn method_mask(allow: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::ConnectionId;
+    use crate::flow::{ConnectionId, ListenerId};
 
     fn binding(transport: Transport) -> Binding {
         let flow = Flow {
@@ -297,6 +299,7 @@ mod tests {
                 slot: 1,
                 generation: 2,
             }),
+            local: None,
         };
         Binding {
             id: 42,
@@ -331,8 +334,13 @@ mod tests {
             ("alice", "example.com")
         );
         assert_eq!(row.received.as_deref(), Some("sip:[2001:db8::1]:5062"));
-        let find = |socket: &str| (socket == "udp:[::]:5060").then_some(ListenerId(2));
-        assert_eq!(row.into_binding(7, &find), binding);
+        let find = |socket: &str| (socket == "udp:[::]:5060").then_some((ListenerId(2), None));
+        assert_eq!(row.clone().into_binding(7, &find), binding);
+        // Of a listener on every address the socket tells which one it was.
+        let ours = Some("2001:db8::9".parse().unwrap());
+        let back = row.into_binding(7, &|_| Some((ListenerId(4), ours)));
+        let flow = back.flow.map(|flow| (flow.listener, flow.local));
+        assert_eq!(flow, Some((ListenerId(4), ours)));
     }
 
     #[test]
@@ -344,7 +352,7 @@ mod tests {
             row.received.as_deref(),
             Some("sip:[2001:db8::1]:5062;transport=tcp")
         );
-        let back = row.into_binding(7, &|_| Some(ListenerId(2)));
+        let back = row.into_binding(7, &|_| Some((ListenerId(2), None)));
         assert_eq!(
             back,
             Binding {

@@ -15,7 +15,7 @@ use super::register::{ContactUpdate, Contacts, Register};
 use super::row::{Change, ChangeKind, LocationRow};
 use super::rules::{Refused, Step, Steps, end, judge, same_uri, standing};
 use super::shard::Shard;
-use crate::flow::{Flow, ListenerId, TenantId};
+use crate::flow::{Flow, Home, TenantId};
 use crate::policy::SaveLimits;
 use crate::time::WallTime;
 
@@ -235,13 +235,13 @@ impl LocationService {
     }
 
     /// Takes over the rows of a database at start. `tenant` finds the tenant of a
-    /// domain, `listener` the listener of a socket's text.
+    /// domain, `home` the listener of a socket's text and [`Flow::local`].
     pub fn load(
         &self,
         rows: impl IntoIterator<Item = LocationRow>,
         wall: WallTime,
         tenant: impl Fn(&str) -> Option<TenantId>,
-        listener: impl Fn(&str) -> Option<ListenerId>,
+        home: impl Fn(&str) -> Option<Home>,
     ) -> Loaded {
         let mut loaded = Loaded::default();
         for row in rows {
@@ -255,7 +255,7 @@ impl LocationService {
                 continue;
             };
             let sequence = self.sequence(1);
-            let binding = row.into_binding(sequence, &listener);
+            let binding = row.into_binding(sequence, &home);
             if !binding.holds(wall) {
                 loaded.ended += 1;
                 continue;

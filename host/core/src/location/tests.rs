@@ -90,6 +90,7 @@ fn flow() -> Flow {
             slot: 3,
             generation: 1,
         }),
+        local: None,
     }
 }
 

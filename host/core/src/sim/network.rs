@@ -80,6 +80,7 @@ impl World {
                 slot: from.slot(),
                 generation,
             }),
+            local: None,
         };
         let text = text.to_owned();
         self.at_time(at, Event::ToProxy { from, text, flow });

@@ -5,6 +5,7 @@ mod answers;
 mod calls;
 mod failures;
 mod forks;
+mod homes;
 mod hooks;
 mod names;
 mod room;
@@ -130,6 +131,7 @@ pub(crate) fn udp(peer: &str) -> Flow {
         transport: Transport::Udp,
         peer: peer.parse().unwrap(),
         connection: None,
+        local: None,
     }
 }
 
@@ -142,6 +144,7 @@ pub(crate) fn tcp(peer: &str, slot: u32) -> Flow {
             slot,
             generation: 1,
         }),
+        local: None,
     }
 }
 

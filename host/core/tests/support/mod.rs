@@ -62,6 +62,7 @@ fn flow(peer: &str) -> Flow {
         transport: Transport::Udp,
         peer: peer.parse().unwrap(),
         connection: None,
+        local: None,
     }
 }
 

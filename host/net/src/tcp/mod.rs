@@ -266,6 +266,7 @@ where
                 transport,
                 peer,
                 connection: Some(id),
+                local: None,
             },
             id,
             waiting: outlet.waiting(),

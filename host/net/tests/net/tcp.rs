@@ -66,6 +66,7 @@ fn to(address: SocketAddr) -> NextHop {
         listener: FIRST,
         transport: Transport::Tcp,
         address,
+        local: None,
     }
 }
 
@@ -244,6 +245,7 @@ fn a_connection_comes_from_the_address_of_its_listener() {
             listener: ListenerId(listener),
             transport: Transport::Tcp,
             address,
+            local: None,
         };
         rig.network.send(&next_hop_value, b"x", None).unwrap();
         let (_, from) = next_hop.accept().unwrap();

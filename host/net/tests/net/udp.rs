@@ -30,6 +30,7 @@ fn udp(listener: u16, address: SocketAddr) -> NextHop {
         listener: ListenerId(listener),
         transport: Transport::Udp,
         address,
+        local: None,
     }
 }
 
@@ -50,6 +51,7 @@ fn datagrams_come_in_and_go_back_down_their_flow_over_ipv4_and_ipv6() {
             transport: Transport::Udp,
             peer: peer.local_addr().unwrap(),
             connection: None,
+            local: None,
         };
         assert_eq!(flow, expected);
 
@@ -80,8 +82,15 @@ fn wildcard_listeners_of_both_families_share_a_port() {
     assert_eq!(second.local(0).port(), port);
 }
 
-/// A machine has many addresses (loopback alone has millions): datagrams leave from the
-/// one that their receiver wrote to.
+fn down(flow: Flow) -> NextHop {
+    NextHop::Flow {
+        flow,
+        reconnect: None,
+    }
+}
+
+/// A machine has many addresses (loopback alone has millions): what goes down a flow
+/// leaves from the one that its peer wrote to, whoever else writes meanwhile.
 #[test]
 fn a_wildcard_listener_answers_from_the_address_that_was_written_to() {
     let mut rig = Rig::new(&config(&[(Transport::Udp, "0.0.0.0:0")]));
@@ -89,25 +98,51 @@ fn a_wildcard_listener_answers_from_the_address_that_was_written_to() {
     let (first, second) = (peer("127.0.0.5:0"), peer("127.0.0.5:0"));
     let ours: [SocketAddr; 2] =
         ["127.9.8.7", "127.9.8.6"].map(|ip| format!("{ip}:{port}").parse().unwrap());
-    for (peer, ours) in [(&first, ours[0]), (&second, ours[1])] {
+    let mut flows = Vec::new();
+    // The second writes to both, and hears from each what belongs to it.
+    for (peer, ours) in [(&first, ours[0]), (&second, ours[1]), (&second, ours[0])] {
         peer.send_to(b"OPTIONS", ours).unwrap();
         let (bytes, flow) = rig.message();
         assert_eq!(bytes, b"OPTIONS");
         assert_eq!(flow.peer, peer.local_addr().unwrap());
+        assert_eq!(flow.local, Some(ours.ip()));
+        flows.push((peer, ours, flow));
     }
-    let stranger = peer("127.0.0.5:0");
-    for (peer, ours) in [(&first, ours[0]), (&second, ours[1]), (&stranger, ours[1])] {
-        let to = peer.local_addr().unwrap();
-        rig.network.send(&udp(0, to), b"200", None).unwrap();
-        let mut buffer = [0; 16];
-        let (length, from) = peer.recv_from(&mut buffer).unwrap();
-        assert_eq!((&buffer[..length], from), (&b"200"[..], ours));
+    for stranger in 0..10_000_u16 {
+        let [high, low] = stranger.to_be_bytes();
+        let stranger = peer(&format!("127.77.{high}.{low}:0"));
+        stranger.send_to(b"REGISTER", ours[0]).unwrap();
+        rig.message();
     }
-    // Who never wrote gets it from where the kernel likes.
+    let mut buffer = [0; 16];
+    for (peer, ours, flow) in flows {
+        let to = flow.peer;
+        let elsewhere = NextHop::Address {
+            listener: FIRST,
+            transport: Transport::Udp,
+            address: to,
+            local: flow.local,
+        };
+        for hop in [down(flow), elsewhere] {
+            rig.network.send(&hop, b"200", None).unwrap();
+            let (length, from) = peer.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (&b"200"[..], ours));
+        }
+    }
+    // Who has no flow, or one to an address that is ours no more, gets it from where the
+    // kernel likes.
     let silent = peer("127.0.0.6:0");
-    let to = silent.local_addr().unwrap();
-    rig.network.send(&udp(0, to), b"INVITE", None).unwrap();
-    assert_eq!(receive(&silent), b"INVITE");
+    let address = silent.local_addr().unwrap();
+    for local in [None, Some("192.0.2.77".parse().unwrap())] {
+        let hop = NextHop::Address {
+            listener: FIRST,
+            transport: Transport::Udp,
+            address,
+            local,
+        };
+        rig.network.send(&hop, b"INVITE", None).unwrap();
+        assert_eq!(receive(&silent), b"INVITE");
+    }
 }
 
 #[test]
@@ -117,9 +152,36 @@ fn a_wildcard_listener_serves_ipv6_too() {
     let ours = SocketAddr::new([0, 0, 0, 0, 0, 0, 0, 1].into(), rig.local(0).port());
     peer.send_to(b"OPTIONS", ours).unwrap();
     let (_, flow) = rig.message();
-    rig.network.send(&udp(0, flow.peer), b"200", None).unwrap();
+    assert_eq!(flow.local, Some(ours.ip()));
+    rig.network.send(&down(flow), b"200", None).unwrap();
     let mut buffer = [0; 16];
     assert_eq!(peer.recv_from(&mut buffer).unwrap(), (3, ours));
+    // An address that is not ours: the kernel's choice.
+    let gone = Flow {
+        local: Some("2001:db8::77".parse().unwrap()),
+        ..flow
+    };
+    rig.network.send(&down(gone), b"200", None).unwrap();
+    assert_eq!(receive(&peer), b"200");
+}
+
+/// Keep-alives too: a NAT lets only the address in that its phone wrote to.
+#[test]
+fn a_wildcard_listener_answers_stun_from_the_address_that_was_written_to() {
+    let mut rig = Rig::new(&config(&[(Transport::Udp, "0.0.0.0:0")]));
+    let peer = peer("127.0.0.7:0");
+    let ours: SocketAddr = format!("127.9.8.5:{}", rig.local(0).port())
+        .parse()
+        .unwrap();
+    // A binding request of RFC 8489 without attributes.
+    let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+    request.extend([7; 12]);
+    peer.send_to(&request, ours).unwrap();
+    peer.send_to(b"OPTIONS", ours).unwrap();
+    rig.message();
+    let mut buffer = [0; 128];
+    let (_, from) = peer.recv_from(&mut buffer).unwrap();
+    assert_eq!((buffer[..2].as_ref(), from), (&[1, 1][..], ours));
 }
 
 #[test]
@@ -246,7 +308,8 @@ fn sends_that_cannot_work_say_why() {
             NextHop::Address {
                 listener: FIRST,
                 transport: Transport::Sctp,
-                address: here
+                address: here,
+                local: None,
             },
             b"x"
         ),

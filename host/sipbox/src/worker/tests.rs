@@ -91,6 +91,7 @@ impl Bench {
             transport: Transport::Udp,
             peer: self.phone.local_addr().unwrap(),
             connection: None,
+            local: None,
         }
     }
 

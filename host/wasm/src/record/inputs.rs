@@ -1,6 +1,6 @@
 //! What goes into a hook call, as it is written down.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -192,6 +192,8 @@ pub(super) struct FactsRecord {
     transport: String,
     peer: SocketAddr,
     connection: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    local: Option<IpAddr>,
     now: u64,
     in_dialog: bool,
     direction: String,
@@ -226,6 +228,7 @@ impl From<&Facts> for FactsRecord {
             transport: facts.flow.transport.param().to_owned(),
             peer: facts.flow.peer,
             connection: facts.flow.connection.map(|c| (c.slot, c.generation)),
+            local: facts.flow.local,
             now: facts.now.0,
             in_dialog: facts.in_dialog,
             direction: format!("{:?}", facts.direction),
@@ -249,6 +252,7 @@ impl FactsRecord {
                 connection: self
                     .connection
                     .map(|(slot, generation)| ConnectionId { slot, generation }),
+                local: self.local,
             },
             now: WallTime(self.now),
             in_dialog: self.in_dialog,

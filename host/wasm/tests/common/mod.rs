@@ -215,6 +215,7 @@ pub(crate) fn facts() -> Facts {
             transport: Transport::Udp,
             peer: "198.51.100.9:5071".parse().unwrap(),
             connection: None,
+            local: None,
         },
         now: WallTime(1_790_000_000_123),
         in_dialog: false,

@@ -182,7 +182,7 @@ fn a_restart_keeps_ids_order_and_ends() {
     let loaded = again
         .service
         .load(rows.into_iter().chain([foreign]), again.now, tenant, |_| {
-            Some(ListenerId(0))
+            Some((ListenerId(0), None))
         });
     assert_eq!(
         loaded,

@@ -108,7 +108,7 @@ impl RequestCapabilities {
             received: binding.received.to_string(),
             flow: binding
                 .flow
-                .map(|flow| self.node.tokens.encode(&flow))
+                .map(|flow| self.node.tokens.encode(self.tenant.id, &flow))
                 .unwrap_or_default(),
             instance: binding.instance.as_deref().unwrap_or_default().to_owned(),
             user_agent: binding.user_agent.to_string(),

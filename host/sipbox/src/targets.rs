@@ -105,7 +105,7 @@ impl Lookup<'_> {
     fn uri(&self, uri: &UriTarget, target: &Target) -> Option<ResolvedTarget> {
         let flow = match uri.flow.as_str() {
             "" => None,
-            token => match self.node.tokens.decode(token) {
+            token => match self.node.tokens.decode(self.tenant.id, token) {
                 Ok(flow) => Some(flow),
                 Err(error) => {
                     tracing::debug!(tenant = &*self.tenant.name, %error, "target left out");

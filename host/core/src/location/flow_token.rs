@@ -1,9 +1,9 @@
 //! Flow tokens: a [`Flow`] as text that leaves the process and comes back
 //! (RFC 5626 section 5.2), under a keyed tag so that nobody can make one up.
 //!
-//! A token names node, boot and, for a connection, its generation: one from
-//! before a restart, or of a connection whose slot has another use now, is
-//! recognised instead of reaching a stranger.
+//! A token names node, boot, tenant and, for a connection, its generation: one from
+//! before a restart, of another tenant, or of a connection whose slot has another use
+//! now, is recognised instead of reaching a stranger.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,9 +12,9 @@ use sipbox_sip::Transport;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::text64::{from_text, to_text};
-use crate::flow::{ConnectionId, Flow, ListenerId};
+use crate::flow::{ConnectionId, Flow, ListenerId, TenantId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// 80 bits, as RFC 5626 section 5.2 proposes.
 const TAG: usize = 10;
 
@@ -47,6 +47,9 @@ pub enum TokenError {
     /// Made before the process was restarted.
     #[error("flow token from before a restart")]
     OtherBoot,
+    /// Made for another tenant, whose flows are none of this one's business.
+    #[error("flow token of another tenant")]
+    OtherTenant,
 }
 
 /// Makes and reads flow tokens.
@@ -66,13 +69,14 @@ impl FlowTokens {
         }
     }
 
-    /// The token of a flow: letters, digits, `-` and `_`, fit for the user part of a URI.
+    /// The token of a tenant's flow: letters, digits, `-` and `_`, fit for the user part of a URI.
     #[must_use]
-    pub fn encode(&self, flow: &Flow) -> String {
+    pub fn encode(&self, tenant: TenantId, flow: &Flow) -> String {
         let mut bytes = Vec::with_capacity(64);
         bytes.push(VERSION);
         bytes.extend(self.origin.node.to_be_bytes());
         bytes.extend(self.origin.boot.to_be_bytes());
+        bytes.extend(tenant.0.to_be_bytes());
         bytes.extend(flow.listener.0.to_be_bytes());
         let shape = [
             (flow.peer.is_ipv6(), V6),
@@ -101,11 +105,11 @@ impl FlowTokens {
         to_text(&bytes)
     }
 
-    /// The flow of a token.
+    /// The flow of a token, for the tenant that it was made for.
     ///
     /// # Errors
-    /// Why it names no flow of this process.
-    pub fn decode(&self, token: &str) -> Result<Flow, TokenError> {
+    /// Why it names no flow of this process and tenant.
+    pub fn decode(&self, tenant: TenantId, token: &str) -> Result<Flow, TokenError> {
         let bytes = from_text(token).ok_or(TokenError::Forged)?;
         let (body, tag) = bytes.split_last_chunk::<TAG>().ok_or(TokenError::Forged)?;
         if !bool::from(subtle::ConstantTimeEq::ct_eq(
@@ -114,7 +118,7 @@ impl FlowTokens {
         )) {
             return Err(TokenError::Forged);
         }
-        self.read(body).ok_or(TokenError::Forged)?
+        self.read(tenant, body).ok_or(TokenError::Forged)?
     }
 
     fn tag(&self, bytes: &[u8]) -> [u8; TAG] {
@@ -127,11 +131,12 @@ impl FlowTokens {
         tag
     }
 
-    fn read(&self, body: &[u8]) -> Option<Result<Flow, TokenError>> {
+    fn read(&self, tenant: TenantId, body: &[u8]) -> Option<Result<Flow, TokenError>> {
         let mut rest = body;
         let [version] = take::<1>(&mut rest)?;
         let node = u16::from_be_bytes(take(&mut rest)?);
         let boot = u32::from_be_bytes(take(&mut rest)?);
+        let owner = TenantId(u32::from_be_bytes(take(&mut rest)?));
         if version != VERSION {
             return None;
         }
@@ -140,6 +145,9 @@ impl FlowTokens {
         }
         if boot != self.origin.boot {
             return Some(Err(TokenError::OtherBoot));
+        }
+        if owner != tenant {
+            return Some(Err(TokenError::OtherTenant));
         }
         let listener = ListenerId(u16::from_be_bytes(take(&mut rest)?));
         let [shape] = take::<1>(&mut rest)?;
@@ -230,6 +238,7 @@ mod tests {
     use super::super::text64::ALPHABET;
     use super::*;
 
+    const OURS: TenantId = TenantId(5);
     const HERE: Origin = Origin { node: 3, boot: 77 };
 
     fn tokens() -> FlowTokens {
@@ -267,24 +276,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flow_comes_back_from_its_token(flow in flow()) {
-            let token = tokens().encode(&flow);
+        fn a_flow_comes_back_from_its_token(flow in flow(), tenant in any::<u32>().prop_map(TenantId)) {
+            let token = tokens().encode(tenant, &flow);
             prop_assert!(token.bytes().all(|b| ALPHABET.contains(&b)), "{}", token);
-            prop_assert_eq!(tokens().decode(&token), Ok(flow));
+            prop_assert_eq!(tokens().decode(tenant, &token), Ok(flow));
+        }
+
+        #[test]
+        fn another_tenant_has_no_use_for_a_token(flow in flow(), other in any::<u32>()) {
+            prop_assume!(other != OURS.0);
+            let token = tokens().encode(OURS, &flow);
+            prop_assert_eq!(tokens().decode(TenantId(other), &token), Err(TokenError::OtherTenant));
         }
 
         #[test]
         fn a_changed_token_is_refused(flow in flow(), at in any::<prop::sample::Index>(), by in 1u8..64) {
-            let mut token = tokens().encode(&flow).into_bytes();
+            let mut token = tokens().encode(OURS, &flow).into_bytes();
             let i = at.index(token.len());
             let old = ALPHABET.iter().position(|b| *b == token[i]).unwrap();
             token[i] = ALPHABET[(old + usize::from(by)) % 64];
-            prop_assert_eq!(tokens().decode(std::str::from_utf8(&token).unwrap()), Err(TokenError::Forged));
+            prop_assert_eq!(tokens().decode(OURS, std::str::from_utf8(&token).unwrap()), Err(TokenError::Forged));
         }
 
         #[test]
         fn any_text_is_read_without_a_panic(text in ".{0,80}") {
-            prop_assert_eq!(tokens().decode(&text), Err(TokenError::Forged));
+            prop_assert_eq!(tokens().decode(OURS, &text), Err(TokenError::Forged));
         }
     }
 
@@ -301,8 +317,8 @@ mod tests {
             local: None,
         };
         let made_by = |key: u8, node, boot| {
-            let token = FlowTokens::new(&[key; 16], Origin { node, boot }).encode(&flow);
-            tokens().decode(&token)
+            let token = FlowTokens::new(&[key; 16], Origin { node, boot }).encode(OURS, &flow);
+            tokens().decode(OURS, &token)
         };
         assert_eq!(made_by(7, 3, 77), Ok(flow));
         assert_eq!(made_by(7, 4, 77), Err(TokenError::OtherNode(4)));

@@ -5,11 +5,13 @@ use std::net::UdpSocket;
 use bytes::Bytes;
 use rand_core::SeedableRng as _;
 use sipbox_core::chain::Outcome;
-use sipbox_core::decision::ArmedSet;
+use sipbox_core::decision::{ArmedSet, Ruling};
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::ids::AskId;
 use sipbox_core::location::{Aor, NewContact};
-use sipbox_core::policy::{CallState, Effect, Facts, Reply, Verdict};
+use sipbox_core::policy::{
+    CallState, Destination, Effect, Facts, RelayPlan, Reply, Target, UriTarget, Verdict,
+};
 use sipbox_core::settings::{ListenerSpec, Settings, SettingsSpec, TenantSpec};
 use sipbox_sip::{OwnedMessage, Transport};
 use smallvec::smallvec;
@@ -19,6 +21,7 @@ use crate::capabilities::RequestCapabilities;
 use crate::configuration::Source;
 use crate::decide::{self, Question, Ruled};
 use crate::start::Running;
+use crate::targets::Lookup;
 
 /// A node for one tenant without policies, a worker that is none of its own, and a phone.
 struct Bench {
@@ -316,5 +319,45 @@ fn a_panic_between_two_questions_loses_neither() {
         let answer = bench.hears();
         assert_eq!(answer, "SIP/2.0 404 Not Found", "{method}");
     }
+    bench.end();
+}
+
+/// What a policy learns of another tenant's bindings, by whatever way, leads it nowhere.
+#[test]
+fn a_flow_token_of_another_tenant_is_no_target() {
+    let bench = Bench::new();
+    let node = Arc::clone(&bench.running.node);
+    let snapshot = node.snapshot.load();
+    let lookup = Lookup {
+        node: &node,
+        tenant: snapshot.tenant(HOME).unwrap(),
+        wall: node.clock.now().1,
+    };
+    let ruling = |owner: TenantId| {
+        let target = UriTarget {
+            uri: "sip:bob@home.test".into(),
+            flow: node.tokens.encode(owner, &bench.flow()),
+            ..UriTarget::default()
+        };
+        let target = Target {
+            destination: Destination::Uri(target),
+            q: 1000,
+            id: 0,
+            options: Vec::new(),
+        };
+        lookup.ruling(Verdict::Relay(RelayPlan {
+            groups: vec![vec![target]],
+            ..RelayPlan::default()
+        }))
+    };
+    let Ruling::Relay(relay) = ruling(HOME) else {
+        panic!("refused its own");
+    };
+    assert_eq!(relay.groups[0][0].flow, Some(bench.flow()));
+    let Ruling::Reply(reply) = ruling(TenantId(7)) else {
+        panic!("took another's");
+    };
+    assert_eq!(reply.status, 480);
+    drop(snapshot);
     bench.end();
 }

@@ -219,3 +219,34 @@ fn calls_are_authenticated_where_the_domain_says_so() {
     assert_eq!(response.status(), Some(403), "{response}");
     mallory.acknowledge(&invite, &response);
 }
+
+/// Who registers somebody else is not rung: the Contact is (RFC 3261 section 10.3). A phone
+/// whose NAT shows in its Via is reached the way it came, whatever its Contact says.
+#[test]
+fn a_registrar_script_is_not_rung_for_its_phones() {
+    let net = Loopback::new();
+    let sipbox = Setup::residential(&net, "").start();
+    let mut alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
+    let mut bob = Agent::udp("bob", DOMAIN, net.sip(), sipbox.address);
+    let mut script = Agent::udp("bob", DOMAIN, net.sip(), sipbox.address);
+    script.contact.clone_from(&bob.contact);
+    script.register("");
+    let request = alice.request("MESSAGE", &bob.aor());
+    alice.send(&request);
+    let arrived = bob.expect_request("MESSAGE");
+    bob.respond(&arrived, 200, "OK");
+    alice.expect(&request, 200);
+
+    let mut carol = Agent::udp("carol", DOMAIN, net.sip(), sipbox.address);
+    carol.contact = format!("sip:carol@{}", bob.link.local());
+    let mut request = carol.request("REGISTER", "sip:lab.test");
+    request.set("Via", "SIP/2.0/UDP 10.0.0.7;rport;branch=z9hG4bKbehind");
+    carol.send(&request);
+    carol.expect(&request, 200);
+    let request = alice.request("MESSAGE", &carol.aor());
+    alice.send(&request);
+    let arrived = carol.expect_request("MESSAGE");
+    carol.respond(&arrived, 200, "OK");
+    alice.expect(&request, 200);
+    assert!(bob.hears_nothing_for(Duration::from_millis(100)));
+}

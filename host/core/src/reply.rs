@@ -170,6 +170,12 @@ pub(crate) fn stateless_hop(
     })
 }
 
+/// Whether the sender does not know its own address: it is behind a NAT that its Via does
+/// not tell of (RFC 3581 4).
+pub(crate) fn is_translated(via: &Via<'_>, flow: Flow) -> bool {
+    via.host.ip() != Some(flow.peer.ip()) || via.port_or_default() != flow.peer.port()
+}
+
 /// The parameter of our Via that keeps [`Flow::local`] of a request whose forward leaves
 /// nothing behind. Who changes it only changes which of our own addresses an answer
 /// leaves from, and could have it lost just as well.

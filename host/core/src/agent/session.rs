@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use sipbox_sip::build::RequestBuilder;
-use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, Via, lex};
+use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, lex};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::account::{Room, Ticket};
@@ -395,10 +395,10 @@ fn flows_back(invite: Message<'_>, arrived: Flow) -> bool {
     let direct = vias.next().is_some()
         && vias.next().is_none()
         && invite.field(HeaderId::RecordRoute).is_none();
-    let known = |via: Via<'_>| {
-        via.host.ip() == Some(arrived.peer.ip()) && via.port_or_default() == arrived.peer.port()
+    let translated = || {
+        let via = invite.via_top_lenient();
+        via.map_or(true, |via| crate::reply::is_translated(&via, arrived))
     };
-    let translated = || !invite.via_top_lenient().is_ok_and(known);
     direct && (arrived.transport.reliable() || translated())
 }
 

@@ -25,10 +25,12 @@ pub struct Binding {
     pub expires: WallTime,
     /// Path values, first hop first (RFC 3327).
     pub path: SmallVec<[Box<str>; 1]>,
-    /// Where the REGISTER came from, as a URI; empty for one that an operator made.
+    /// Where the REGISTER came from, as a URI; empty for one that an operator made, or
+    /// that another host registered.
     pub received: Box<str>,
     /// The flow that registered it; `None` when that is not known any more: an
-    /// operator made it, or its connection ended with an earlier process.
+    /// operator made it, or its connection ended with an earlier process. Nor has one that
+    /// another host registered any.
     pub flow: Option<Flow>,
     /// `+sip.instance`, without its quotes (RFC 5626 section 4.1).
     pub instance: Option<Box<str>>,

@@ -97,6 +97,7 @@ impl Plan {
             q: contact.q.min(1000),
             instance: None,
             reg_id: None,
+            elsewhere: false,
         };
         let empty = Self::empty(tenant, aor);
         Self {
@@ -144,19 +145,15 @@ impl Plan {
 
     /// A binding of one contact; id, end and times are the caller's to set.
     pub(super) fn binding(&self, update: &ContactUpdate) -> Binding {
+        let flow = self.flow.filter(|_| !update.elsewhere);
         Binding {
             id: 0,
             contact: update.uri.clone(),
             q: update.q,
             expires: WallTime(0),
             path: self.register.path.clone(),
-            received: self
-                .flow
-                .as_ref()
-                .map(received_uri)
-                .unwrap_or_default()
-                .into(),
-            flow: self.flow,
+            received: flow.as_ref().map(received_uri).unwrap_or_default().into(),
+            flow,
             instance: update.instance.clone(),
             reg_id: update.reg_id,
             call_id: self.register.call_id.clone(),

@@ -1,11 +1,15 @@
 //! Reading a REGISTER: what RFC 3261 section 10.3 wants to know of it, copied out
 //! of the message once, so that planning and committing judge the same thing.
 
-use sipbox_sip::{Contact, HeaderId, Message, NameAddr, lex};
+use std::net::IpAddr;
+
+use sipbox_sip::{Contact, HeaderId, Message, NameAddr, Transport, Via, lex};
 use smallvec::SmallVec;
 
 use super::row::method_mask;
 use super::rules::Refused;
+use crate::flow::Flow;
+use crate::reply;
 
 /// A REGISTER, as far as it concerns bindings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +53,17 @@ pub struct ContactUpdate {
     pub instance: Option<Box<str>>,
     /// `reg-id`.
     pub reg_id: Option<u32>,
+    /// The sender registers somebody else, see [`is_elsewhere`]: requests go to the URI.
+    pub elsewhere: bool,
 }
 
 impl Register {
-    /// Reads a REGISTER.
+    /// Reads a REGISTER that came by this flow.
     ///
     /// # Errors
     /// 400 for a malformed Contact, Path, Call-ID or CSeq, and for `*` beside
     /// other contacts or without Expires 0 (section 10.3, step 6).
-    pub fn read(message: &Message<'_>) -> Result<Self, Refused> {
+    pub fn read(message: &Message<'_>, flow: Flow) -> Result<Self, Refused> {
         let bad = |reason| Refused::new(400, reason);
         let call_id = message.call_id().map_err(|_| bad("Malformed Call-ID"))?;
         let cseq = message.cseq().map_err(|_| bad("Malformed CSeq"))?;
@@ -74,7 +80,7 @@ impl Register {
             });
         let user_agent = message.header(HeaderId::UserAgent).unwrap_or_default();
         Ok(Self {
-            contacts: Contacts::read(message)?,
+            contacts: Contacts::read(message, flow)?,
             call_id: text(call_id).ok_or(bad("Malformed Call-ID"))?,
             cseq: cseq.number,
             path,
@@ -85,7 +91,7 @@ impl Register {
 }
 
 impl Contacts {
-    fn read(message: &Message<'_>) -> Result<Self, Refused> {
+    fn read(message: &Message<'_>, flow: Flow) -> Result<Self, Refused> {
         // A malformed Expires counts as none (RFC 4475 section 3.1.2.4); only with `*`,
         // which wants a literal 0, is it an error.
         let header = message.expires().ok().flatten();
@@ -95,7 +101,10 @@ impl Contacts {
             match contact.map_err(|_| Refused::new(400, "Malformed Contact"))? {
                 Contact::Star if star => return Err(mixed()),
                 Contact::Star => star = true,
-                Contact::Addr(address) => updates.push(ContactUpdate::read(&address, header)?),
+                Contact::Addr(address) => updates.push(ContactUpdate {
+                    elsewhere: is_elsewhere(message, &address, flow),
+                    ..ContactUpdate::read(&address, header)?
+                }),
             }
         }
         match (star, updates.is_empty()) {
@@ -124,7 +133,40 @@ impl ContactUpdate {
                 None => None,
             },
             reg_id: address.reg_id(),
+            elsewhere: false,
         })
+    }
+}
+
+/// Whether a Contact names another host than the one that sends the REGISTER over UDP: a
+/// script that registers phones, or a proxy that knows no Path. RFC 3261 section 10.3
+/// wants requests at the Contact then.
+///
+/// A phone behind a NAT names an address that is not the source's either, but its Via
+/// does as well (RFC 3581 section 4). So the Via must name the source, and a Contact of
+/// a private network counts for nothing outside of it. Names count as the sender's own,
+/// and a connection is always the way back.
+fn is_elsewhere(message: &Message<'_>, contact: &NameAddr<'_>, flow: Flow) -> bool {
+    let source = flow.peer.ip();
+    let named = contact.uri.maddr().unwrap_or(contact.uri.host).ip();
+    let Some(named) = named.filter(|named| contact.uri.is_sip() && *named != source) else {
+        return false;
+    };
+    let direct = |via: Via<'_>| !reply::is_translated(&via, flow);
+    flow.transport == Transport::Udp
+        && message.via_top_lenient().is_ok_and(direct)
+        && (!is_private(named) || is_private(source))
+}
+
+/// Whether an address means nothing outside of its network.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            // RFC 6598: between a carrier and its customers.
+            let shared = matches!(ip.octets(), [100, 64..=127, ..]);
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 

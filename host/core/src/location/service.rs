@@ -83,7 +83,7 @@ impl LocationService {
         wall: WallTime,
         limits: &SaveLimits,
     ) -> Result<Planned, Refused> {
-        let register = Register::read(message)?;
+        let register = Register::read(message, source.0)?;
         if register.contacts == Contacts::Query {
             return Ok(Planned::Query(self.lookup(tenant, aor, wall)));
         }

@@ -380,3 +380,66 @@ fn a_binding_keeps_what_the_request_says() {
     assert_eq!(&*binding.socket, "udp:192.0.2.10:5060");
     assert_eq!(binding.last_modified, START);
 }
+
+/// RFC 3261 section 10.3: whoever registers another host gets nothing meant for it. A
+/// phone behind a NAT does not know its address, and is reached the way it came.
+#[test]
+fn a_contact_that_is_not_the_senders_has_no_flow() {
+    for (via, source, contact, kept) in [
+        // The sender itself, at whatever port; by name; with a NAT in between.
+        ("192.0.2.1:5060", "192.0.2.1:5060", "192.0.2.1:5070", true),
+        ("192.0.2.1", "192.0.2.1:5060", "phone.example.com", true),
+        ("10.0.0.1:5060", "192.0.2.1:5060", "10.0.0.1:5060", true),
+        ("192.0.2.1:5060", "192.0.2.1:40000", "10.0.0.1", true),
+        ("host.example.com", "192.0.2.1:5060", "10.0.0.1", true),
+        // It has learned its address, but only for its Via.
+        ("192.0.2.1:5060", "192.0.2.1:5060", "10.0.0.1", true),
+        ("192.0.2.1:5060", "192.0.2.1:5060", "100.64.0.1", true),
+        ("[2001:db8::1]", "[2001:db8::1]:5060", "[fd00::1]", true),
+        // A registrar script, an SBC.
+        ("192.0.2.1:5060", "192.0.2.1:5060", "192.0.2.9", false),
+        ("10.0.0.1:5062", "10.0.0.1:5062", "10.0.0.9", false),
+        ("10.0.0.1", "10.0.0.1:5060", "192.0.2.9", false),
+        (
+            "10.0.0.1",
+            "10.0.0.1:5060",
+            "10.0.0.1;maddr=10.0.0.9",
+            false,
+        ),
+        (
+            "[2001:db8::1]",
+            "[2001:db8::1]:5060",
+            "[2001:db8::9]",
+            false,
+        ),
+    ] {
+        let bench = Bench::new();
+        let register = |flow: Flow| {
+            let bytes = format!(
+                "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK1\r\n\
+                 From: <sip:alice@example.com>;tag=1\r\nTo: <sip:alice@example.com>\r\n\
+                 Call-ID: c\r\nCSeq: 1 REGISTER\r\nContact: <sip:a@{contact}>\r\n\r\n"
+            );
+            let mut index = Index::new();
+            let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
+            let source = (flow, &Arc::from("udp:192.0.2.10:5060"));
+            let planned =
+                bench
+                    .service
+                    .plan(T, &alice(), &message, source, bench.now, &bench.limits);
+            let Ok(Planned::Save(plan)) = planned else {
+                panic!("{planned:?}")
+            };
+            bench.service.commit(&plan, bench.now).unwrap();
+            let binding = bench.alice().pop().unwrap();
+            (binding.flow.is_some(), !binding.received.is_empty())
+        };
+        let udp = Flow {
+            transport: Transport::Udp,
+            peer: source.parse().unwrap(),
+            connection: None,
+            ..flow()
+        };
+        assert_eq!(register(udp), (kept, kept), "{via} {source} {contact}");
+    }
+}

@@ -59,13 +59,7 @@ impl LocalAgent {
 impl TransactionUser for LocalAgent {
     fn cancelled(&mut self, why: Stop, io: &mut Io<'_, '_, '_>) {
         if !self.answered {
-            self.answer(
-                &Reply {
-                    status: why.status(),
-                    ..Reply::default()
-                },
-                io,
-            );
+            self.answer(&Reply::of(why.status()), io);
         }
     }
 
@@ -89,13 +83,7 @@ impl TransactionUser for LocalAgent {
         if timer == UserTimer::Decide && !self.answered {
             self.timer = None;
             let status = crate::error::Internal::Undecided.status();
-            self.answer(
-                &Reply {
-                    status,
-                    ..Reply::default()
-                },
-                io,
-            );
+            self.answer(&Reply::of(status), io);
         }
     }
 
@@ -124,10 +112,7 @@ pub(crate) fn redirect(targets: &[ResolvedTarget]) -> Reply {
     };
     if order.is_empty() {
         let status = crate::error::Internal::NoTarget.status();
-        return Reply {
-            status,
-            ..Reply::default()
-        };
+        return Reply::of(status);
     }
     Reply {
         status: 302,

@@ -92,10 +92,7 @@ impl ChainRun<'_> {
         let verdict = if self.facts.in_dialog {
             Verdict::Relay(RelayPlan::default())
         } else {
-            Verdict::Reply(Reply {
-                status: 404,
-                ..Reply::default()
-            })
+            Verdict::Reply(Reply::of(404))
         };
         outcome(call, armed, never_answer_ack(&received, verdict), None)
     }

@@ -113,10 +113,7 @@ impl Ruling {
     /// A plain reply.
     #[must_use]
     pub fn reply(status: u16) -> Self {
-        Self::Reply(Reply {
-            status,
-            ..Reply::default()
-        })
+        Self::Reply(Reply::of(status))
     }
 }
 

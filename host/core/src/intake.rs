@@ -97,10 +97,7 @@ pub(crate) fn spent(message: Message<'_>) -> bool {
 }
 
 fn refusal(status: u16) -> Box<Reply> {
-    Box::new(Reply {
-        status,
-        ..Reply::default()
-    })
+    Box::new(Reply::of(status))
 }
 
 /// 16.3 step 5: extensions that we are required to know (20.29).

@@ -53,6 +53,17 @@ pub struct Reply {
     pub options: Options,
 }
 
+impl Reply {
+    /// One of this status, with nothing else.
+    #[must_use]
+    pub fn of(status: u16) -> Self {
+        Self {
+            status,
+            ..Self::default()
+        }
+    }
+}
+
 /// A target that names a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UriTarget {

@@ -91,10 +91,7 @@ pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -
     let method = decision.request.as_ref().method();
     let ack = method == Method::Ack;
     if decision.ruling.forwards() && intake::spent(decision.request.as_ref()) {
-        return Outcome::Reply(Reply {
-            status: intake::SPENT,
-            ..Reply::default()
-        });
+        return Outcome::Reply(Reply::of(intake::SPENT));
     }
     let (target, record_route) = match decision.ruling {
         Ruling::Relay(relay) => {
@@ -115,10 +112,7 @@ pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -
         Ruling::Redirect(targets) => return Outcome::Reply(crate::agent::redirect(&targets)),
         Ruling::Best => {
             let status = Internal::NoVerdict.status();
-            return Outcome::Reply(Reply {
-                status,
-                ..Reply::default()
-            });
+            return Outcome::Reply(Reply::of(status));
         }
         Ruling::Drop => return Outcome::Nothing(Dropped::Verdict),
     };
@@ -136,10 +130,7 @@ pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -
 
 /// 9.2
 fn no_transaction() -> Reply {
-    Reply {
-        status: 481,
-        ..Reply::default()
-    }
+    Reply::of(481)
 }
 
 /// Answers without a transaction (8.2.7): the tag is the same for each copy of the
@@ -186,10 +177,7 @@ fn unavailable(forward: &Forward, settings: &Settings, ids: &Ids, out: &mut Outb
             return;
         }
         Method::Cancel => no_transaction(),
-        _ => Reply {
-            status: Internal::Unavailable.status(),
-            ..Reply::default()
-        },
+        _ => Reply::of(Internal::Unavailable.status()),
     };
     refuse(request, forward.facts.flow, &reply, settings, ids, out);
 }

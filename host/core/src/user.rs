@@ -144,10 +144,7 @@ impl Io<'_, '_, '_> {
             // A policy's reply passed the validators, so this is our own mistake: the
             // caller gets the shortest answer that cannot fail.
             self.cx.out.dropped(crate::outbox::Dropped::Unbuildable);
-            let plain = Reply {
-                status: 500,
-                ..Reply::default()
-            };
+            let plain = Reply::of(500);
             scratch.message.clear();
             if reply::write(
                 request,
@@ -197,13 +194,7 @@ impl Io<'_, '_, '_> {
 
     /// A reply that is nothing but its status.
     pub(crate) fn reply_status(&mut self, request: Message<'_>, status: u16) {
-        self.reply(
-            request,
-            &Reply {
-                status,
-                ..Reply::default()
-            },
-        );
+        self.reply(request, &Reply::of(status));
     }
 
     /// 17.2.1: an INVITE that will take a while gets a 100, once; other requests

@@ -229,10 +229,7 @@ pub(crate) fn commit(
                     Ok(commit) => commits.push(commit),
                     Err(refused) => {
                         // Another REGISTER came between the hook and here.
-                        verdict = Verdict::Reply(Reply {
-                            status: refused.status,
-                            ..Reply::default()
-                        });
+                        verdict = Verdict::Reply(Reply::of(refused.status));
                         registration = Some(Registration::Refused(refused));
                     }
                 }

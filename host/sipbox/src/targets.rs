@@ -171,8 +171,5 @@ impl Lookup<'_> {
 }
 
 fn unavailable() -> Ruling {
-    Ruling::Reply(Reply {
-        status: 480,
-        ..Reply::default()
-    })
+    Ruling::Reply(Reply::of(480))
 }

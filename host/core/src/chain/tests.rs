@@ -103,10 +103,7 @@ fn subject(message: &OwnedMessage) -> Option<String> {
 const NEXT: Result<HookOutput, HookFailure> = Ok(HookOutput::Verdict(Verdict::Next));
 
 fn reply(status: u16) -> Result<HookOutput, HookFailure> {
-    Ok(HookOutput::Verdict(Verdict::Reply(Reply {
-        status,
-        ..Reply::default()
-    })))
+    Ok(HookOutput::Verdict(Verdict::Reply(Reply::of(status))))
 }
 
 #[test]

@@ -30,13 +30,7 @@ impl TransactionUser for ResponseContext {
             }
             // The policy's answer would come too late.
             self.best.clear();
-            self.answer(
-                &Reply {
-                    status: why.status(),
-                    ..Reply::default()
-                },
-                io,
-            );
+            self.answer(&Reply::of(why.status()), io);
             return;
         }
         self.cancel_pending(io);
@@ -44,13 +38,7 @@ impl TransactionUser for ResponseContext {
             // Nobody waits for the phones to agree.
             self.abandon(io);
             self.best.clear();
-            self.answer(
-                &Reply {
-                    status: why.status(),
-                    ..Reply::default()
-                },
-                io,
-            );
+            self.answer(&Reply::of(why.status()), io);
             return;
         }
         self.proceed(io);

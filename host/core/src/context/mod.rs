@@ -248,13 +248,7 @@ impl ResponseContext {
         let status = upstream_status(best.status);
         match best.received {
             Some(received) if status == best.status => self.send_final(status, received, io),
-            _ => self.answer(
-                &Reply {
-                    status,
-                    ..Reply::default()
-                },
-                io,
-            ),
+            _ => self.answer(&Reply::of(status), io),
         }
     }
 

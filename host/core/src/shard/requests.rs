@@ -181,10 +181,7 @@ impl Shard {
         };
         if let Some(server) = self.tx.new_server(new, cx) {
             self.in_step = Some(Work::Server(server));
-            let ok = Reply {
-                status: 200,
-                ..Reply::default()
-            };
+            let ok = Reply::of(200);
             Io {
                 tx: &mut self.tx,
                 cx,

@@ -103,14 +103,7 @@ impl Shard {
             }
             Ruling::Best => {
                 let status = Internal::NoVerdict.status();
-                answer(
-                    decision.request,
-                    &Reply {
-                        status,
-                        ..Reply::default()
-                    },
-                    &mut io,
-                )
+                answer(decision.request, &Reply::of(status), &mut io)
             }
             Ruling::Drop => {
                 io.tx.respond_nothing(key, io.cx);

@@ -73,10 +73,7 @@ impl Stack {
             FrameErrorKind::HeadTooLong | FrameErrorKind::BodyTooLong => 513,
             _ => 400,
         };
-        let reply = Reply {
-            status,
-            ..Reply::default()
-        };
+        let reply = Reply::of(status);
         self.refuse(env, head, flow, &reply, out);
     }
 
@@ -142,10 +139,7 @@ impl Stack {
             || env.settings.is_stateless(flow.listener, tenant, method);
         let new = !intake.facts.in_dialog && method != Method::Cancel;
         if new && self.draining.load(Ordering::Relaxed) {
-            let reply = Reply {
-                status: Internal::ShuttingDown.status(),
-                ..Reply::default()
-            };
+            let reply = Reply::of(Internal::ShuttingDown.status());
             if method != Method::Ack {
                 self.refuse(env, message, flow, &reply, out);
             }

@@ -320,10 +320,7 @@ fn an_answer_that_makes_a_dialog_says_where_we_are() {
     ] {
         for stateless in [false, true] {
             let mut rig = Rig::new(move |_, _| {
-                let reply = Reply {
-                    status,
-                    ..Reply::default()
-                };
+                let reply = Reply::of(status);
                 if stateless {
                     Ruling::ReplyStateless(reply)
                 } else {

@@ -68,10 +68,7 @@ fn the_cancel_of_an_element_without_branches_finds_the_way_too() {
 
 #[test]
 fn a_cancel_that_matches_nothing_goes_on_only_if_the_policy_forwards_it() {
-    let reply = |status| Reply {
-        status,
-        ..Reply::default()
-    };
+    let reply = |status| Reply::of(status);
     for ruling in [
         Ruling::Reply(reply(200)),
         Ruling::Reply(reply(404)),

@@ -10,4 +10,5 @@
 mod resolver;
 mod support;
 mod tcp;
+mod tcp_limits;
 mod udp;

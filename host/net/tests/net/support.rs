@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sipbox_core::flow::{Flow, ListenerId};
+use sipbox_core::flow::{Flow, ListenerId, NextHop};
 use sipbox_core::outbox::{Candidates, ResolveError};
 use sipbox_net::{Input, ListenerConfig, NetConfig, Network, SendError, Worker};
 use sipbox_sip::Transport;
@@ -135,5 +135,12 @@ impl Rig {
             self.turn(left);
         }
         assert_eq!(self.pending, []);
+    }
+}
+
+pub(crate) fn down(flow: Flow) -> NextHop {
+    NextHop::Flow {
+        flow,
+        reconnect: None,
     }
 }

@@ -10,7 +10,7 @@ use sipbox_core::flow::{Flow, ListenerId, NextHop};
 use sipbox_net::{Full, Input, NetConfig, SendError, StartError};
 use sipbox_sip::Transport;
 
-use crate::support::{FIRST, PATIENCE, Rig, Seen, TestNetwork, Token, config, runtime};
+use crate::support::{FIRST, PATIENCE, Rig, Seen, TestNetwork, Token, config, down, runtime};
 
 fn peer(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap();
@@ -80,13 +80,6 @@ fn wildcard_listeners_of_both_families_share_a_port() {
     let address = format!("0.0.0.0:{port}");
     let second = Rig::new(&config(&[(Transport::Udp, &address)]));
     assert_eq!(second.local(0).port(), port);
-}
-
-fn down(flow: Flow) -> NextHop {
-    NextHop::Flow {
-        flow,
-        reconnect: None,
-    }
 }
 
 /// A machine has many addresses (loopback alone has millions): what goes down a flow

@@ -230,10 +230,7 @@ fn nothing_is_written_for_a_verdict_that_comes_too_late() {
         let capabilities =
             RequestCapabilities::new(Arc::clone(&node), Arc::clone(&tenant), Vec::new());
         let outcome = Outcome {
-            verdict: Verdict::Reply(Reply {
-                status: 200,
-                ..Reply::default()
-            }),
+            verdict: Verdict::Reply(Reply::of(200)),
             request,
             state: CallState::default(),
             armed: ArmedSet::default(),

@@ -69,12 +69,16 @@ impl Account {
     /// Counts something that holds so many bytes, and says how many there are with it:
     /// here, and in all.
     pub(crate) fn enter(self: &Arc<Self>, bytes: usize) -> (Ticket, u32, u32) {
-        let weight = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX >> 8) + 1;
+        let weight = weight(bytes);
         let add = |account: &Self| account.live.fetch_add(weight, Ordering::Relaxed) + weight;
         let here = add(self);
         let all = self.whole.as_deref().map_or(here, add);
-        let account = Arc::clone(self);
-        (Ticket { account, weight }, here, all)
+        let ticket = Ticket {
+            account: Arc::clone(self),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            weight,
+        };
+        (ticket, here, all)
     }
 
     pub(crate) fn refuse(&self) {
@@ -85,17 +89,39 @@ impl Account {
     }
 }
 
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes / UNIT).unwrap_or(u32::MAX >> 8) + 1
+}
+
 /// Something that counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     account: Arc<Account>,
+    /// The bytes that it was made for.
+    bytes: u32,
     weight: u32,
 }
 
 impl Ticket {
-    /// About how many bytes it stands for.
+    /// The bytes that it was made for.
     pub(crate) fn bytes(&self) -> usize {
-        usize::try_from(self.weight - 1).unwrap_or(0) * UNIT
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
+    /// What it stands for holds so many bytes more than at first. That is never refused,
+    /// since it is there already: the next request is.
+    pub(crate) fn holds(&mut self, more: usize) {
+        let weight = weight(self.bytes().saturating_add(more));
+        if weight == self.weight {
+            return;
+        }
+        // Wraps around to the difference, whichever of the two is more.
+        let change = weight.wrapping_sub(self.weight);
+        self.weight = weight;
+        self.account.live.fetch_add(change, Ordering::Relaxed);
+        if let Some(whole) = &self.account.whole {
+            whole.live.fetch_add(change, Ordering::Relaxed);
+        }
     }
 }
 
@@ -135,6 +161,11 @@ mod tests {
         let (large, here, whole) = other.enter(3 * UNIT);
         assert_eq!((here, whole, large.bytes()), (4, 5, 3 * UNIT));
         assert_eq!((one.live(), other.live(), all.live()), (1, 4, 5));
+        let mut small = small;
+        small.holds(2 * UNIT);
+        assert_eq!((one.live(), all.live()), (3, 7));
+        small.holds(UNIT - 1);
+        assert_eq!((one.live(), all.live()), (2, 6));
         drop(large);
         drop(small);
         assert_eq!((one.live(), other.live(), all.live()), (0, 0, 0));

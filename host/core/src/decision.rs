@@ -35,6 +35,12 @@ pub struct ResolvedTarget {
 }
 
 impl ResolvedTarget {
+    /// The bytes that it takes, about.
+    pub(crate) fn holds(&self) -> usize {
+        let path: usize = self.path.iter().map(Bytes::len).sum();
+        size_of::<Self>() + self.uri.len() + self.next_hop.len() + path + self.flow_token.len()
+    }
+
     /// A target that is a URI and nothing else.
     #[must_use]
     pub fn uri(uri: impl Into<Bytes>) -> Self {

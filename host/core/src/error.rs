@@ -51,7 +51,7 @@ pub enum Internal {
 }
 
 /// How many seconds whoever was refused for want of room is asked to wait. A proxy that
-/// heeds it (21.5.4) sends us nothing meanwhile, not even for other tenants.
+/// heeds it (21.5.4) sends us nothing meanwhile.
 const RETRY_AFTER: &str = "2";
 
 impl Internal {
@@ -61,7 +61,9 @@ impl Internal {
     pub fn reply(self) -> Reply {
         let (reason, headers) = match self {
             Self::Full => ("Too Many Transactions", true),
-            Self::TenantFull => ("Too Many Transactions Of Tenant", true),
+            // Without Retry-After: a proxy in front of several tenants would make all of
+            // them wait. It counts as 500 then.
+            Self::TenantFull => ("Too Many Transactions Of Tenant", false),
             _ => ("", false),
         };
         let retry = || {

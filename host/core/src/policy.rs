@@ -64,6 +64,14 @@ impl Reply {
     }
 }
 
+impl CallState {
+    /// The bytes that policies put into it.
+    pub(crate) fn holds(&self) -> usize {
+        let pairs = self.vars.iter().chain(&self.route_params);
+        pairs.map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
 /// A target that names a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UriTarget {

@@ -83,6 +83,8 @@ pub struct Tenant {
     pub param: String,
     /// See [`TenantSpec::transactions`].
     pub transactions: u32,
+    /// How many of those it can have whatever other tenants do: as many as each.
+    pub share: u32,
     /// Its transactions.
     pub account: Arc<Account>,
 }
@@ -183,6 +185,7 @@ impl Settings {
                 name: tenant.name.into(),
                 stateless: tenant.stateless,
                 transactions: tenant.transactions.unwrap_or(share),
+                share,
                 account: Arc::new(Account::of(&account)),
             });
         }
@@ -247,15 +250,21 @@ impl Settings {
         room: Room,
     ) -> Result<Ticket, Internal> {
         let (ticket, here, all) = self.account_of(tenant).enter(bytes);
+        let Some(tenant) = self.tenant(tenant) else {
+            // Nobody's: nothing of it can have begun.
+            return (all <= self.transactions)
+                .then_some(ticket)
+                .ok_or(Internal::Full);
+        };
         let times = match room {
             Room::New => 1,
             Room::Begun => 2,
         };
-        let tenant = self.tenant(tenant);
-        if tenant.is_some_and(|tenant| here > tenant.transactions.saturating_mul(times)) {
+        if here > tenant.transactions.saturating_mul(times) {
             return Err(Internal::TenantFull);
         }
-        if all > self.transactions.saturating_mul(times) {
+        // Whatever the others do, a tenant has its share.
+        if here > tenant.share && all > self.transactions.saturating_mul(times) {
             return Err(Internal::Full);
         }
         Ok(ticket)

@@ -278,6 +278,9 @@ impl Shard {
         if let User::Proxy(context) = &mut user {
             context.ask_next(&mut io);
         }
+        if let Some(server) = self.tx.servers.get_mut(key) {
+            server.holds(user.holds());
+        }
         self.keep_user(key, Some(user));
         self.in_hand = None;
         self.in_step = None;

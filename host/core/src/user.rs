@@ -79,6 +79,15 @@ impl User {
         }
     }
 
+    /// The bytes that it keeps.
+    pub(crate) fn holds(&self) -> usize {
+        let more = match self {
+            Self::Deciding(_) | Self::Agent(_) => 0,
+            Self::Proxy(user) => user.holds(),
+        };
+        more + self.request().as_ref().bytes().len()
+    }
+
     pub(crate) fn cancel_timers(&self, wheel: &mut Wheel<Timer>) {
         let timers = match self {
             Self::Deciding(user) => user.timers(),

@@ -79,17 +79,6 @@ impl Ruled {
         Self::refused(question, request, facts, Internal::NoVerdict)
     }
 
-    /// For a request of a dialog for which not even the fallback can wait.
-    pub(crate) fn crowded_out(pending: Pending) -> Self {
-        let Pending {
-            question,
-            request,
-            facts,
-            ..
-        } = pending;
-        Self::refused(question, request, facts, Internal::PolicyFailed)
-    }
-
     fn refused(
         question: Question,
         request: OwnedMessage,

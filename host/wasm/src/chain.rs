@@ -132,7 +132,7 @@ impl Chain {
     /// Makes an instance of every policy for each of `workers`, each called once with a
     /// message that is none, so that neither `configure` nor page faults nor lazy set-up
     /// meet a real one. Takes its time: call it where no message waits, before the chain
-    /// comes into force. When the engine's [stock](crate::Engine::stock) is full, the rest
+    /// comes into force. When half of the engine's instances wait already, the rest
     /// is made on first use.
     ///
     /// # Errors

@@ -371,7 +371,7 @@ impl Pools {
     }
 
     /// Takes an instance of every policy of a chain from its [stock](Chain::stock),
-    /// or makes one. Call it on the worker when a snapshot changes.
+    /// or makes one, as far as there is room. Call it on the worker when a snapshot changes.
     ///
     /// # Errors
     /// For each policy that could not be made: its position and why.
@@ -390,10 +390,11 @@ impl Pools {
     }
 
     fn warm_one(&mut self, version: &Arc<PolicyVersion>, now: WallTime) -> Result<(), LoadError> {
-        if !pool_of(&mut self.pools, version, now).idle.is_empty() {
+        // Who comes into force makes nobody go who is in use.
+        if self.instances() >= self.most || !pool_of(&mut self.pools, version, now).idle.is_empty()
+        {
             return Ok(());
         }
-        make_room(&mut self.pools, self.most);
         let instance = match version.take() {
             Some(instance) => instance,
             None => Instance::warm(version)?,

@@ -39,6 +39,13 @@ impl Best {
         self.best.as_ref()
     }
 
+    /// The bytes of the responses that it keeps.
+    pub(crate) fn holds(&self) -> usize {
+        let received = self.best.iter().filter_map(|best| best.received.as_ref());
+        let best: usize = received.map(|received| received.bytes.len()).sum();
+        best + self.challenges.iter().map(Bytes::len).sum::<usize>()
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -47,6 +47,14 @@ pub(super) struct Branch {
     fallback: Option<Departure>,
 }
 
+impl Branch {
+    /// The bytes that it keeps beside its client.
+    pub(super) fn holds(&self) -> usize {
+        let request = self.request.as_ref();
+        self.target.holds() + request.map_or(0, |request| request.as_ref().bytes().len())
+    }
+}
+
 /// Where a branch leaves.
 #[derive(Clone, Copy)]
 struct Departure {

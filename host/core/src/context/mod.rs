@@ -124,6 +124,13 @@ impl ResponseContext {
         &self.request
     }
 
+    /// The bytes that it keeps beside the request.
+    pub(crate) fn holds(&self) -> usize {
+        let branches: usize = self.branches.iter().map(Branch::holds).sum();
+        let targets = self.groups.iter().flatten().map(ResolvedTarget::holds);
+        branches + targets.sum::<usize>() + self.best.holds() + self.state.holds()
+    }
+
     /// Carries out a relay.
     pub(crate) fn relay(&mut self, relay: Relay, io: &mut Io<'_, '_, '_>) {
         self.phase = Phase::Running;

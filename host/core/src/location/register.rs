@@ -53,7 +53,7 @@ pub struct ContactUpdate {
     pub instance: Option<Box<str>>,
     /// `reg-id`.
     pub reg_id: Option<u32>,
-    /// The sender registers somebody else, see [`is_elsewhere`]: requests go to the URI.
+    /// The sender registers somebody else: requests go to the URI.
     pub elsewhere: bool,
 }
 
@@ -144,18 +144,28 @@ impl ContactUpdate {
 ///
 /// A phone behind a NAT names an address that is not the source's either, but its Via
 /// does as well (RFC 3581 section 4). So the Via must name the source, and a Contact of
-/// a private network counts for nothing outside of it. Names count as the sender's own,
-/// and a connection is always the way back.
+/// a private network counts for nothing outside of it; nobody is reached at an address
+/// of ourselves or of many. Names count as the sender's own, and a connection is always
+/// the way back.
 fn is_elsewhere(message: &Message<'_>, contact: &NameAddr<'_>, flow: Flow) -> bool {
     let source = flow.peer.ip();
     let named = contact.uri.maddr().unwrap_or(contact.uri.host).ip();
+    let named = named.map(|named| named.to_canonical());
     let Some(named) = named.filter(|named| contact.uri.is_sip() && *named != source) else {
         return false;
     };
     let direct = |via: Via<'_>| !reply::is_translated(&via, flow);
     flow.transport == Transport::Udp
         && message.via_top_lenient().is_ok_and(direct)
+        && is_somebody(named, source)
         && (!is_private(named) || is_private(source))
+}
+
+/// Whether an address can be another host's, seen from a source.
+fn is_somebody(ip: IpAddr, source: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    let ours = ip.is_loopback() && !source.is_loopback();
+    !(ours || broadcast || ip.is_unspecified() || ip.is_multicast())
 }
 
 /// Whether an address means nothing outside of its network.

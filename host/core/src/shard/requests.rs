@@ -63,10 +63,7 @@ impl Shard {
             Room::New
         };
         let bytes = request.as_ref().bytes().len();
-        let settings = cx.env.settings;
-        let ticket = settings
-            .admit(tenant, bytes, room)
-            .inspect_err(|_| settings.refuse(tenant))?;
+        let ticket = cx.env.settings.admit(tenant, bytes, room)?;
         let new = NewServer {
             key,
             method,

@@ -166,6 +166,7 @@ impl Stack {
             }
         });
         if let Some(Err(error)) = begun {
+            env.settings.refuse(tenant);
             let its_own = error == Internal::TenantFull;
             out.event(Event::Full { tenant, its_own });
             self.refuse(env, message, flow, &error.reply(), out);

@@ -1,10 +1,17 @@
 //! How many transactions there may be: of a tenant, and in all.
 
 use super::*;
+use crate::account::UNIT;
+use crate::policy::Reply;
 use crate::stack::Counts;
 
 /// Two tenants with room for so many transactions together, and half as many each.
 fn crowded(transactions: u32) -> Rig {
+    overcommitted(transactions, None)
+}
+
+/// The same with a limit for each.
+fn overcommitted(transactions: u32, each: Option<u32>) -> Rig {
     let mut spec = spec();
     spec.tenants.push(TenantSpec {
         id: TenantId(1),
@@ -13,6 +20,9 @@ fn crowded(transactions: u32) -> Rig {
         stateless: vec![],
         transactions: None,
     });
+    for tenant in &mut spec.tenants {
+        tenant.transactions = each;
+    }
     spec.transactions = transactions;
     let mut rig = Rig::with(spec, |_, _| Ruling::Drop);
     rig.judge = None;
@@ -31,7 +41,9 @@ fn in_dialog(method: &str, branch: &str) -> String {
 fn refused(rig: &mut Rig, reason: &str) {
     let [no] = rig.take_n();
     assert_eq!(no.first_line(), format!("SIP/2.0 503 {reason}"));
-    assert_eq!(no.header("Retry-After").as_deref(), Some("2"));
+    // A tenant's own limit makes nobody else wait.
+    let wait = (reason == "Too Many Transactions").then_some("2");
+    assert_eq!(no.header("Retry-After").as_deref(), wait);
 }
 
 #[test]
@@ -81,14 +93,53 @@ fn a_tenant_at_its_limit_is_refused_and_no_other() {
 
 #[test]
 fn all_tenants_together_have_a_limit_too() {
-    let mut rig = crowded(2);
-    let mut settings = (*rig.settings).clone();
-    settings.transactions = 1;
-    rig.settings = Arc::new(settings);
-    rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
-    rig.receive(&at_work("MESSAGE", "2"), udp(ALICE));
+    // Together they may have more than there is, but each is sure of its share.
+    let mut rig = overcommitted(4, Some(4));
+    for branch in ["1", "2", "3", "4"] {
+        rig.receive(&request("MESSAGE", branch, ""), udp(ALICE));
+    }
+    for branch in ["5", "6"] {
+        rig.receive(&at_work("MESSAGE", branch), udp(ALICE));
+        assert_eq!(rig.take().len(), 0, "{branch}");
+    }
+    rig.receive(&at_work("MESSAGE", "7"), udp(ALICE));
     refused(&mut rig, "Too Many Transactions");
     rig.finish();
+}
+
+/// Whoever writes to one tenant, or to none, as if dialogs existed, takes no room of
+/// another.
+#[test]
+fn requests_of_dialogs_that_never_were_hinder_no_other_tenant() {
+    let mut rig = crowded(4);
+    for branch in ["1", "2", "3", "4"] {
+        rig.receive(&in_dialog("BYE", branch), udp(ALICE));
+    }
+    rig.take();
+    for branch in ["5", "6"] {
+        rig.receive(&at_work("MESSAGE", branch), udp(ALICE));
+        assert_eq!(rig.take().len(), 0, "{branch}");
+    }
+    rig.finish();
+}
+
+/// What a policy or a callee adds to a small request counts as well.
+#[test]
+fn what_is_kept_of_answers_counts() {
+    let mut rig = crowded(8);
+    let live = |rig: &Rig| rig.settings.account.live();
+    rig.receive(&request("MESSAGE", "1", ""), udp(ALICE));
+    assert!(rig.answer(Ruling::Reply(Reply {
+        headers: vec![("X-Much".into(), "x".repeat(3 * UNIT))],
+        ..Reply::of(200)
+    })));
+    assert_eq!(live(&rig), 4);
+    rig.receive(&request("MESSAGE", "2", ""), udp(ALICE));
+    rig.take();
+    rig.receive(&request("MESSAGE", "3", ""), udp(ALICE));
+    refused(&mut rig, "Too Many Transactions Of Tenant");
+    rig.finish();
+    assert_eq!(live(&rig), 0);
 }
 
 #[test]

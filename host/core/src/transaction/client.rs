@@ -44,7 +44,7 @@ pub(crate) struct Client {
     pub(super) cancel: Cancel,
     /// Timer C ended it.
     pub(super) given_up: bool,
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 /// What a response or a timer means to the transaction user.
@@ -75,6 +75,13 @@ impl Client {
                 transport, address, ..
             } => (transport == Transport::Udp).then_some(address),
         }
+    }
+
+    /// Keeps what was sent, for as long as it may have to be sent again.
+    fn keep(&mut self, request: Bytes) {
+        let more = request.len().saturating_sub(self.ticket.bytes());
+        self.ticket.holds(more);
+        self.sent = request;
     }
 
     /// Whether a final response can still come.
@@ -131,7 +138,7 @@ impl Transactions {
             timer_c: None,
             cancel: Cancel::No,
             given_up: false,
-            _ticket: ticket,
+            ticket,
         })
     }
 
@@ -140,7 +147,7 @@ impl Transactions {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        client.sent = request;
+        client.keep(request);
         let (state, actions) = machine::begin(client.machine);
         client.state = state;
         let invite = client.method == Method::Invite;
@@ -163,7 +170,7 @@ impl Transactions {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        client.sent = request;
+        client.keep(request);
         client.hop = hop;
         client.attempt = client.attempt.wrapping_add(1);
         let invite = client.method == Method::Invite;

@@ -42,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) rfc2543: bool,
     pub(crate) user: Option<User>,
     pub(super) ticket: Ticket,
+    /// The bytes that the user holds beside the request as it came.
+    held: u32,
     began: Time,
     interval: Duration,
     retransmit: Option<TimerHandle>,
@@ -61,6 +63,19 @@ pub(crate) struct NewServer {
 }
 
 impl Server {
+    /// Counts what the user holds, its request included.
+    pub(crate) fn holds(&mut self, bytes: usize) {
+        let held = bytes.saturating_sub(self.ticket.bytes());
+        self.held = u32::try_from(held).unwrap_or(u32::MAX);
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
+        let last = self.last.as_ref().map_or(0, Bytes::len);
+        let held = usize::try_from(self.held).unwrap_or(usize::MAX);
+        self.ticket.holds(held.saturating_add(last));
+    }
+
     fn reliable(&self) -> bool {
         self.flow.transport.reliable()
     }
@@ -134,6 +149,7 @@ impl Transactions {
             rfc2543: new.rfc2543,
             user: new.user,
             ticket: new.ticket,
+            held: 0,
             began: cx.now(),
             interval: Duration::ZERO,
             retransmit: None,
@@ -194,6 +210,9 @@ impl Transactions {
         {
             // Its retransmission is the business of the UAS.
             server.last = None;
+        }
+        if let Some(server) = self.servers.get_mut(key) {
+            server.weigh();
         }
     }
 

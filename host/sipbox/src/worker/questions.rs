@@ -308,10 +308,8 @@ impl Worker {
                 self.node
                     .tell_confined(Confined::Refuse(Box::new(pending), place));
             }
-            None => {
-                tracing::debug!(tenant = &*pending.tenant.name, "too many requests wait");
-                self.carry_out(Ruled::crowded_out(pending));
-            }
+            // An ACK that comes too early is better than none.
+            None => self.decide(pending, Some(HookFailure::Confined)),
         }
     }
 

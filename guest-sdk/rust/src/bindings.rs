@@ -41,6 +41,20 @@ pub mod lifecycle {
     });
 }
 
+/// `route-hook`
+pub mod route {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package sipbox:sdk;
+            world route { export sipbox:policy/route-hook@0.1.0; }
+        ",
+        pub_export_macro: true,
+        export_macro_name: "export_route",
+        default_bindings_module: "$crate::bindings::route",
+    });
+}
+
 /// `request-hook`
 pub mod request {
     wit_bindgen::generate!({

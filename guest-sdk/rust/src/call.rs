@@ -106,6 +106,37 @@ impl Request {
         crate::sys::set_request_uri(uri)
     }
 
+    /// Asks for a Record-Route with these URI parameters, whatever the verdict says of it;
+    /// in `on_branch` for that branch only.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Protected`], or [`Error::OutOfPlace`] the second time
+    /// in one call.
+    pub fn record_route(&self, params: &[(&str, &str)]) -> Result<(), Error> {
+        let params: Vec<(String, String)> = params
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        crate::sys::record_route(&params)
+    }
+
+    /// The same with `host[:port][;params]` instead of the listeners' addresses: one
+    /// value, or one for each side.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] or [`Error::OutOfPlace`].
+    pub fn record_route_preset(&self, outbound: &str, inbound: Option<&str>) -> Result<(), Error> {
+        crate::sys::record_route_preset(outbound, inbound)
+    }
+
+    /// Whether a regular expression matches somewhere in [`Request::route_params`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] or [`Error::Limit`].
+    pub fn check_route_param(&self, pattern: &str) -> Result<bool, Error> {
+        crate::sys::check_route_param(pattern)
+    }
+
     /// Adds a URI parameter to the Record-Route value that the host inserts;
     /// in-dialog requests bring it back, see [`Request::route_param`].
     ///

@@ -26,7 +26,7 @@
 #[macro_export]
 macro_rules! export {
     ($policy:ident) => {
-        $crate::export!($policy, hooks = [request, branch, reply, failure]);
+        $crate::export!($policy, hooks = [route, request, branch, reply, failure]);
     };
     ($policy:ident, hooks = [$($hook:ident),* $(,)?]) => {
         #[cfg(not(target_arch = "wasm32"))]
@@ -73,10 +73,19 @@ macro_rules! export {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_hook {
+    (named route) => {};
     (named request) => {};
     (named branch) => {};
     (named reply) => {};
     (named failure) => {};
+    (route, $component:ident, $instance:ident) => {
+        impl $crate::bindings::route::exports::sipbox::policy::route_hook::Guest for $component {
+            fn on_route() {
+                $instance.with($crate::export::Slot::on_route)
+            }
+        }
+        $crate::bindings::route::export_route!($component with_types_in $crate::bindings::route);
+    };
     (request, $component:ident, $instance:ident) => {
         impl $crate::bindings::request::exports::sipbox::policy::request_hook::Guest for $component {
             fn on_request() -> $crate::Verdict {
@@ -143,6 +152,13 @@ impl<P: Policy> Slot<P> {
         self.0
             .set(policy)
             .map_err(|_| "configured twice".to_owned())
+    }
+
+    /// `route-hook.on-route`
+    pub fn on_route(&self) {
+        if let Some(policy) = self.0.get() {
+            policy.on_route(&Request::current());
+        }
     }
 
     /// `request-hook.on-request`

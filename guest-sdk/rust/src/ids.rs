@@ -59,6 +59,10 @@ pub const FLAGS: u32 = 99;
 pub const FLAG_IN_DIALOG: u32 = 1;
 /// Bit of [`FLAGS`]: the message is a response.
 pub const FLAG_RESPONSE: u32 = 2;
+/// Bit of [`FLAGS`]: what our Route value says is what we wrote for this dialog.
+pub const FLAG_ROUTE_SIGNED: u32 = 4;
+/// Bit of [`FLAGS`]: somebody else wrote or changed it.
+pub const FLAG_ROUTE_FORGED: u32 = 8;
 
 /// Name of a header field that [`FIELDS`] does not list; its value is the next triple.
 pub const OTHER_NAME: u32 = 128;

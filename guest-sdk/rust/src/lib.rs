@@ -28,12 +28,14 @@ mod uri;
 pub mod verdict;
 
 pub use call::{Body, Edit, Error, Header, Hooks, SourceClass};
-pub use message::{Direction, Message, Request, Response, RouteOutcome, Source, Time, Transport};
+pub use message::{
+    Direction, Message, Request, Response, RouteOutcome, RouteSignature, Source, Time, Transport,
+};
 pub use policy::{
     BranchVerdict, FailedTarget, Failure, NoSettings, Policy, ReplyVerdict, configure,
 };
 pub use uri::{Party, Uri, aor, canonical_user};
-pub use verdict::{Destination, Target, UriTarget, Verdict};
+pub use verdict::{Destination, Preloaded, Target, UriTarget, Verdict};
 
 #[cfg(all(target_family = "wasm", feature = "allocator"))]
 #[global_allocator]

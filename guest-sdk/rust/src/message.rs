@@ -17,6 +17,9 @@ pub use crate::bindings::host::sipbox::policy::types::Transport;
 /// What processing the Route header fields found (RFC 3261 section 16.4).
 pub use crate::bindings::host::sipbox::policy::call::RouteResult as RouteOutcome;
 
+/// What [`Request::route_signature`] says.
+pub use crate::bindings::host::sipbox::policy::call::SignatureResult as RouteSignature;
+
 /// Where an in-dialog request goes.
 pub use crate::bindings::host::sipbox::policy::call::DialogDirection as Direction;
 
@@ -105,8 +108,28 @@ impl Request {
             Some(1) => RouteOutcome::Loose,
             Some(2) => RouteOutcome::Strict,
             Some(3) => RouteOutcome::Preloaded,
+            Some(4) => RouteOutcome::Foreign,
             _ => RouteOutcome::None,
         }
+    }
+
+    /// What the signature of the Route value that was ours says.
+    #[must_use]
+    pub fn route_signature(&self) -> RouteSignature {
+        let (flags, _) = self.words(ids::FLAGS).unwrap_or_default();
+        if flags & ids::FLAG_ROUTE_SIGNED != 0 {
+            RouteSignature::Valid
+        } else if flags & ids::FLAG_ROUTE_FORGED != 0 {
+            RouteSignature::Invalid
+        } else {
+            RouteSignature::None
+        }
+    }
+
+    /// The parameters of the Route value that was ours, without the first semicolon.
+    #[must_use]
+    pub fn route_params(&self) -> &str {
+        self.text(ids::ROUTE_PARAMS).unwrap_or_default()
     }
 
     /// A parameter of the Route value that was ours; `Some("")`: it has no value.

@@ -37,6 +37,12 @@ pub trait Policy: Sized + 'static {
     /// A text that refuses the settings, shown to the operator.
     fn configure(settings: Self::Settings) -> Result<Self, String>;
 
+    /// Looks at a request of a dialog that brought our Route value back, before any policy
+    /// of the chain decides about it.
+    fn on_route(&self, request: &Request) {
+        let _ = request;
+    }
+
     /// Decides about a request.
     fn on_request(&self, request: &Request) -> Verdict {
         let _ = request;

@@ -57,6 +57,12 @@ host_functions! {
     call.var => var(name: &str) -> Option<String>;
     /// `call.set-var`
     call.set_var => set_var(name: &str, value: &str) -> Result<(), types::Error>;
+    /// `call.check-route-param`
+    call.check_route_param => check_route_param(pattern: &str) -> Result<bool, types::Error>;
+    /// `call.record-route`
+    call.record_route => record_route(params: &[(String, String)]) -> Result<(), types::Error>;
+    /// `call.record-route-preset`
+    call.record_route_preset => record_route_preset(outbound: &str, inbound: Option<&str>) -> Result<(), types::Error>;
     /// `call.add-route-param`
     call.add_route_param => add_route_param(name: &str, value: &str) -> Result<(), types::Error>;
     /// `call.classify-source`

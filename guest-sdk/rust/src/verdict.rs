@@ -166,6 +166,15 @@ impl From<Reply> for Verdict {
     }
 }
 
+/// What becomes of the route set that an initial request brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preloaded {
+    /// The request goes along it, wherever that leads: only for senders who may do that.
+    Follow,
+    /// It is taken off, and the request goes to its targets.
+    Strip,
+}
+
 /// A relay of the request (RFC 3261 section 16.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay(types::RelayPlan);
@@ -219,6 +228,18 @@ impl Relay {
             .record_route
             .get_or_insert_default()
             .push((name.into(), value.into()));
+        self
+    }
+
+    /// Says what becomes of the route set that an initial request brings
+    /// ([`RouteOutcome::Preloaded`](crate::RouteOutcome)). Without it the host answers 403.
+    #[must_use]
+    pub fn preloaded(mut self, preloaded: Preloaded) -> Self {
+        let value = match preloaded {
+            Preloaded::Follow => "follow",
+            Preloaded::Strip => "strip",
+        };
+        self.0.options.push(("preloaded".into(), value.into()));
         self
     }
 

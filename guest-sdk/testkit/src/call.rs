@@ -1,6 +1,6 @@
 //! One hook call: a message, and the facts about it that are not in its bytes.
 
-use sipbox_guest::{Direction, RouteOutcome, SourceClass, Transport};
+use sipbox_guest::{Direction, RouteOutcome, RouteSignature, SourceClass, Transport};
 
 /// What the request proves about its sender. The digest itself is the host's;
 /// here a password is compared.
@@ -25,6 +25,7 @@ pub struct Call {
     pub(crate) seconds: u32,
     pub(crate) route_outcome: RouteOutcome,
     pub(crate) route_params: String,
+    pub(crate) route_signature: RouteSignature,
     pub(crate) direction: Direction,
     pub(crate) source_class: SourceClass,
     pub(crate) credentials: Vec<Credentials>,
@@ -108,6 +109,7 @@ impl Call {
             seconds: 1_800_000_000,
             route_outcome: RouteOutcome::None,
             route_params: String::new(),
+            route_signature: RouteSignature::None,
             direction: Direction::Unknown,
             source_class: SourceClass::empty(),
             credentials: Vec::new(),
@@ -216,6 +218,13 @@ impl Call {
     #[must_use]
     pub fn route_params(mut self, params: &str) -> Self {
         self.route_params = params.into();
+        self
+    }
+
+    /// What the signature of that value says.
+    #[must_use]
+    pub fn route_signature(mut self, signature: RouteSignature) -> Self {
+        self.route_signature = signature;
         self
     }
 

@@ -8,7 +8,9 @@ use sipbox_guest::sys::with_host;
 use sipbox_guest::{BranchVerdict, Failure, Policy, ReplyVerdict, Target, Verdict};
 
 use crate::call::Call;
-use crate::live::{Hook, Live, check_name, check_uri, check_value};
+use crate::live::{
+    Hook, Live, check_name, check_options, check_route_param, check_uri, check_value,
+};
 use crate::record::{Recorder, Replay, shared};
 use crate::run::{Effect, Run};
 use crate::world::World;
@@ -60,6 +62,15 @@ impl<P: Policy> Kit<P> {
     #[must_use]
     pub fn world(&self) -> World {
         self.world.borrow().clone()
+    }
+
+    /// Calls `on_route`.
+    ///
+    /// # Panics
+    /// When a replay on a fresh instance does something else.
+    #[track_caller]
+    pub fn on_route(&self, call: Call) -> Run<()> {
+        self.run(Hook::Route, call, Slot::on_route)
     }
 
     /// Calls `on_request`. What the hook staged is committed to the world.
@@ -152,6 +163,7 @@ impl<P: Policy> Kit<P> {
             effects: inner.effects,
             vars: inner.vars,
             route_params: inner.route_params,
+            record_route: inner.record_route,
             recording,
             call,
         }
@@ -190,19 +202,31 @@ fn check_verdict(verdict: &Verdict) {
             })
         }
         Verdict::Relay(plan) => plan
-            .groups
+            .record_route
             .iter()
             .flatten()
-            .try_fold((), |(), target| check_target(target)),
+            .try_fold((), |(), (name, value)| check_route_param(name, value))
+            .and(check_options(&plan.options, FORWARDING))
+            .and(
+                plan.groups
+                    .iter()
+                    .flatten()
+                    .try_fold((), |(), target| check_target(target)),
+            ),
         Verdict::Redirect(targets) => targets
             .iter()
             .try_fold((), |(), target| check_target(target)),
-        Verdict::ForwardStateless(target) => check_target(target),
+        Verdict::ForwardStateless(target) => {
+            check_options(&target.options, FORWARDING).and(check_target(target))
+        }
     };
     if let Err(error) = checked {
         panic!("the host would refuse this verdict: {error:?}");
     }
 }
+
+/// Options of what forwards a request.
+const FORWARDING: &[(&str, &[&str])] = &[("preloaded", &["follow", "strip"])];
 
 fn check_target(target: &Target) -> Result<(), sipbox_guest::Error> {
     use sipbox_guest::{Destination, Error};

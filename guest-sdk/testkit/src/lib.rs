@@ -42,7 +42,7 @@ mod world;
 pub use call::{Call, Credentials};
 pub use kit::Kit;
 pub use record::{Exchange, Recording};
-pub use run::{Effect, Run};
+pub use run::{Effect, RecordRoute, Run};
 pub use world::{World, binding};
 
 /// The examples of the README compile and hold.

@@ -13,13 +13,14 @@ use sipbox_guest::sys::Host;
 use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass, ids};
 
 use crate::call::Call;
-use crate::run::Effect;
+use crate::run::{Effect, RecordRoute};
 use crate::view::{NameAddr, view};
 use crate::world::{World, binding};
 
 /// The hook that is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
+    Route,
     Request,
     Branch,
     Reply,
@@ -36,6 +37,7 @@ pub(crate) struct Live {
     pub(crate) effects: Vec<Effect>,
     pub(crate) vars: BTreeMap<String, String>,
     pub(crate) route_params: Vec<(String, String)>,
+    pub(crate) record_route: Option<RecordRoute>,
     pub(crate) authenticated_user: Option<String>,
 }
 
@@ -52,6 +54,7 @@ impl Live {
             armed: Hooks::empty(),
             effects: Vec::new(),
             route_params: Vec::new(),
+            record_route: None,
         }
     }
 
@@ -63,6 +66,46 @@ impl Live {
                 format!("{what} in on-{:?}", self.hook).to_lowercase(),
             ))
         }
+    }
+}
+
+/// Where a Record-Route can be asked for, and its parameters.
+const RECORDING: [Hook; 4] = [Hook::Route, Hook::Request, Hook::Branch, Hook::Failure];
+
+impl Live {
+    fn may_record(&self, what: &str) -> Result<(), Error> {
+        self.only_in(&RECORDING, what)?;
+        if self.record_route.is_some() {
+            let again = format!("{what} a second time in one call");
+            return Err(Error::OutOfPlace(again));
+        }
+        Ok(())
+    }
+}
+
+/// Parameters of our Record-Route that are the host's.
+const RESERVED: [&str; 11] = [
+    "lr",
+    "r2",
+    "tn",
+    "ftag",
+    "did",
+    "sig",
+    "transport",
+    "maddr",
+    "ttl",
+    "method",
+    "user",
+];
+
+pub(crate) fn check_route_param(name: &str, value: &str) -> Result<(), Error> {
+    check_value(name, value)?;
+    match RESERVED
+        .iter()
+        .find(|reserved| reserved.eq_ignore_ascii_case(name))
+    {
+        Some(reserved) => Err(Error::Protected((*reserved).to_owned())),
+        None => Ok(()),
     }
 }
 
@@ -133,7 +176,7 @@ fn check_edit(edit: &Edit) -> Result<(), Error> {
     }
 }
 
-fn check_options(options: &Options, known: &[(&str, &[&str])]) -> Result<(), Error> {
+pub(crate) fn check_options(options: &Options, known: &[(&str, &[&str])]) -> Result<(), Error> {
     for (name, value) in options {
         let listed = known
             .iter()
@@ -211,12 +254,37 @@ impl Host for Live {
         Ok(())
     }
 
+    fn check_route_param(&mut self, pattern: &str) -> Result<bool, Error> {
+        let compiled = regex::Regex::new(pattern)
+            .map_err(|_| Error::Malformed(format!("`{pattern}` is no regular expression")))?;
+        Ok(compiled.is_match(&self.call.route_params))
+    }
+
+    fn record_route(&mut self, params: &[(String, String)]) -> Result<(), Error> {
+        self.may_record("record-route")?;
+        for (name, value) in params {
+            check_route_param(name, value)?;
+        }
+        self.route_params.extend(params.iter().cloned());
+        self.record_route = Some(RecordRoute::default());
+        Ok(())
+    }
+
+    fn record_route_preset(&mut self, outbound: &str, inbound: Option<&str>) -> Result<(), Error> {
+        self.may_record("record-route-preset")?;
+        for text in [Some(outbound), inbound].into_iter().flatten() {
+            check_uri(&format!("sip:{text}"))?;
+        }
+        self.record_route = Some(RecordRoute {
+            outbound: outbound.to_owned(),
+            inbound: inbound.map(str::to_owned),
+        });
+        Ok(())
+    }
+
     fn add_route_param(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        self.only_in(
-            &[Hook::Request, Hook::Branch, Hook::Failure],
-            "add-route-param",
-        )?;
-        check_value(name, value)?;
+        self.only_in(&RECORDING, "add-route-param")?;
+        check_route_param(name, value)?;
         self.route_params.push((name.into(), value.into()));
         Ok(())
     }
@@ -226,7 +294,7 @@ impl Host for Live {
     }
 
     fn arm(&mut self, hooks: Hooks) -> Result<(), Error> {
-        self.only_in(&[Hook::Request, Hook::Failure], "arm")?;
+        self.only_in(&[Hook::Route, Hook::Request, Hook::Failure], "arm")?;
         self.armed |= hooks;
         Ok(())
     }

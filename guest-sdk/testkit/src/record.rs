@@ -117,6 +117,9 @@ recorded! {
     set_body(body: &Body) -> Result<(), Error>;
     var(name: &str) -> Option<String>;
     set_var(name: &str, value: &str) -> Result<(), Error>;
+    check_route_param(pattern: &str) -> Result<bool, Error>;
+    record_route(params: &[(String, String)]) -> Result<(), Error>;
+    record_route_preset(outbound: &str, inbound: Option<&str>) -> Result<(), Error>;
     add_route_param(name: &str, value: &str) -> Result<(), Error>;
     classify_source() -> SourceClass;
     arm(hooks: Hooks) -> Result<(), Error>;

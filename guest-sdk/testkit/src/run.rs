@@ -39,6 +39,16 @@ pub enum Effect {
     },
 }
 
+/// What `call.record-route` and `call.record-route-preset` asked for; without texts the
+/// addresses are the listeners'.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordRoute {
+    /// What stands for the address on the callee's side.
+    pub outbound: String,
+    /// What stands for it on the caller's, in a second value.
+    pub inbound: Option<String>,
+}
+
 /// What a hook returned, and what it did on the way.
 #[derive(Clone, Debug)]
 pub struct Run<V = Verdict> {
@@ -56,6 +66,8 @@ pub struct Run<V = Verdict> {
     pub vars: BTreeMap<String, String>,
     /// The parameters for our Record-Route.
     pub route_params: Vec<(String, String)>,
+    /// Whether it asked for a Record-Route itself.
+    pub record_route: Option<RecordRoute>,
     /// Its host calls.
     pub recording: Recording,
     pub(crate) call: Call,

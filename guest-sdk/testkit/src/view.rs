@@ -2,7 +2,7 @@
 //! formed messages of unit tests. The host's own encoder is `sipbox-wasm`'s.
 
 use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
-use sipbox_guest::{Direction, RouteOutcome, Transport, ids};
+use sipbox_guest::{Direction, RouteOutcome, RouteSignature, Transport, ids};
 
 use crate::call::Call;
 
@@ -145,6 +145,7 @@ fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
         RouteOutcome::Loose => 1,
         RouteOutcome::Strict => 2,
         RouteOutcome::Preloaded => 3,
+        RouteOutcome::Foreign => 4,
     };
     let direction = match call.direction {
         Direction::Unknown => 0,
@@ -159,6 +160,11 @@ fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
     if call.is_response() {
         flags |= ids::FLAG_RESPONSE;
     }
+    flags |= match call.route_signature {
+        RouteSignature::None => 0,
+        RouteSignature::Valid => ids::FLAG_ROUTE_SIGNED,
+        RouteSignature::Invalid => ids::FLAG_ROUTE_FORGED,
+    };
     writer.words(ids::FLAGS, flags, word(call.body.len()));
     writer.fact(ids::TENANT, &call.tenant);
     writer.fact(ids::LISTENER, &call.listener);

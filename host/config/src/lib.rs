@@ -18,7 +18,7 @@ mod tests;
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use model::{
     Auth, Component, Config, Control, Dns, Durability, Limits, Listener, Log, LogFormat, Policy,
-    PolicyLimits, Route, Span, Store, Tenant, Timers,
+    PolicyLimits, RecordRoute, Route, Span, Store, Tenant, Timers,
 };
 pub use read::similar;
 pub use restart::needs_restart;

@@ -28,6 +28,8 @@ pub struct Config {
     pub tenants: Vec<Tenant>,
     /// `[[route]]`
     pub routes: Vec<Route>,
+    /// `[record_route]`
+    pub record_route: RecordRoute,
     /// `[timers]`
     pub timers: Timers,
     /// `[limits]`
@@ -159,6 +161,25 @@ pub struct Route {
     pub next_hop: Hop,
 }
 
+/// `[record_route]`: OpenSIPS's rr module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordRoute {
+    /// `append_fromtag`: the caller's tag stands in our value.
+    pub append_fromtag: bool,
+    /// `enable_double_rr`: two values where a request changes listeners.
+    pub enable_double_rr: bool,
+    /// `enable_full_lr`: `;lr=on` instead of `;lr`.
+    pub enable_full_lr: bool,
+    /// `add_username`: the user of the Request-URI stands in our value.
+    pub add_username: bool,
+    /// `ignore_user`: a URI with this user is not ours.
+    pub ignore_user: Option<String>,
+    /// `enable_socket_mismatch_warning`: a preset that names no address of ours is logged.
+    pub enable_socket_mismatch_warning: bool,
+    /// `sign`: the parameters of our value are signed, and count only as they were written.
+    pub sign: bool,
+}
+
 /// `[timers]`: RFC 3261 section 17 and 16.6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
@@ -228,6 +249,8 @@ pub struct Dns {
 pub struct Store {
     /// `path`: the SQLite file, relative to the configuration's folder.
     pub path: PathBuf,
+    /// `key`: the file of the secret that outlives restarts; by default beside the database.
+    pub key: PathBuf,
     /// `durability`
     pub durability: Durability,
 }

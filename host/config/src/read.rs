@@ -178,6 +178,16 @@ impl<'t, 'i> Table<'t, 'i> {
         }
     }
 
+    /// `true` or `false`.
+    pub(crate) fn flag(&mut self, key: &'static str, out: &mut Diagnostics) -> Option<bool> {
+        let value = self.get(key)?;
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.wrong_type(key, value, "true or false", out);
+        }
+        flag
+    }
+
     /// A whole number within a range.
     pub(crate) fn number(
         &mut self,

@@ -50,6 +50,7 @@ pub(crate) const AT_START: &[AtStart] = at_start![
     dns.max_ttl,
     dns.negative_ttl,
     store.path,
+    store.key,
     store.durability,
     control.socket,
     log.format,

@@ -15,7 +15,7 @@ use crate::model::{Config, Route};
 use crate::read::{At, Diagnostics, Table};
 use crate::syntax::{hop, host, host_port};
 use listener::listeners;
-use once::{auth, control, dns, limits, log, store, timers};
+use once::{auth, control, dns, limits, log, record_route, store, timers};
 use tenant::tenants;
 
 impl Config {
@@ -92,6 +92,7 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
         listeners,
         tenants: tenants.into_iter().map(|(tenant, _)| tenant).collect(),
         routes,
+        record_route: record_route(&mut table, out),
         timers: timers(&mut table, out),
         limits: limits(&mut table, out),
         dns: dns(&mut table, folder, out),

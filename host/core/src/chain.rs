@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 
 use crate::decision::ArmedSet;
 use crate::policy::{
-    Armed, BranchCall, CallState, Capabilities, Edit, Effect, Facts, Failure, HookCall,
-    HookFailure, HookInput, HookOutput, PolicyHost, RelayPlan, Reply, Verdict,
+    Armed, BranchCall, BranchRoute, CallState, Capabilities, Edit, Effect, Facts, Failure,
+    HookCall, HookFailure, HookInput, HookOutput, PRELOADED, PolicyHost, Preloaded, RelayPlan,
+    Reply, RouteOutcome, Verdict,
 };
 
 /// A hook of the chain that ended without an answer.
@@ -71,6 +72,16 @@ impl ChainRun<'_> {
         let begun = state.clone();
         let mut call = self.call(request, None, state);
         let mut armed = ArmedSet::from_elem(Armed::default(), self.policies);
+        if self.facts.follows_local_route() {
+            for policy in 0..self.policies {
+                if let Err(reason) = self.ask(policy, HookInput::Route, &mut call) {
+                    return self.fallback(received, begun, Failed { policy, reason });
+                }
+                if let Some(slot) = armed.get_mut(policy) {
+                    *slot = std::mem::take(&mut call.armed);
+                }
+            }
+        }
         for policy in 0..self.policies {
             let verdict = match self.ask(policy, HookInput::Request, &mut call) {
                 Ok(HookOutput::Verdict(verdict)) => verdict,
@@ -78,15 +89,13 @@ impl ChainRun<'_> {
                 Err(reason) => return self.fallback(received, begun, Failed { policy, reason }),
             };
             if let Some(slot) = armed.get_mut(policy) {
-                *slot = std::mem::take(&mut call.armed);
+                slot.merge(std::mem::take(&mut call.armed));
             }
             if verdict != Verdict::Next {
-                return outcome(
-                    call,
-                    armed,
-                    never_answer_ack(&received, verdict),
-                    Some(policy),
-                );
+                let (verdict, request) = self.preloaded(verdict, &call.request);
+                call.request = request;
+                let verdict = never_answer_ack(&received, verdict);
+                return outcome(call, armed, verdict, Some(policy));
             }
         }
         let verdict = if self.facts.in_dialog {
@@ -131,9 +140,7 @@ impl ChainRun<'_> {
                 }
             };
             let again = std::mem::take(&mut call.armed);
-            slot.branch |= again.branch;
-            slot.reply |= again.reply;
-            slot.failure = again.failure;
+            slot.merge(again);
             if verdict != Verdict::Next {
                 return outcome(call, armed, verdict, Some(policy));
             }
@@ -152,6 +159,24 @@ impl ChainRun<'_> {
         armed: &ArmedSet,
     ) -> HookResult {
         let mut call = self.call(request, None, state);
+        // What is asked for here is of this branch only.
+        let route_params = std::mem::take(&mut call.state.route_params);
+        let record_route = call.state.record_route.take();
+        let restore = |mut result: HookResult| {
+            result.route.params = std::mem::replace(&mut result.state.route_params, route_params);
+            result.route.record_route =
+                std::mem::replace(&mut result.state.record_route, record_route);
+            result
+        };
+        restore(self.keep_branch(call, branch, armed))
+    }
+
+    fn keep_branch(
+        &mut self,
+        mut call: HookCall,
+        branch: &BranchCall,
+        armed: &ArmedSet,
+    ) -> HookResult {
         for policy in (0..self.policies).filter(|p| armed.get(*p).is_some_and(|a| a.branch)) {
             match self.ask(policy, HookInput::Branch(branch.clone()), &mut call) {
                 Ok(HookOutput::Branch(false)) => return HookResult::new(call, false),
@@ -255,6 +280,34 @@ impl ChainRun<'_> {
         Ok(output)
     }
 
+    /// An initial request that brings a route set of its own goes where its sender wants,
+    /// past everything that the policy knows of its target. So a relay has to say what
+    /// becomes of it; a policy that does not think of it refuses.
+    fn preloaded(&self, verdict: Verdict, request: &OwnedMessage) -> (Verdict, OwnedMessage) {
+        let options = match &verdict {
+            Verdict::Relay(plan) => &plan.options,
+            Verdict::ForwardStateless(target) => &target.options,
+            _ => return (verdict, request.clone()),
+        };
+        if self.facts.route_outcome != RouteOutcome::Preloaded {
+            return (verdict, request.clone());
+        }
+        match Preloaded::of(options) {
+            Some(Preloaded::Follow) => (verdict, request.clone()),
+            Some(Preloaded::Strip) => match without_routes(request) {
+                Ok(stripped) => (verdict, stripped),
+                Err(_) => (Verdict::Reply(Reply::of(500)), request.clone()),
+            },
+            None => {
+                let refused = Reply {
+                    reason: PRELOADED.to_owned(),
+                    ..Reply::of(403)
+                };
+                (Verdict::Reply(refused), request.clone())
+            }
+        }
+    }
+
     fn fallback(&self, request: OwnedMessage, state: CallState, failed: Failed) -> Outcome {
         let verdict = if self.facts.in_dialog {
             Verdict::Relay(RelayPlan::default())
@@ -287,6 +340,8 @@ pub struct HookResult {
     pub message: Option<OwnedMessage>,
     /// What the transaction remembers.
     pub state: CallState,
+    /// What the branch's Record-Route has more than the others'.
+    pub route: BranchRoute,
     /// The failure that ended the round.
     pub failed: Option<Failed>,
 }
@@ -297,6 +352,7 @@ impl HookResult {
             keep,
             message: Some(call.request),
             state: call.state,
+            route: BranchRoute::default(),
             failed: None,
         }
     }
@@ -323,6 +379,13 @@ fn never_answer_ack(request: &OwnedMessage, verdict: Verdict) -> Verdict {
         }
         other => other,
     }
+}
+
+fn without_routes(request: &OwnedMessage) -> Result<OwnedMessage, ApplyError> {
+    let view = request.as_ref();
+    let mut list = EditList::new();
+    list.remove_header(view, HeaderId::Route)?;
+    written(view, &list)
 }
 
 /// Why edits could not be applied.
@@ -364,6 +427,10 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
             }
         }
     }
+    written(view, &list)
+}
+
+fn written(view: Message<'_>, list: &EditList) -> Result<OwnedMessage, ApplyError> {
     let mut bytes = Vec::with_capacity(view.bytes().len().saturating_add(256));
     list.write(view, &mut bytes)?;
     let mut index = Index::new();

@@ -9,22 +9,10 @@ use smallvec::SmallVec;
 
 use crate::flow::{Flow, ListenerId};
 use crate::ids::Ids;
+use crate::record_route::{self, RecordRoute};
 use crate::reply;
-use crate::routing::{self, FROM_PARAM, MARK_LEN, TENANT_PARAM};
-use crate::settings::{Listener, Settings, push_param_text};
+use crate::settings::Settings;
 use crate::transaction::Scratch;
-
-/// A Record-Route to insert.
-pub(crate) struct RecordRoute<'a> {
-    /// Parameters that the verdict asked for.
-    pub(crate) params: &'a [(String, String)],
-    /// Parameters that `add-route-param` asked for.
-    pub(crate) more: &'a [(String, String)],
-    /// The tenant, named when there are several.
-    pub(crate) tenant: crate::flow::TenantId,
-    /// Whether a dialog begins, so that the caller's tag is worth telling.
-    pub(crate) begins: bool,
-}
 
 /// One branch's request, before it has its bytes.
 pub(crate) struct Outgoing<'a> {
@@ -64,7 +52,9 @@ pub(crate) fn write(
     routes(outgoing, edits)?;
     max_forwards(request, edits)?;
     if let Some(record_route) = &outgoing.record_route {
-        record(outgoing, record_route, leaves, settings, ids, edits, text)?;
+        let arrived = settings.listener(outgoing.arrived.listener);
+        let sides = (arrived, leaves);
+        record_route::insert(request, record_route, sides, settings, ids, edits, text)?;
     }
     // RFC 5393 5.3.3: each request that can be forked says how often.
     if let Some(breadth) = outgoing.max_breadth {
@@ -168,70 +158,6 @@ fn max_forwards(request: Message<'_>, edits: &mut EditList) -> Result<(), EditEr
             edits.replace_value(field, itoa(u32::from(hops.saturating_sub(1))).as_slice())
         }
         _ => edits.append_header(request, HeaderId::MaxForwards, b"70"),
-    }
-}
-
-/// 16.6 step 4. Where the request changes listeners, each side gets the value that
-/// it can reach (RFC 5658).
-fn record(
-    outgoing: &Outgoing<'_>,
-    record_route: &RecordRoute<'_>,
-    leaves: &Listener,
-    settings: &Settings,
-    ids: &Ids,
-    edits: &mut EditList,
-    text: &mut Vec<u8>,
-) -> Result<(), EditError> {
-    let request = outgoing.request;
-    let arrived = settings.listener(outgoing.arrived.listener);
-    for listener in arrived
-        .filter(|l| l.sent_by != leaves.sent_by || l.transport != leaves.transport)
-        .into_iter()
-        .chain([leaves])
-    {
-        text.clear();
-        text.extend_from_slice(listener.record_route.as_bytes());
-        record_params(request, record_route, settings, ids, text);
-        text.push(b'>');
-        edits.prepend_header(request, HeaderId::RecordRoute, text)?;
-    }
-    Ok(())
-}
-
-fn record_params(
-    request: Message<'_>,
-    record_route: &RecordRoute<'_>,
-    settings: &Settings,
-    ids: &Ids,
-    text: &mut Vec<u8>,
-) {
-    if settings.tenants().len() > 1
-        && let Some(tenant) = settings.tenant(record_route.tenant)
-    {
-        for part in [";", TENANT_PARAM, "=", &tenant.param] {
-            text.extend_from_slice(part.as_bytes());
-        }
-    }
-    if record_route.begins {
-        let mark = routing::from_mark(request, ids);
-        push_param(
-            FROM_PARAM,
-            mark.as_str().get(..MARK_LEN).unwrap_or(""),
-            text,
-        );
-    }
-    for (name, value) in record_route.params.iter().chain(record_route.more) {
-        push_param(name, value, text);
-    }
-}
-
-/// `;name=value`, or `;name`.
-fn push_param(name: &str, value: &str, text: &mut Vec<u8>) {
-    text.push(b';');
-    push_param_text(name, text);
-    if !value.is_empty() {
-        text.push(b'=');
-        push_param_text(value, text);
     }
 }
 

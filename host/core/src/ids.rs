@@ -1,13 +1,14 @@
 //! Names that leave the process and come back: branches of our own requests and To
 //! tags of our own responses. Each stands under a keyed tag, so that nobody can
-//! make one up, and says which node and which boot it belongs to.
+//! make one up, and says which node and which boot it belongs to. The key of our
+//! Record-Route's parameters is here too; it is another one, since dialogs outlive us.
 //!
 //! Names that stay inside ([`AskId`] and its like) are here as well: they carry
 //! the shard, and a generation that makes late answers harmless.
 
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher13;
+use siphasher::sip::{SipHasher13, SipHasher24};
 
 /// The magic cookie of RFC 3261 8.1.1.7.
 pub const COOKIE: &str = "z9hG4bK";
@@ -133,6 +134,7 @@ impl BranchText {
 #[derive(Clone, Debug)]
 pub struct Ids {
     key: [u8; 16],
+    route_key: [u8; 16],
     node: u16,
     boot: u32,
 }
@@ -143,9 +145,22 @@ impl Ids {
     pub const fn new(key: [u8; 16], node: u16, boot: u32) -> Self {
         Self {
             key,
+            route_key: key,
             node,
             boot: boot & GENERATION_MASK,
         }
+    }
+
+    /// With a key of its own for what outlives a restart, and may be read by another node:
+    /// the parameters of our Record-Route.
+    #[must_use]
+    pub const fn with_route_key(self, route_key: [u8; 16]) -> Self {
+        Self { route_key, ..self }
+    }
+
+    /// A hasher under the key of Record-Route parameters.
+    pub(crate) fn route_hasher(&self) -> SipHasher24 {
+        SipHasher24::new_with_key(&self.route_key)
     }
 
     pub(crate) const fn key(&self) -> &[u8; 16] {

@@ -11,7 +11,7 @@ use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
 use crate::ids::{Ids, OwnBranch};
 use crate::policy::{Facts, Reply};
-use crate::routing::{self, TENANT_PARAM};
+use crate::routing;
 use crate::settings::Settings;
 use crate::stack::Env;
 use crate::transaction::Scratch;
@@ -56,7 +56,7 @@ pub(crate) fn judge(
     let in_dialog = !parts.to.tag.is_empty();
     let routed = routing::process(message, parts, bytes, in_dialog, settings, ids, scratch)
         .map_err(|_| refusal(Internal::Unbuildable.status()))?;
-    let tenant = tenant(message, &routed, in_dialog, settings, flow)
+    let tenant = tenant(message, &routed, settings, flow)
         .ok_or_else(|| refusal(Internal::NoVerdict.status()))?;
     let listener = settings.listener(flow.listener);
     let facts = Arc::new(Facts {
@@ -71,6 +71,8 @@ pub(crate) fn judge(
         direction: routed.direction,
         route_outcome: routed.outcome,
         route_params: routed.params,
+        route_signature: routed.signature,
+        leaves: routed.leaves,
     });
     // RFC 5393 5.3.3: a request that says nothing has the default, and none has more
     // than we allow.
@@ -209,18 +211,11 @@ pub(crate) fn tag(message: Message<'_>, id: HeaderId) -> Option<&[u8]> {
 fn tenant(
     message: Message<'_>,
     routed: &routing::Routed,
-    in_dialog: bool,
     settings: &Settings,
     flow: Flow,
 ) -> Option<TenantId> {
-    if in_dialog {
-        let params = Params::new(&routed.params);
-        let named = params
-            .get(TENANT_PARAM.as_bytes())
-            .and_then(|name| settings.tenant_by_param(name));
-        if let Some(tenant) = named {
-            return Some(tenant);
-        }
+    if let Some(tenant) = routed.tenant {
+        return Some(tenant);
     }
     let request = routed.request.as_ref();
     let parts = routed.request.parts();

@@ -20,6 +20,7 @@ mod locate;
 pub mod location;
 pub mod outbox;
 pub mod policy;
+pub mod record_route;
 mod reply;
 mod routing;
 pub mod settings;

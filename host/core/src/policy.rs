@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::flow::{Flow, TenantId};
+use crate::flow::{Flow, ListenerId, TenantId};
 use crate::time::WallTime;
 
 pub use capabilities::{
@@ -68,7 +68,11 @@ impl CallState {
     /// The bytes that policies put into it.
     pub(crate) fn holds(&self) -> usize {
         let pairs = self.vars.iter().chain(&self.route_params);
-        pairs.map(|(name, value)| name.len() + value.len()).sum()
+        let preset = self.record_route.as_ref().map_or(0, RecordRouting::holds);
+        preset
+            + pairs
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>()
     }
 }
 
@@ -167,6 +171,8 @@ pub enum Edit {
 /// The hooks that a policy can export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
+    /// `route-hook.on-route`
+    Route,
     /// `request-hook.on-request`
     Request,
     /// `branch-hook.on-branch`
@@ -188,6 +194,48 @@ pub struct Armed {
     pub failure: bool,
 }
 
+impl Armed {
+    /// Asks for these as well.
+    pub(crate) fn merge(&mut self, more: Self) {
+        self.branch |= more.branch;
+        self.reply |= more.reply;
+        self.failure |= more.failure;
+    }
+}
+
+/// What becomes of the route set that an initial request brings: the option `preloaded`
+/// of `relay-plan`, and of the target of `forward-stateless`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preloaded {
+    /// `follow`: the request goes along it.
+    Follow,
+    /// `strip`: it is taken off, and the request goes to its targets.
+    Strip,
+}
+
+/// The reason phrase for a route set that nobody asked to be followed.
+pub const PRELOADED: &str = "Preload Route denied";
+
+impl Preloaded {
+    /// The option's name.
+    pub const OPTION: &str = "preloaded";
+
+    /// The option's value; `None` of one that there is not.
+    #[must_use]
+    pub fn from_value(value: &str) -> Option<Self> {
+        match value {
+            "follow" => Some(Self::Follow),
+            "strip" => Some(Self::Strip),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn of(options: &Options) -> Option<Self> {
+        let (_, value) = options.iter().find(|(name, _)| name == Self::OPTION)?;
+        Self::from_value(value)
+    }
+}
+
 /// What processing the Route header fields found (RFC 3261 section 16.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteOutcome {
@@ -200,6 +248,21 @@ pub enum RouteOutcome {
     Strict,
     /// An initial request whose route set names others.
     Preloaded,
+    /// A request of a dialog whose first Route value is not ours; it is followed.
+    Foreign,
+}
+
+/// What the signature of our Route value says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteSignature {
+    /// No value of ours, none that had to be signed, or nothing is signed here.
+    #[default]
+    None,
+    /// Its parameters are those that we wrote for this dialog.
+    Valid,
+    /// Somebody else wrote or changed them: they are not told to policies. Of a request of
+    /// a dialog that brings our address alone, nobody knows that it went through us.
+    Invalid,
 }
 
 /// Where an in-dialog request goes.
@@ -237,8 +300,39 @@ pub struct Facts {
     /// What Route processing found.
     pub route_outcome: RouteOutcome,
     /// The URI parameters of the Route value that was ours, as received
-    /// (`;lr;nat=yes`), or empty.
+    /// (`;lr;nat=yes`), or empty; empty as well if their signature is wrong.
     pub route_params: RouteParams,
+    /// What their signature says.
+    pub route_signature: RouteSignature,
+    /// The listener that the second of two Route values of ours names: the request
+    /// leaves from there.
+    pub leaves: Option<ListenerId>,
+}
+
+impl Facts {
+    /// Whether the request belongs to a dialog that went through us: where we sign, our
+    /// Route value says so, else whoever writes a To tag.
+    pub(crate) fn continues(&self, signs: bool) -> bool {
+        let proven = self.route_signature == RouteSignature::Valid;
+        self.in_dialog && (proven || !signs)
+    }
+
+    /// Whether a Route value of ours was taken off a request of a dialog, so that
+    /// `on-route` is due.
+    #[must_use]
+    pub fn follows_local_route(&self) -> bool {
+        matches!(
+            self.route_outcome,
+            RouteOutcome::Loose | RouteOutcome::Strict
+        )
+    }
+
+    /// The listener that the request should leave from, if it can: the one that its route
+    /// set names, else the one that it came to.
+    #[must_use]
+    pub fn departs_from(&self) -> ListenerId {
+        self.leaves.unwrap_or(self.flow.listener)
+    }
 }
 
 /// The policy versions that a transaction began with, as whoever runs the
@@ -271,4 +365,48 @@ pub struct CallState {
     pub authenticated_user: Option<String>,
     /// Parameters for our Record-Route.
     pub route_params: Vec<(String, String)>,
+    /// A policy asked for Record-Route, whatever the verdict says of it.
+    pub record_route: Option<RecordRouting>,
+}
+
+/// What `call.record-route` and `call.record-route-preset` ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordRouting {
+    /// What stands for the addresses of our listeners; `None`: they themselves.
+    pub preset: Option<Box<RoutePreset>>,
+}
+
+/// Texts that a Record-Route value of ours has between `sip:` and our parameters:
+/// `host[:port][;params]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutePreset {
+    /// Where requests from the callee's side find us.
+    pub outbound: String,
+    /// Where those from the caller's side do, in a second value.
+    pub inbound: Option<String>,
+}
+
+impl RecordRouting {
+    fn holds(&self) -> usize {
+        self.preset.as_ref().map_or(0, |preset| {
+            preset.outbound.len() + preset.inbound.as_ref().map_or(0, String::len)
+        })
+    }
+}
+
+impl BranchRoute {
+    /// `None` for the usual branch, which has nothing of its own.
+    pub(crate) fn boxed(self) -> Option<Box<Self>> {
+        let nothing = self.record_route.is_none() && self.params.is_empty();
+        (!nothing).then(|| Box::new(self))
+    }
+}
+
+/// What policies add to the Record-Route of one branch (`on-branch`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BranchRoute {
+    /// Asked for this branch only.
+    pub record_route: Option<RecordRouting>,
+    /// Parameters of this branch only.
+    pub params: Vec<(String, String)>,
 }

@@ -1,20 +1,17 @@
 //! Route processing on receipt (RFC 3261 16.4): what strict routers did is undone,
 //! Route values that name us are removed, and what was found becomes facts.
 
-use std::hash::Hasher;
-
 use bytes::Bytes;
-use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Parts, Uri};
+use sipbox_sip::{
+    EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Params, Parts, Uri,
+};
 
-use crate::ids::{Ids, TagText};
-use crate::policy::{Direction, RouteOutcome, RouteParams};
+use crate::flow::{ListenerId, TenantId};
+use crate::ids::Ids;
+use crate::policy::{Direction, RouteOutcome, RouteParams, RouteSignature};
+use crate::record_route;
 use crate::settings::Settings;
 use crate::transaction::{Scratch, keep};
-
-/// The parameter of our Record-Route that names the tenant.
-pub(crate) const TENANT_PARAM: &str = "tn";
-/// The parameter of our Record-Route that tells the caller's From tag, hashed.
-pub(crate) const FROM_PARAM: &str = "ft";
 
 /// A request after Route processing.
 pub(crate) struct Routed {
@@ -22,11 +19,26 @@ pub(crate) struct Routed {
     pub(crate) request: OwnedMessage,
     pub(crate) outcome: RouteOutcome,
     pub(crate) direction: Direction,
-    /// The URI parameters of the value that was ours, as received.
+    /// The URI parameters of the value that was ours, if they can be believed.
     pub(crate) params: RouteParams,
+    pub(crate) signature: RouteSignature,
+    /// Whom the value that was ours names.
+    pub(crate) tenant: Option<TenantId>,
+    /// Where a pair of values says that the request leaves.
+    pub(crate) leaves: Option<ListenerId>,
 }
 
-/// 16.4, all of it.
+/// What was taken off a request.
+#[derive(Default)]
+struct Taken<'a> {
+    /// The parameters of the first value of ours.
+    params: Option<&'a [u8]>,
+    leaves: Option<ListenerId>,
+    removed: usize,
+    strict: bool,
+}
+
+/// 16.4, all of it, with OpenSIPS's `loose_route()` where the RFC says nothing.
 pub(crate) fn process(
     message: Message<'_>,
     parts: &Parts,
@@ -42,59 +54,51 @@ pub(crate) fn process(
         ..
     } = scratch;
     edits.clear();
-    let mut params: Option<&[u8]> = None;
-    let mut removed = 0usize;
-    let mut strict = false;
     let total = message.values(HeaderId::Route).count();
-    let mut dropped_last = false;
     let uri = Uri::parse(message.request_uri()).ok();
-
-    // A strict router put our Record-Route value into the Request-URI, and the real
-    // Request-URI at the end of the route set.
-    if let Some(own) = uri.filter(|uri| total > 0 && uri.lr() && settings.is_us(uri))
-        && let Some(last) = message.values(HeaderId::Route).last()
-        && let Ok(target) = NameAddr::parse(last.as_bytes())
-    {
-        edits.set_request_uri(message, target.uri_raw())?;
-        edits.remove_value(message, &last)?;
-        params = Some(own.params.raw());
-        strict = true;
-        dropped_last = true;
-    } else if let Some(uri) = uri {
-        strip_maddr(message, &uri, settings, edits)?;
-    }
-
-    let left = total - usize::from(dropped_last);
-    for value in message.values(HeaderId::Route).take(left) {
-        let Ok(route) = NameAddr::parse(value.as_bytes()) else {
-            break;
-        };
-        if !settings.is_us(&route.uri) {
-            break;
+    let ours = uri.filter(|uri| in_dialog && total > 0 && is_ours_back(uri, settings));
+    let taken = match ours {
+        Some(own) => strict(message, &own, total, settings, edits)?,
+        None => {
+            if let Some(uri) = uri {
+                strip_maddr(message, &uri, settings, edits)?;
+            }
+            loose(message, in_dialog, settings, edits)?
         }
-        edits.remove_value(message, &value)?;
-        params.get_or_insert(route.uri.params.raw());
-        removed += 1;
-    }
-
-    let outcome = if !in_dialog {
-        if removed < left {
-            RouteOutcome::Preloaded
-        } else {
-            RouteOutcome::None
-        }
-    } else if strict {
-        RouteOutcome::Strict
-    } else if removed > 0 {
-        RouteOutcome::Loose
-    } else {
-        RouteOutcome::None
     };
-    let direction = match params.filter(|_| in_dialog) {
-        Some(params) => direction(message, params, ids),
-        None => Direction::Unknown,
+    let outcome = match (in_dialog, taken.strict, taken.removed) {
+        (true, true, _) => RouteOutcome::Strict,
+        // What is left of it names nobody.
+        (true, false, _) if ours.is_some() => RouteOutcome::None,
+        (true, false, 0) if total > 0 => RouteOutcome::Foreign,
+        (true, false, 0) => RouteOutcome::None,
+        (true, false, _) => RouteOutcome::Loose,
+        (false, _, removed) if removed < total => RouteOutcome::Preloaded,
+        (false, ..) => RouteOutcome::None,
     };
-    let params = params.map_or_else(RouteParams::new, RouteParams::from_slice);
+    let raw = taken.params.unwrap_or_default();
+    let params = Params::new(raw);
+    let due = settings.record_route.sign
+        && taken.params.is_some()
+        && (in_dialog || record_route::says_something(params));
+    let (signature, signed) = match due {
+        true => judge(params, message, parts, ids),
+        false => (RouteSignature::None, None),
+    };
+    let direction = match signed {
+        _ if !in_dialog => Direction::Unknown,
+        Some(direction) => direction,
+        None if signature == RouteSignature::Invalid => Direction::Unknown,
+        None => record_route::direction(params, message, parts),
+    };
+    let tenant = params
+        .get(record_route::TENANT.as_bytes())
+        .filter(|_| in_dialog)
+        .and_then(|name| settings.tenant_by_param(name));
+    let params = match signature {
+        RouteSignature::Invalid => RouteParams::new(),
+        _ => RouteParams::from_slice(raw),
+    };
     let request = if edits.is_empty() {
         OwnedMessage::new(bytes.clone(), message.index().clone(), Some(*parts))
     } else {
@@ -107,7 +111,98 @@ pub(crate) fn process(
         outcome,
         direction,
         params,
+        signature,
+        tenant,
+        leaves: taken.leaves,
     })
+}
+
+/// Whether a Request-URI is what we wrote into Record-Route: only a strict router puts
+/// that there. A GRUU of ours looks alike (RFC 5627 3.4).
+fn is_ours_back(uri: &Uri<'_>, settings: &Settings) -> bool {
+    uri.lr() && !uri.params.has(b"gr") && settings.is_us(uri)
+}
+
+/// A strict router put our Record-Route value into the Request-URI, and the real
+/// Request-URI at the end of the route set.
+fn strict<'a>(
+    message: Message<'a>,
+    own: &Uri<'a>,
+    total: usize,
+    settings: &Settings,
+    edits: &mut EditList,
+) -> Result<Taken<'a>, EditError> {
+    let mut taken = Taken {
+        params: Some(own.params.raw()),
+        ..Taken::default()
+    };
+    if record_route::is_paired(own)
+        && let Some(first) = message.values(HeaderId::Route).next()
+        && let Ok(twin) = NameAddr::parse(first.as_bytes())
+        && record_route::is_paired(&twin.uri)
+        && settings.is_us(&twin.uri)
+    {
+        edits.remove_value(message, &first)?;
+        taken.leaves = settings.listener_of(&twin.uri);
+        taken.removed += 1;
+    }
+    if taken.removed < total
+        && let Some(last) = message.values(HeaderId::Route).last()
+        && let Ok(target) = NameAddr::parse(last.as_bytes())
+    {
+        edits.set_request_uri(message, target.uri_raw())?;
+        edits.remove_value(message, &last)?;
+        taken.removed += 1;
+        taken.strict = true;
+    }
+    Ok(taken)
+}
+
+/// Takes our value off, or both of a pair. Of the next one, even if it is ours, the
+/// request knows more when it comes here again; only what begins a dialog and brings
+/// several of ours has nothing to tell.
+fn loose<'a>(
+    message: Message<'a>,
+    in_dialog: bool,
+    settings: &Settings,
+    edits: &mut EditList,
+) -> Result<Taken<'a>, EditError> {
+    let mut taken = Taken::default();
+    let mut pair = false;
+    for value in message.values(HeaderId::Route) {
+        let Ok(route) = NameAddr::parse(value.as_bytes()) else {
+            break;
+        };
+        if !settings.is_us(&route.uri) || (in_dialog && taken.removed > 0 && !pair) {
+            break;
+        }
+        edits.remove_value(message, &value)?;
+        if pair {
+            taken.leaves = settings.listener_of(&route.uri);
+        }
+        pair = !pair && record_route::is_paired(&route.uri);
+        taken.params.get_or_insert(route.uri.params.raw());
+        taken.removed += 1;
+    }
+    if !in_dialog {
+        taken.leaves = None;
+    }
+    Ok(taken)
+}
+
+/// Whether what our value says can be believed, and the direction that it proves. In a
+/// dialog ours always says something, but a route to us that somebody has configured for
+/// its first requests need not.
+fn judge(
+    params: Params<'_>,
+    message: Message<'_>,
+    parts: &Parts,
+    ids: &Ids,
+) -> (RouteSignature, Option<Direction>) {
+    match record_route::verify(params, message, parts, ids) {
+        Some(direction) => (RouteSignature::Valid, Some(direction)),
+        None => (RouteSignature::Invalid, None),
+    }
 }
 
 /// 16.4, third paragraph: a `maddr` that is ours has done its work.
@@ -147,27 +242,4 @@ fn strip_maddr(
         }
     }
     edits.set_request_uri(message, &text)
-}
-
-/// The value of [`FROM_PARAM`] for a request that makes a dialog.
-pub(crate) fn from_mark(message: Message<'_>, ids: &Ids) -> TagText {
-    let mut hasher = ids.hasher(b'f');
-    hasher.write(crate::intake::tag(message, HeaderId::From).unwrap_or_default());
-    TagText::of(hasher.finish())
-}
-
-/// How much of the mark is written: a hint against mistakes, not a secret.
-pub(crate) const MARK_LEN: usize = 6;
-
-fn direction(message: Message<'_>, params: &[u8], ids: &Ids) -> Direction {
-    let params = sipbox_sip::Params::new(params);
-    let mark = from_mark(message, ids);
-    match (
-        params.get(FROM_PARAM.as_bytes()),
-        mark.as_str().as_bytes().get(..MARK_LEN),
-    ) {
-        (Some(found), Some(own)) if found == own => Direction::Downstream,
-        (Some(_), _) => Direction::Upstream,
-        (None, _) => Direction::Unknown,
-    }
 }

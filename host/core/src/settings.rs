@@ -13,14 +13,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use sipbox_sip::{Hop, Host, HostPort, Method, Transport, Uri};
+use sipbox_sip::{Hop, Host, HostPort, Method, Scheme, Transport, Uri};
 use smallvec::SmallVec;
 
 use crate::account::{Account, Room, Ticket};
 use crate::error::Internal;
 use crate::flow::{ListenerId, TenantId};
 
-pub use spec::{ListenerSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
+pub use spec::{ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
 
 /// A listener with its texts.
 #[derive(Clone, Debug)]
@@ -41,8 +41,6 @@ pub struct Listener {
     pub via: String,
     /// `host:port;transport=tcp`: what a URI of ours says after its scheme.
     pub hostport: String,
-    /// `<sip:host:port;transport=tcp;lr`: parameters and the bracket are to follow.
-    pub record_route: String,
     host: OurHost,
     port: u16,
 }
@@ -127,6 +125,8 @@ pub struct Settings {
     pub trying_at_once: bool,
     /// See [`SettingsSpec::outbound_proxy`].
     pub outbound_proxy: Option<Hop>,
+    /// See [`SettingsSpec::record_route`].
+    pub record_route: RecordRouteSpec,
     /// See [`SettingsSpec::transactions`].
     pub transactions: u32,
     /// The transactions of all tenants.
@@ -213,6 +213,7 @@ impl Settings {
             server: spec.server,
             trying_at_once: spec.trying_at_once,
             outbound_proxy: spec.outbound_proxy,
+            record_route: spec.record_route,
             transactions: spec.transactions,
             account,
             listeners,
@@ -348,20 +349,39 @@ impl Settings {
     /// unless they are listed as aliases.
     #[must_use]
     pub fn is_us(&self, uri: &Uri<'_>) -> bool {
-        uri.is_sip() && self.is_our_host(&uri.host, uri.port_or_default())
+        let ignored = match (&self.record_route.ignore_user, uri.user) {
+            (Some(ignored), Some(user)) => ignored.as_bytes() == user,
+            _ => false,
+        };
+        uri.is_sip() && !ignored && self.is_our_host(&uri.host, uri.port_or_default())
+    }
+
+    /// The listener that a URI of ours names.
+    #[must_use]
+    pub fn listener_of(&self, uri: &Uri<'_>) -> Option<ListenerId> {
+        let secure = matches!(uri.scheme, Scheme::Sips);
+        let transport = uri.transport().unwrap_or(if secure {
+            Transport::Tls
+        } else {
+            Transport::Udp
+        });
+        let port = uri.port_or_default();
+        let at = self.listeners.iter().position(|listener| {
+            listener.transport == transport && listener.is_at(&uri.host, port)
+        })?;
+        u16::try_from(at).ok().map(ListenerId)
     }
 
     /// Whether host and port mean this element.
     #[must_use]
     pub fn is_our_host(&self, host: &Host<'_>, port: u16) -> bool {
-        let ip = host.ip();
-        self.listeners.iter().any(|listener| {
-            port == listener.port && listener.host.is(host)
-                || port == listener.address.port() && ip == Some(listener.address.ip())
-        }) || self
-            .aliases
+        self.listeners
             .iter()
-            .any(|(own, at)| at.is_none_or(|at| at == port) && own.is(host))
+            .any(|listener| listener.is_at(host, port))
+            || self
+                .aliases
+                .iter()
+                .any(|(own, at)| at.is_none_or(|at| at == port) && own.is(host))
     }
 
     /// Whether the sent-by of a response's top Via is one that we write
@@ -373,8 +393,8 @@ impl Settings {
             .any(|listener| port == listener.port && listener.host.is(host))
     }
 
-    /// The listener that a request to `address` leaves from: the one that received
-    /// it if that fits, else the first that does.
+    /// The listener that a request to `address` leaves from: the one that it should
+    /// (that received it, say) if that fits, else the first that does.
     #[must_use]
     pub fn outbound(
         &self,
@@ -404,6 +424,12 @@ impl Settings {
 }
 
 impl Listener {
+    /// Whether host and port are its own or its advertised address.
+    fn is_at(&self, host: &Host<'_>, port: u16) -> bool {
+        port == self.port && self.host.is(host)
+            || port == self.address.port() && host.ip() == Some(self.address.ip())
+    }
+
     fn new(spec: ListenerSpec) -> Result<Self, SettingsError> {
         let (host, port) = match spec.advertised {
             Some(HostPort { host, port }) => {
@@ -430,7 +456,6 @@ impl Listener {
             host: OurHost::new(bare),
             port,
             sent_by,
-            record_route: format!("<sip:{hostport};lr"),
             hostport,
             name: spec.name.into(),
             transport: spec.transport,
@@ -442,9 +467,9 @@ impl Listener {
 }
 
 /// Escapes what may not stand in a URI parameter (RFC 3261 19.1.1).
-pub(crate) fn push_param_text(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn push_param_text(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
+    for byte in text.iter().copied() {
         if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
             out.push(byte);
         } else {
@@ -456,7 +481,7 @@ pub(crate) fn push_param_text(text: &str, out: &mut Vec<u8>) {
 
 fn escaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
-    push_param_text(text, &mut bytes);
+    push_param_text(text.as_bytes(), &mut bytes);
     bytes.into_iter().map(char::from).collect()
 }
 

@@ -44,7 +44,8 @@ impl Stack {
             shards: numbers
                 .map(|number| Mutex::new(Shard::new(number)))
                 .collect(),
-            ids: Ids::new(options.key, options.node, options.boot),
+            ids: Ids::new(options.key, options.node, options.boot)
+                .with_route_key(options.route_key),
             draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             #[cfg(test)]

@@ -14,12 +14,13 @@ use crate::cx::Cx;
 use crate::decision::{Decision, ResolvedTarget, Ruling};
 use crate::error::Internal;
 use crate::flow::{Flow, ListenerId, NextHop, TenantId};
-use crate::forward::{self, Outgoing, RecordRoute};
+use crate::forward::{self, Outgoing};
 use crate::ids::{Ids, ResolveToken, SendToken, StatelessId};
 use crate::intake;
 use crate::locate::{Located, locate, over_tcp};
 use crate::outbox::{Candidates, Dropped, Event, NextHopCandidate, Outbox, Resolve, ResolveError};
-use crate::policy::{Facts, Reply};
+use crate::policy::{CallState, Facts, Reply};
+use crate::record_route::RecordRoute;
 use crate::reply;
 use crate::settings::Settings;
 use crate::table::Key;
@@ -37,7 +38,8 @@ pub(crate) struct Forward {
     pub(crate) facts: Arc<Facts>,
     pub(crate) target: ResolvedTarget,
     pub(crate) record_route: Option<Vec<(String, String)>>,
-    pub(crate) route_params: Vec<(String, String)>,
+    /// What the policies asked for beside the verdict.
+    pub(crate) state: CallState,
     /// The transport was not named, so the size may choose it (18.1.1).
     pub(crate) implicit: bool,
 }
@@ -117,13 +119,12 @@ pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -
         Ruling::Drop => return Outcome::Nothing(Dropped::Verdict),
     };
     Outcome::Forward(Box::new(Forward {
-        // 16.6 step 4: what ends a request begins no dialog.
-        record_route: record_route.filter(|_| method != Method::Cancel),
+        record_route,
         id,
         request: decision.request,
         facts: Arc::clone(facts),
         target,
-        route_params: decision.state.route_params,
+        state: decision.state,
         implicit: false,
     }))
 }
@@ -247,7 +248,7 @@ fn to_first(
     scratch: &mut Scratch,
     out: &mut Outbox,
 ) -> Left {
-    let arrived = forward.facts.flow.listener;
+    let arrived = forward.facts.departs_from();
     for NextHopCandidate { transport, address } in candidates.iter().copied() {
         if let Some(listener) = settings.outbound(arrived, transport, address.ip()) {
             let hop = NextHop::Address {
@@ -305,7 +306,7 @@ fn too_large(
         hop,
         scratch.message.len(),
         forward.implicit,
-        forward.facts.flow.listener,
+        forward.facts.departs_from(),
         settings,
     )
 }
@@ -324,12 +325,14 @@ fn write(
         arrived: forward.facts.flow,
         uri: &forward.target.uri,
         path: &forward.target.path,
-        record_route: forward.record_route.as_ref().map(|params| RecordRoute {
-            params,
-            more: &forward.route_params,
-            tenant: forward.facts.tenant,
-            begins: !forward.facts.in_dialog && request.method().creates_dialog(),
-        }),
+        record_route: RecordRoute::wanted(
+            &forward.facts,
+            forward.record_route.as_deref(),
+            &forward.state,
+            None,
+        )
+        // 16.6 step 4: what ends a request begins no dialog.
+        .filter(|_| request.method() != Method::Cancel),
         max_breadth: breadth(request, settings),
         leaves,
         branch: branch.as_str(),

@@ -10,10 +10,10 @@ use sipbox_core::error::Internal;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::{AskId, StatelessId};
 use sipbox_core::location::{Change, Commit, Refused, contact_header_values};
-use sipbox_core::policy::{CallState, Effect, Facts, Realm, Reply, Verdict};
+use sipbox_core::policy::{CallState, Effect, Facts, Realm, Reply, RoutePreset, Verdict};
 use sipbox_core::time::WallTime;
 use sipbox_sip::auth::Credentials;
-use sipbox_sip::{EditList, HeaderId, Message, Method, OwnedMessage};
+use sipbox_sip::{EditList, HeaderId, Message, Method, OwnedMessage, Uri};
 use smallvec::SmallVec;
 
 use crate::capabilities::{Fetched, Registration, RequestCapabilities, Unavailable};
@@ -203,6 +203,13 @@ pub(crate) fn commit(
         effects,
         ..
     } = outcome;
+    if let Some(preset) = state
+        .record_route
+        .as_ref()
+        .and_then(|r| r.preset.as_deref())
+    {
+        warn_of_mismatch(node, tenant, preset);
+    }
     let mut commits = Vec::new();
     let mut registration = capabilities.take_registration();
     for effect in effects {
@@ -258,6 +265,29 @@ pub(crate) fn commit(
             decision,
         },
         commits,
+    }
+}
+
+/// OpenSIPS's `enable_socket_mismatch_warning`: a Record-Route that names nobody of us
+/// comes back as somebody else's.
+fn warn_of_mismatch(node: &Node, tenant: &Tenant, preset: &RoutePreset) {
+    let snapshot = node.snapshot.load();
+    let settings = &snapshot.settings;
+    if !settings.record_route.enable_socket_mismatch_warning {
+        return;
+    }
+    for text in [Some(&preset.outbound), preset.inbound.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let uri = format!("sip:{text}");
+        if !Uri::parse(uri.as_bytes()).is_ok_and(|uri| settings.is_us(&uri)) {
+            tracing::warn!(
+                tenant = &*tenant.name,
+                preset = text,
+                "record-route-preset names no listener and no alias"
+            );
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod memory;
 mod node;
 mod parts;
 mod reload;
+mod secret;
 mod snapshot;
 mod start;
 mod targets;

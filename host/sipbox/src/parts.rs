@@ -29,6 +29,8 @@ pub(crate) struct Fixed {
     pub(crate) net: NetConfig,
     /// The database file.
     pub(crate) database: PathBuf,
+    /// The file of the secret that outlives restarts.
+    pub(crate) key: PathBuf,
     /// When a 200 to REGISTER is sent.
     pub(crate) durability: Durability,
     /// Where compiled components are kept.

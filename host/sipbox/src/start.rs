@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::configuration::Configuration;
 use crate::node::{MAX_WORKERS, Node, WorkerEvent};
 use crate::parts::{ComponentSource, Fixed, Live, Parts, instances_of_each};
+use crate::secret::Secret;
 use crate::snapshot::{Snapshot, Tenant};
 use crate::worker::{Confined, Worker};
 
@@ -228,6 +229,7 @@ impl Running {
         let Parts { fixed, mut live } = parts;
         let runtime = tokio::runtime::Handle::current();
         let store = Store::open(&fixed.database).await?;
+        let secret = Secret::open(&fixed.key)?;
         let net = sipbox_net::NetConfig {
             workers: fixed.net.workers.clamp(1, MAX_WORKERS),
             ..fixed.net.clone()
@@ -257,6 +259,7 @@ impl Running {
             node: origin.node,
             boot: origin.boot,
             key: random()?,
+            route_key: secret.route_key(),
         });
         let (confined, tasks) = mpsc::channel();
         let node = Arc::new(Node {

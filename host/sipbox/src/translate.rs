@@ -5,7 +5,9 @@ use std::path::Path;
 use sipbox_config::{Component, Config, Dns, Durability};
 use sipbox_core::auth::AuthSettings;
 use sipbox_core::flow::TenantId;
-use sipbox_core::settings::{ListenerSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
+use sipbox_core::settings::{
+    ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers,
+};
 use sipbox_net::{ListenerConfig, NetConfig, ResolverConfig, StreamLimits};
 use sipbox_wasm::{Capability, Limits};
 
@@ -44,6 +46,7 @@ pub(crate) fn fixed(config: &Config) -> Fixed {
         node: config.node,
         net,
         database: config.store.path.clone(),
+        key: config.store.key.clone(),
         durability: match config.store.durability {
             Durability::Commit => sipbox_store::Durability::Commit,
             Durability::Behind => sipbox_store::Durability::Behind,
@@ -131,6 +134,7 @@ fn settings(config: &Config) -> SettingsSpec {
         aliases: config.aliases.clone(),
         routes: routes.collect(),
         outbound_proxy: config.outbound_proxy.clone(),
+        record_route: record_route(&config.record_route),
         mtu: config.limits.udp_max,
         max_breadth: config.limits.max_breadth,
         server: config.server.clone(),
@@ -139,6 +143,18 @@ fn settings(config: &Config) -> SettingsSpec {
             .transactions
             .unwrap_or_else(memory::transactions),
         ..SettingsSpec::default()
+    }
+}
+
+fn record_route(options: &sipbox_config::RecordRoute) -> RecordRouteSpec {
+    RecordRouteSpec {
+        append_fromtag: options.append_fromtag,
+        enable_double_rr: options.enable_double_rr,
+        enable_full_lr: options.enable_full_lr,
+        add_username: options.add_username,
+        ignore_user: options.ignore_user.clone(),
+        enable_socket_mismatch_warning: options.enable_socket_mismatch_warning,
+        sign: options.sign,
     }
 }
 

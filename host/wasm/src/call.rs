@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use sipbox_core::policy::{CallError, Direction, Hook, RouteOutcome};
+use sipbox_core::policy::{
+    CallError, Direction, Hook, RecordRouting, RouteOutcome, RoutePreset, RouteSignature,
+};
+use sipbox_core::record_route;
 use sipbox_sip::{Contact, Host as SipHost, Params, Transport};
 
 use crate::bindings::wit::call as wit;
@@ -69,7 +72,88 @@ impl wit::Host for CallCx {
             RouteOutcome::Loose => wit::RouteResult::Loose,
             RouteOutcome::Strict => wit::RouteResult::Strict,
             RouteOutcome::Preloaded => wit::RouteResult::Preloaded,
+            RouteOutcome::Foreign => wit::RouteResult::Foreign,
         })
+    }
+
+    fn route_signature(&mut self) -> wasmtime::Result<wit::SignatureResult> {
+        self.enter()?;
+        Ok(match self.call.facts.route_signature {
+            RouteSignature::None => wit::SignatureResult::None,
+            RouteSignature::Valid => wit::SignatureResult::Valid,
+            RouteSignature::Invalid => wit::SignatureResult::Invalid,
+        })
+    }
+
+    fn route_params(&mut self) -> wasmtime::Result<String> {
+        self.enter()?;
+        Ok(text(self.raw_route_params()))
+    }
+
+    fn check_route_param(&mut self, pattern: String) -> wasmtime::Result<Result<bool, Error>> {
+        self.enter()?;
+        // Compiling takes some time of its own, which is the call's.
+        self.stage(pattern.len())?;
+        let compiled = match self.patterns.get(&pattern) {
+            Ok(compiled) => compiled,
+            Err(error) => return Ok(Err(Error::from(error))),
+        };
+        let matches = compiled.is_match(self.raw_route_params());
+        Ok(Ok(matches))
+    }
+
+    fn record_route(
+        &mut self,
+        params: Vec<(String, String)>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        self.enter()?;
+        self.stage(params.iter().map(|(n, v)| n.len() + v.len()).sum())?;
+        let checked = self.may_record("record-route").and_then(|()| {
+            params
+                .iter()
+                .try_for_each(|(name, value)| edit::check_route_param(name, value))
+        });
+        if checked.is_ok() {
+            self.recorded = true;
+            let state = self.state_mut();
+            state.route_params.extend(params);
+            state.record_route.get_or_insert_default();
+        }
+        Ok(checked.map_err(Error::from))
+    }
+
+    fn record_route_preset(
+        &mut self,
+        outbound: String,
+        inbound: Option<String>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        self.enter()?;
+        self.stage(outbound.len() + inbound.as_ref().map_or(0, String::len))?;
+        let checked = self.may_record("record-route-preset").and_then(|()| {
+            if self
+                .call
+                .state
+                .record_route
+                .as_ref()
+                .is_some_and(|r| r.preset.is_some())
+            {
+                let other = "record-route-preset after that of another policy";
+                return Err(CallError::OutOfPlace(other.to_owned()));
+            }
+            let texts = [Some(&outbound), inbound.as_ref()];
+            texts
+                .into_iter()
+                .flatten()
+                .try_for_each(|text| record_route::check_preset(text).map_err(CallError::Malformed))
+        });
+        if checked.is_ok() {
+            self.recorded = true;
+            let preset = RoutePreset { outbound, inbound };
+            self.state_mut().record_route = Some(RecordRouting {
+                preset: Some(Box::new(preset)),
+            });
+        }
+        Ok(checked.map_err(Error::from))
     }
 
     fn route_param(&mut self, name: String) -> wasmtime::Result<Option<String>> {
@@ -87,16 +171,8 @@ impl wit::Host for CallCx {
         self.enter()?;
         self.stage(name.len() + value.len())?;
         let added = self
-            .only_in("add-route-param", &[Hook::Request, Hook::Failure])
-            .and_then(|()| edit::check_param(&name, &value))
-            .and_then(|()| {
-                // `lr` is what makes the route a loose one (RFC 3261 16.6, step 4).
-                if name.eq_ignore_ascii_case("lr") {
-                    Err(CallError::Protected("lr".to_owned()))
-                } else {
-                    Ok(())
-                }
-            });
+            .only_in("add-route-param", &RECORDING)
+            .and_then(|()| edit::check_route_param(&name, &value));
         if added.is_ok() {
             self.state_mut().route_params.push((name, value));
         }
@@ -122,7 +198,13 @@ impl wit::Host for CallCx {
         self.stage(name.len() + value.len())?;
         if let Err(error) = self.only_in(
             "set-var",
-            &[Hook::Request, Hook::Branch, Hook::Reply, Hook::Failure],
+            &[
+                Hook::Route,
+                Hook::Request,
+                Hook::Branch,
+                Hook::Reply,
+                Hook::Failure,
+            ],
         ) {
             return Ok(Err(Error::from(error)));
         }
@@ -145,7 +227,7 @@ impl wit::Host for CallCx {
 
     fn arm(&mut self, hooks: wit::Hooks) -> wasmtime::Result<Result<(), Error>> {
         self.enter()?;
-        if let Err(error) = self.only_in("arm", &[Hook::Request, Hook::Failure]) {
+        if let Err(error) = self.only_in("arm", &[Hook::Route, Hook::Request, Hook::Failure]) {
             return Ok(Err(Error::from(error)));
         }
         let armed = &mut self.call.armed;
@@ -160,7 +242,26 @@ impl wit::Host for CallCx {
 /// this bounds what a policy makes it keep.
 const MAX_VARS: usize = 64;
 
+/// Where a Record-Route can be asked for, and its parameters.
+const RECORDING: [Hook; 4] = [Hook::Route, Hook::Request, Hook::Branch, Hook::Failure];
+
 impl CallCx {
+    /// The parameters of our Route value without the first semicolon.
+    fn raw_route_params(&self) -> &[u8] {
+        let params = &self.call.facts.route_params[..];
+        params.strip_prefix(b";").unwrap_or(params)
+    }
+
+    /// One Record-Route for each call of a hook.
+    fn may_record(&self, what: &str) -> Result<(), CallError> {
+        self.only_in(what, &RECORDING)?;
+        if self.recorded {
+            let again = format!("{what} a second time in one call");
+            return Err(CallError::OutOfPlace(again));
+        }
+        Ok(())
+    }
+
     fn classify(&self) -> wit::SourceClass {
         let message = self.message();
         let peer = self.call.facts.flow.peer;

@@ -95,6 +95,7 @@ impl Capability {
 /// The hooks that a component exports, ready to be looked up in an instance.
 pub(crate) struct Exports {
     pub(crate) lifecycle: Option<hooks::lifecycle::GuestIndices>,
+    pub(crate) route: Option<hooks::route_hook::GuestIndices>,
     pub(crate) request: Option<hooks::request_hook::GuestIndices>,
     pub(crate) branch: Option<hooks::branch_hook::GuestIndices>,
     pub(crate) reply: Option<hooks::reply_hook::GuestIndices>,
@@ -136,6 +137,7 @@ impl Policy {
     #[must_use]
     pub fn exports(&self, hook: Hook) -> bool {
         match hook {
+            Hook::Route => self.exports.route.is_some(),
             Hook::Request => self.exports.request.is_some(),
             Hook::Branch => self.exports.branch.is_some(),
             Hook::Reply => self.exports.reply.is_some(),
@@ -303,12 +305,14 @@ fn exports(pre: &InstancePre<CallCx>) -> Result<Exports, LoadError> {
     }
     let exports = Exports {
         lifecycle: probe!("lifecycle", lifecycle),
+        route: probe!("route-hook", route_hook),
         request: probe!("request-hook", request_hook),
         branch: probe!("branch-hook", branch_hook),
         reply: probe!("reply-hook", reply_hook),
         failure: probe!("failure-hook", failure_hook),
     };
-    let any = exports.request.is_some()
+    let any = exports.route.is_some()
+        || exports.request.is_some()
         || exports.branch.is_some()
         || exports.reply.is_some()
         || exports.failure.is_some();

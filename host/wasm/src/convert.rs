@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use sipbox_core::policy::{
-    Body, CallError, Destination, Failure, HookFailure, RelayPlan, Reply, Target, UriTarget,
-    Verdict,
+    Body, CallError, Destination, Failure, HookFailure, Preloaded, RelayPlan, Reply, Target,
+    UriTarget, Verdict,
 };
 use sipbox_sip::{NameAddr, lex};
 
@@ -45,7 +45,10 @@ fn checked(verdict: wit::Verdict) -> Result<Verdict, CallError> {
             Verdict::Redirect(targets.into_iter().map(target).collect::<Result<_, _>>()?)
         }
         wit::Verdict::Drop => Verdict::Drop,
-        wit::Verdict::ForwardStateless(t) => Verdict::ForwardStateless(target(t)?),
+        wit::Verdict::ForwardStateless(t) => {
+            check_options(&t.options)?;
+            Verdict::ForwardStateless(any_target(t)?)
+        }
         wit::Verdict::ReplyStateless(r) => Verdict::ReplyStateless(reply(r)?),
     })
 }
@@ -80,9 +83,9 @@ fn reply(reply: wit::Reply) -> Result<Reply, CallError> {
 }
 
 fn relay(plan: wit::RelayPlan) -> Result<RelayPlan, CallError> {
-    no_options(&plan.options)?;
+    check_options(&plan.options)?;
     for (name, value) in plan.record_route.iter().flatten() {
-        edit::check_param(name, value)?;
+        edit::check_route_param(name, value)?;
     }
     let group = |group: Vec<wit::Target>| group.into_iter().map(target).collect();
     Ok(RelayPlan {
@@ -100,6 +103,10 @@ fn relay(plan: wit::RelayPlan) -> Result<RelayPlan, CallError> {
 
 fn target(target: wit::Target) -> Result<Target, CallError> {
     no_options(&target.options)?;
+    any_target(target)
+}
+
+fn any_target(target: wit::Target) -> Result<Target, CallError> {
     if target.q > 1000 {
         return Err(CallError::Malformed(format!(
             "q of {} thousandths",
@@ -164,6 +171,22 @@ fn bracketed(route: String) -> String {
         Ok(address) if !address.bracketed => format!("<{route}>"),
         _ => route,
     }
+}
+
+/// The options of what forwards a request; the names are listed in `wit/README.md`.
+fn check_options(options: &[(String, String)]) -> Result<(), CallError> {
+    for (name, value) in options {
+        if name != Preloaded::OPTION {
+            return Err(CallError::UnknownOption(edit::shown(name)));
+        }
+        if Preloaded::from_value(value).is_none() {
+            let found = edit::shown(value);
+            return Err(CallError::Malformed(format!(
+                "option `{name}` is `follow` or `strip`, not `{found}`"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// No option is known yet; the names are listed in `wit/README.md`.

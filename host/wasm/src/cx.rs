@@ -9,13 +9,15 @@ use bytes::Bytes;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts, Hook, HookCall,
-    HookFailure, LogLevel, Realm, RouteOutcome, RouteParams, SaveLimits, SaveOutcome,
+    HookFailure, LogLevel, Realm, RouteOutcome, RouteParams, RouteSignature, SaveLimits,
+    SaveOutcome,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{Message, Method, OwnedMessage, ParseError, Transport};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use crate::limits::{Limits, thread_cpu};
+use crate::pattern::Patterns;
 use crate::view::ViewBuffers;
 use crate::wasi::WasiState;
 
@@ -39,6 +41,10 @@ pub(crate) struct CallCx {
     pub(crate) before: Option<CallState>,
     pub(crate) view: ViewBuffers,
     pub(crate) wasi: WasiState,
+    /// A Record-Route was asked for in this call.
+    pub(crate) recorded: bool,
+    /// Regular expressions that the policy uses, compiled.
+    pub(crate) patterns: Patterns,
     /// Keys what a guest draws as randomness.
     pub(crate) random_key: [u8; 32],
     pub(crate) meter: Meter,
@@ -104,6 +110,8 @@ impl CallCx {
             before: None,
             view: ViewBuffers::default(),
             wasi: WasiState::default(),
+            recorded: false,
+            patterns: Patterns::default(),
             random_key,
             meter: Meter::default(),
             makes_way: false,
@@ -118,6 +126,7 @@ impl CallCx {
         self.hook = hook;
         self.left = Left::of(&self.limits);
         self.before = None;
+        self.recorded = false;
         self.view.invalidate();
         self.wasi.begin();
         self.meter = Meter::default();
@@ -201,6 +210,7 @@ pub(crate) fn message_of(call: &HookCall, hook: Option<Hook>) -> &OwnedMessage {
 
 pub(crate) fn hook_name(hook: Hook) -> &'static str {
     match hook {
+        Hook::Route => "on-route",
         Hook::Request => "on-request",
         Hook::Branch => "on-branch",
         Hook::Reply => "on-reply",
@@ -307,6 +317,8 @@ pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
             direction: Direction::Unknown,
             route_outcome: RouteOutcome::None,
             route_params: RouteParams::new(),
+            route_signature: RouteSignature::None,
+            leaves: None,
         }),
         state: CallState::default(),
         armed: sipbox_core::policy::Armed::default(),

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use sipbox_core::policy::{Body, CallError, Edit, Hook};
+use sipbox_core::record_route;
 use sipbox_sip::{HeaderId, Uri, lex};
 
 use crate::bindings::wit::types as wit;
@@ -110,6 +111,13 @@ pub(crate) fn check_param(name: &str, value: &str) -> Result<(), CallError> {
         )));
     }
     Ok(())
+}
+
+/// Checks a parameter of our Record-Route. Those that make it a route, and those of the
+/// host, are not a policy's (RFC 3261 16.6, step 4).
+pub(crate) fn check_route_param(name: &str, value: &str) -> Result<(), CallError> {
+    check_param(name, value)?;
+    record_route::check_name(name).map_err(|name| CallError::Protected(name.to_owned()))
 }
 
 /// `paramchar` of RFC 3261 section 25.1.

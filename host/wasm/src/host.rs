@@ -7,7 +7,7 @@ use sipbox_core::policy::{HookCall, HookFailure, HookInput, HookOutput, PolicyHo
 
 use crate::chain::{Chain, PolicyVersion};
 use crate::limits::Stopwatch;
-use crate::pool::Pools;
+use crate::pool::{Pools, hook_of};
 
 /// A chain, to be called on the worker whose pools these are.
 pub struct ChainHost<'a> {
@@ -81,6 +81,8 @@ impl PolicyHost for ChainHost<'_> {
         };
         let result = match &self.refusal {
             Some(failure) => Err(failure.clone()),
+            // Nobody has to be woken up to say nothing.
+            None if !version.spec.component.exports(hook_of(&input)) => Ok(HookOutput::Absent),
             None => self.within_budget(version, &input, call),
         };
         if let Err(failure) = &result {

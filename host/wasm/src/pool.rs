@@ -11,7 +11,9 @@ use sipbox_core::policy::{Hook, HookCall, HookFailure, HookInput, HookOutput};
 use sipbox_core::time::WallTime;
 use wasmtime::Store;
 
-use crate::bindings::hooks::{branch_hook, failure_hook, lifecycle, reply_hook, request_hook};
+use crate::bindings::hooks::{
+    branch_hook, failure_hook, lifecycle, reply_hook, request_hook, route_hook,
+};
 use crate::chain::{Chain, PolicyVersion};
 use crate::component::LoadError;
 use crate::convert;
@@ -33,6 +35,7 @@ pub struct Description {
 /// A live instance in a store of its own: a trap poisons the store.
 pub(crate) struct Instance {
     store: Store<CallCx>,
+    route: Option<route_hook::Guest>,
     request: Option<request_hook::Guest>,
     branch: Option<branch_hook::Guest>,
     reply: Option<reply_hook::Guest>,
@@ -77,6 +80,7 @@ impl Instance {
             };
         }
         let lifecycle: Option<lifecycle::Guest> = load!(lifecycle);
+        let route = load!(route);
         let request = load!(request);
         let branch = load!(branch);
         let reply = load!(reply);
@@ -101,6 +105,7 @@ impl Instance {
         version.stats.count_instance();
         Ok(Self {
             store,
+            route,
             request,
             branch,
             reply,
@@ -162,6 +167,13 @@ impl Instance {
     fn enter(&mut self, input: &HookInput) -> wasmtime::Result<Returned> {
         let store = &mut self.store;
         Ok(match input {
+            HookInput::Route => match &self.route {
+                Some(hook) => {
+                    hook.call_on_route(store)?;
+                    Returned::Done
+                }
+                None => Returned::Absent,
+            },
             HookInput::Request => match &self.request {
                 Some(hook) => Returned::Verdict(hook.call_on_request(store)?),
                 None => Returned::Absent,
@@ -202,6 +214,7 @@ enum Returned {
     Verdict(crate::bindings::wit::types::Verdict),
     Branch(branch_hook::BranchVerdict),
     Reply(reply_hook::ReplyVerdict),
+    Done,
     Absent,
 }
 
@@ -214,12 +227,14 @@ fn finish(returned: Returned, max_bytes: u32) -> Result<HookOutput, HookFailure>
         Returned::Reply(verdict) => {
             HookOutput::Reply(matches!(verdict, reply_hook::ReplyVerdict::Forward))
         }
+        Returned::Done => HookOutput::Done,
         Returned::Absent => HookOutput::Absent,
     })
 }
 
-fn hook_of(input: &HookInput) -> Hook {
+pub(crate) fn hook_of(input: &HookInput) -> Hook {
     match input {
+        HookInput::Route => Hook::Route,
         HookInput::Request => Hook::Request,
         HookInput::Branch(_) => Hook::Branch,
         HookInput::Reply => Hook::Reply,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sipbox_core::policy::{Direction, HookCall, RouteOutcome};
+use sipbox_core::policy::{Direction, HookCall, RouteOutcome, RouteSignature};
 use sipbox_sip::{AddressParts, HeaderId, Message, OwnedMessage, Parts, Span, lex};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
@@ -310,7 +310,10 @@ fn well_known(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
 fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
     let facts = &call.facts;
     let (seconds, milliseconds) = time(facts.now);
-    let flags = u32::from(facts.in_dialog) | (u32::from(!message.is_request()) << 1);
+    let flags = u32::from(facts.in_dialog)
+        | u32::from(!message.is_request()) << 1
+        | u32::from(facts.route_signature == RouteSignature::Valid) << 2
+        | u32::from(facts.route_signature == RouteSignature::Invalid) << 3;
     index.extend_from_slice(&[id::NOW, seconds, milliseconds]);
     index.extend_from_slice(&[
         id::SOURCE,
@@ -390,6 +393,7 @@ const fn outcome(outcome: RouteOutcome) -> u32 {
         RouteOutcome::Loose => 1,
         RouteOutcome::Strict => 2,
         RouteOutcome::Preloaded => 3,
+        RouteOutcome::Foreign => 4,
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sipbox_guest::location::lookup;
 use sipbox_guest::verdict::{Relay, registered, uri};
-use sipbox_guest::{Request, Target, Verdict, error};
+use sipbox_guest::{Preloaded, Request, RouteOutcome, Target, Verdict, error};
 
 use crate::settings::{Alias, Domain, Domains, Forking, Mode, UnknownUser};
 
@@ -57,7 +57,11 @@ fn digits(number: &str) -> Cow<'_, str> {
 
 /// Relays to the Request-URI, or along the route that the sender chose.
 pub(crate) fn foreign(request: &Request, record_route: bool) -> Verdict {
-    recorded(Verdict::relay(), request, record_route).into()
+    let relay = recorded(Verdict::relay(), request, record_route);
+    match request.route_outcome() {
+        RouteOutcome::Preloaded => relay.preloaded(Preloaded::Follow).into(),
+        _ => relay.into(),
+    }
 }
 
 /// Sends a request to a user of ours, or says why it cannot.

@@ -10,11 +10,11 @@ mod identity;
 mod registrar;
 mod settings;
 
-use sipbox_guest::{Policy, Request, RouteOutcome, Verdict};
+use sipbox_guest::{Policy, Request, RouteOutcome, RouteSignature, Verdict};
 
 pub use settings::{
-    Auth, DigestAlgorithm, DomainSettings, Forking, Mode, PreloadedRoute, RelayFor, Settings,
-    UnknownUser, UriCheck,
+    Auth, DigestAlgorithm, DomainSettings, Forking, Mode, RelayFor, Settings, UnknownUser,
+    UntrustedRoute, UriCheck,
 };
 
 use destination::Destination;
@@ -39,7 +39,7 @@ impl Policy for Residential {
     fn on_request(&self, request: &Request) -> Verdict {
         let method = request.method();
         if request.in_dialog() && method != "REGISTER" {
-            return in_dialog(request);
+            return in_dialog(request, self.settings.forged_route);
         }
         if method == "ACK" {
             // An ACK that belongs to a failure of ours was absorbed before. This
@@ -47,7 +47,7 @@ impl Policy for Residential {
             return Verdict::Drop;
         }
         let preloaded = request.route_outcome() == RouteOutcome::Preloaded;
-        if preloaded && self.settings.preloaded_route == PreloadedRoute::Deny {
+        if preloaded && self.settings.preloaded_route == UntrustedRoute::Deny {
             return Verdict::reply(403).reason("Preload Route denied").into();
         }
         if method == "REGISTER" && !preloaded {
@@ -98,13 +98,19 @@ impl Residential {
 }
 
 /// Requests inside a dialog follow the route set that the dialog was made with.
-fn in_dialog(request: &Request) -> Verdict {
-    match request.route_outcome() {
-        RouteOutcome::Loose | RouteOutcome::Strict => Verdict::relay().into(),
-        RouteOutcome::None | RouteOutcome::Preloaded if request.method() == "ACK" => Verdict::Drop,
-        RouteOutcome::None | RouteOutcome::Preloaded => {
-            Verdict::reply(404).reason("Not Here").into()
-        }
+/// A To tag alone is no dialog: whoever writes one could have us send anything anywhere.
+fn in_dialog(request: &Request, forged: UntrustedRoute) -> Verdict {
+    let ours = matches!(
+        request.route_outcome(),
+        RouteOutcome::Loose | RouteOutcome::Strict
+    );
+    let forged =
+        forged == UntrustedRoute::Deny && request.route_signature() == RouteSignature::Invalid;
+    match (ours, forged) {
+        (true, false) => Verdict::relay().into(),
+        _ if request.method() == "ACK" => Verdict::Drop,
+        (true, true) => Verdict::reply(403).reason("Forged Route denied").into(),
+        (false, _) => Verdict::reply(404).reason("Not Here").into(),
     }
 }
 

@@ -85,14 +85,15 @@ pub enum UnknownUser {
     Unavailable,
 }
 
-/// What becomes of an initial request whose Route names others.
+/// What becomes of a request whose Route is not what we wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PreloadedRoute {
+pub enum UntrustedRoute {
     /// 403
     #[default]
     Deny,
-    /// It is relayed along that route, under the rules for foreign destinations.
+    /// It is relayed along that route; an initial request under the rules for foreign
+    /// destinations.
     Follow,
 }
 
@@ -152,7 +153,10 @@ with_domain_options! {
         domains: BTreeMap<String, DomainSettings>,
         /// Initial requests whose Route names others.
         #[serde(default)]
-        preloaded_route: PreloadedRoute,
+        preloaded_route: UntrustedRoute,
+        /// Requests of dialogs whose Route says what we did not write.
+        #[serde(default)]
+        forged_route: UntrustedRoute,
     }
 }
 
@@ -278,7 +282,8 @@ fn compare(lower: &str, any: &str) -> Ordering {
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) domains: Domains,
-    pub(crate) preloaded_route: PreloadedRoute,
+    pub(crate) preloaded_route: UntrustedRoute,
+    pub(crate) forged_route: UntrustedRoute,
     /// Whether strangers may reach strangers through us.
     pub(crate) relay: RelayFor,
     /// Whether we record ourselves on the way between strangers.
@@ -311,6 +316,7 @@ impl Settings {
         Ok(Checked {
             domains: Domains { domains, hosts },
             preloaded_route: self.preloaded_route,
+            forged_route: self.forged_route,
             relay: defaults.relay,
             record_route: defaults.record_route,
         })

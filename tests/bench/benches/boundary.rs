@@ -26,7 +26,7 @@ use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
     HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, RouteParams,
-    SaveLimits, SaveOutcome, Verdict,
+    RouteSignature, SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -212,6 +212,8 @@ fn hook_call(request: OwnedMessage) -> HookCall {
             direction: Direction::Unknown,
             route_outcome: RouteOutcome::None,
             route_params: RouteParams::new(),
+            route_signature: RouteSignature::None,
+            leaves: None,
         }),
         state: CallState::default(),
         armed: Armed::default(),

@@ -174,6 +174,21 @@ impl call::Host for Host {
     fn route_param(&mut self, _: String) -> wasmtime::Result<Option<String>> {
         Ok(None)
     }
+    fn route_signature(&mut self) -> wasmtime::Result<call::SignatureResult> {
+        Ok(call::SignatureResult::None)
+    }
+    fn route_params(&mut self) -> wasmtime::Result<String> {
+        Ok(String::new())
+    }
+    fn check_route_param(&mut self, _: String) -> wasmtime::Result<Result<bool, Error>> {
+        Ok(Ok(false))
+    }
+    fn record_route(&mut self, _: Vec<(String, String)>) -> Outcome {
+        Ok(Ok(()))
+    }
+    fn record_route_preset(&mut self, _: String, _: Option<String>) -> Outcome {
+        Ok(Ok(()))
+    }
     fn add_route_param(&mut self, _: String, _: String) -> Outcome {
         Ok(Ok(()))
     }

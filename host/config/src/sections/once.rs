@@ -8,7 +8,9 @@ use toml::de::DeTable;
 
 use super::will_not_do;
 use crate::diagnostic::Diagnostic;
-use crate::model::{Auth, Control, Dns, Durability, Limits, Log, LogFormat, Store, Timers};
+use crate::model::{
+    Auth, Control, Dns, Durability, Limits, Log, LogFormat, RecordRoute, Store, Timers,
+};
 use crate::read::{Diagnostics, Table};
 
 const MS: Duration = Duration::from_millis(1);
@@ -112,6 +114,29 @@ pub(super) fn transactions(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> 
     found.and_then(|number| u32::try_from(number).ok())
 }
 
+pub(super) fn record_route(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> RecordRoute {
+    let empty = DeTable::new();
+    let mut table = table
+        .table("record_route", "`[record_route]`", out)
+        .unwrap_or_else(|| Table::new(&empty, "`[record_route]`", 0..0));
+    let user = "the user part of URIs that are not ours";
+    let mut flag = |key, default| table.flag(key, out).unwrap_or(default);
+    let record_route = RecordRoute {
+        append_fromtag: flag("append_fromtag", true),
+        enable_double_rr: flag("enable_double_rr", true),
+        enable_full_lr: flag("enable_full_lr", false),
+        add_username: flag("add_username", false),
+        enable_socket_mismatch_warning: flag("enable_socket_mismatch_warning", true),
+        sign: flag("sign", true),
+        ignore_user: table
+            .text("ignore_user", user, out)
+            .map(|at| at.value.to_owned())
+            .filter(|user| !user.is_empty()),
+    };
+    table.finish(out);
+    record_route
+}
+
 pub(super) fn dns(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnostics) -> Dns {
     const SERVER: &str = "an address with or without port, such as `192.0.2.53` or `[::1]:53`";
     let empty = DeTable::new();
@@ -179,13 +204,18 @@ pub(super) fn store(table: &mut Table<'_, '_>, folder: &Path, out: &mut Diagnost
     ];
     let mut store = Store {
         path: folder.join("sipbox.sqlite"),
+        key: folder.join("sipbox.key"),
         durability: Durability::Commit,
     };
     let Some(mut table) = table.table("store", "`[store]`", out) else {
         return store;
     };
     if let Some(path) = path(&mut table, "path", folder, out) {
+        store.key = path.with_extension("key");
         store.path = path;
+    }
+    if let Some(key) = path(&mut table, "key", folder, out) {
+        store.key = key;
     }
     if let Some(durability) = table.choice("durability", DURABILITY, out) {
         store.durability = durability.value;

@@ -7,7 +7,7 @@ use super::*;
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::policy::{
     AuthOutcome, BindingView, CallError, Direction, LogLevel, Realm, RouteOutcome, RouteParams,
-    SaveLimits, SaveOutcome, Target,
+    RouteSignature, SaveLimits, SaveOutcome, Target,
 };
 use crate::time::WallTime;
 
@@ -61,6 +61,8 @@ fn facts(in_dialog: bool) -> Arc<Facts> {
         in_dialog,
         direction: Direction::Unknown,
         route_outcome: RouteOutcome::None,
+        route_signature: RouteSignature::None,
+        leaves: None,
         route_params: RouteParams::new(),
     })
 }

@@ -10,10 +10,12 @@ use super::questions::Question;
 use crate::decision::ResolvedTarget;
 use crate::error::Internal;
 use crate::flow::{ListenerId, NextHop};
-use crate::forward::{self, Outgoing, RecordRoute};
+use crate::forward::{self, Outgoing};
 use crate::ids::{Place, ResolveToken};
 use crate::locate::{Located, locate, over_tcp};
 use crate::outbox::{Candidates, NextHopCandidate, Resolve, ResolveError};
+use crate::policy::BranchRoute;
+use crate::record_route::RecordRoute;
 use crate::stack::BranchVerdict;
 use crate::table::Key;
 use crate::transaction::{UserTimer, keep};
@@ -40,6 +42,8 @@ pub(super) struct Branch {
     pub(super) breadth: u8,
     /// The request as edited for this branch.
     request: Option<OwnedMessage>,
+    /// What its Record-Route has more than the others'.
+    route: Option<Box<BranchRoute>>,
     /// Where else it can go (RFC 3263 4.3), next one last.
     candidates: Candidates,
     implicit: bool,
@@ -76,6 +80,7 @@ impl ResponseContext {
             client: None,
             breadth,
             request: None,
+            route: None,
             candidates: SmallVec::new(),
             implicit: false,
             fallback: None,
@@ -134,6 +139,7 @@ impl ResponseContext {
             let edited = verdict.request.as_ref().request_uri();
             branch.target.uri = keep(edited);
             branch.request = Some(verdict.request);
+            branch.route = verdict.route.boxed();
             self.locate_branch(at, io);
         }
         self.proceed(io);
@@ -256,7 +262,7 @@ impl ResponseContext {
             .get_mut(at)
             .and_then(|branch| branch.candidates.pop())
         {
-            let arrived = self.facts.flow.listener;
+            let arrived = self.facts.departs_from();
             let NextHopCandidate { transport, address } = candidate;
             let Some(listener) = settings(io).outbound(arrived, transport, address.ip()) else {
                 continue;
@@ -320,7 +326,7 @@ impl ResponseContext {
     fn too_large(&self, at: usize, departure: Departure, io: &Io<'_, '_, '_>) -> Option<Departure> {
         let size = io.tx.scratch.message.len();
         let implicit = self.branches.get(at)?.implicit;
-        let arrived = self.facts.flow.listener;
+        let arrived = self.facts.departs_from();
         let (listener, hop) = over_tcp(departure.hop, size, implicit, arrived, &settings(io))?;
         Some(Departure { listener, hop })
     }
@@ -358,12 +364,12 @@ impl ResponseContext {
             return false;
         };
         let request = branch.request.as_ref().unwrap_or(&self.request).as_ref();
-        let record_route = self.record_route.as_ref().map(|params| RecordRoute {
-            params,
-            more: &self.state.route_params,
-            tenant: self.facts.tenant,
-            begins: !self.facts.in_dialog && request.method().creates_dialog(),
-        });
+        let record_route = RecordRoute::wanted(
+            &self.facts,
+            self.record_route.as_deref(),
+            &self.state,
+            branch.route.as_deref(),
+        );
         let text = io.cx.ids.branch(place, self.loop_hash);
         let outgoing = Outgoing {
             request,

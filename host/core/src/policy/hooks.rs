@@ -62,6 +62,8 @@ pub struct Failure {
 /// What a hook is asked, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookInput {
+    /// `on-route`
+    Route,
     /// `on-request`
     Request,
     /// `on-branch`
@@ -81,6 +83,8 @@ pub enum HookOutput {
     Branch(bool),
     /// Of `on-reply`: whether the response is forwarded.
     Reply(bool),
+    /// Of `on-route`, which decides nothing.
+    Done,
     /// The policy does not export the hook.
     Absent,
 }

@@ -110,6 +110,41 @@ pub struct TenantSpec {
     pub transactions: Option<u32>,
 }
 
+/// How our Record-Route values are made and read: the options of OpenSIPS's rr module
+/// under their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordRouteSpec {
+    /// `;ftag=`: the caller's tag, by which the direction of a request is known.
+    pub append_fromtag: bool,
+    /// Two values where a request leaves from another listener than it came to (RFC 5658).
+    pub enable_double_rr: bool,
+    /// `;lr=on` instead of `;lr`, for those who cannot read the latter.
+    pub enable_full_lr: bool,
+    /// The user part of the Request-URI stands in the value.
+    pub add_username: bool,
+    /// A URI with this user part is not ours, whatever its host.
+    pub ignore_user: Option<String>,
+    /// A preset that names no address of ours is logged.
+    pub enable_socket_mismatch_warning: bool,
+    /// `;sig=`: the parameters are signed, together with Call-ID and the caller's tag, and
+    /// count only if they come back as they were.
+    pub sign: bool,
+}
+
+impl Default for RecordRouteSpec {
+    fn default() -> Self {
+        Self {
+            append_fromtag: true,
+            enable_double_rr: true,
+            enable_full_lr: false,
+            add_username: false,
+            ignore_user: None,
+            enable_socket_mismatch_warning: true,
+            sign: true,
+        }
+    }
+}
+
 /// Everything that [`super::Settings::new`] checks.
 #[derive(Clone, Debug)]
 pub struct SettingsSpec {
@@ -125,6 +160,8 @@ pub struct SettingsSpec {
     pub routes: Vec<StaticRoute>,
     /// Where requests go whose next hop no static route names.
     pub outbound_proxy: Option<Hop>,
+    /// Record-Route.
+    pub record_route: RecordRouteSpec,
     /// Larger requests go over TCP if their next hop names no transport
     /// (RFC 3261 18.1.1); 0: never.
     pub mtu: usize,
@@ -152,6 +189,7 @@ impl Default for SettingsSpec {
             aliases: Vec::new(),
             routes: Vec::new(),
             outbound_proxy: None,
+            record_route: RecordRouteSpec::default(),
             mtu: 1300,
             max_breadth: 60,
             supported: Vec::new(),

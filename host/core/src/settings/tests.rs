@@ -102,22 +102,19 @@ fn texts_of_via_and_record_route_name_transport_and_advertised_address() {
     let texts: Vec<_> = settings
         .listeners()
         .iter()
-        .map(|l| (l.via.as_str(), l.record_route.as_str()))
+        .map(|l| (l.via.as_str(), l.hostport.as_str()))
         .collect();
     assert_eq!(
         texts,
         [
-            (
-                "SIP/2.0/UDP 192.0.2.1:5060;branch=",
-                "<sip:192.0.2.1:5060;lr"
-            ),
+            ("SIP/2.0/UDP 192.0.2.1:5060;branch=", "192.0.2.1:5060"),
             (
                 "SIP/2.0/TCP Edge.example:5062;branch=",
-                "<sip:Edge.example:5062;transport=tcp;lr"
+                "Edge.example:5062;transport=tcp"
             ),
             (
                 "SIP/2.0/UDP [2001:db8::1]:5060;branch=",
-                "<sip:[2001:db8::1]:5060;lr"
+                "[2001:db8::1]:5060"
             ),
         ]
     );

@@ -57,7 +57,7 @@ impl Shard {
             breadth,
             loop_hash,
         } = intake;
-        let room = if facts.in_dialog {
+        let room = if facts.continues(cx.env.settings.record_route.sign) {
             Room::Begun
         } else {
             Room::New

@@ -124,7 +124,7 @@ impl Shard {
                     facts: decided.facts,
                     target,
                     record_route: None,
-                    route_params: decision.state.route_params,
+                    state: decision.state,
                     implicit: false,
                 }));
                 None

@@ -94,6 +94,7 @@ impl World {
                 let verdict = BranchVerdict {
                     keep: true,
                     request,
+                    route: crate::policy::BranchRoute::default(),
                     state: counted_on(state),
                 };
                 let counts = self

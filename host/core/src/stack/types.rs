@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sipbox_sip::OwnedMessage;
 
-use crate::policy::CallState;
+use crate::policy::{BranchRoute, CallState};
 use crate::settings::Settings;
 use crate::time::{Time, WallTime};
 
@@ -34,6 +34,9 @@ pub struct StackOptions {
     pub boot: u32,
     /// Secret: branches and tags stand under it, and transactions are spread by it.
     pub key: [u8; 16],
+    /// Secret: what our Record-Route says is signed with it. The same after a restart, and
+    /// on every node that serves the same dialogs.
+    pub route_key: [u8; 16],
 }
 
 /// Numbers of the moment, and totals since the start.
@@ -64,6 +67,8 @@ pub struct BranchVerdict {
     pub keep: bool,
     /// The request, as edited for this branch.
     pub request: OwnedMessage,
+    /// What its Record-Route has more than the others'.
+    pub route: BranchRoute,
     /// What the transaction remembers for the policies.
     pub state: CallState,
 }

@@ -35,7 +35,10 @@ fn a_call_goes_through_from_invite_to_bye() {
     );
     assert_eq!(vias[1], format!("SIP/2.0/UDP {ALICE};branch=z9hG4bK1"));
     let route = invite.header("Record-Route").unwrap();
-    assert!(route.starts_with("<sip:192.0.2.100:5060;lr;ft="), "{route}");
+    assert!(
+        route.starts_with("<sip:192.0.2.100:5060;lr;ftag=a1;sig="),
+        "{route}"
+    );
 
     rig.receive(&response(&invite.text, 180, ""), udp(BOB));
     let [ringing] = rig.take_n();

@@ -1,6 +1,7 @@
 //! The later hooks of a transaction: branch, reply, failure.
 
 use super::*;
+use crate::policy::BranchRoute;
 use crate::stack::{BranchVerdict, ReplyVerdict};
 
 fn armed(branch: bool, reply: bool, failure: bool, ruling: fn() -> Ruling) -> Rig {
@@ -29,6 +30,7 @@ fn answer_branches(rig: &mut Rig, keep: impl Fn(&str) -> bool, edit: impl Fn(&st
         let verdict = BranchVerdict {
             keep,
             request,
+            route: BranchRoute::default(),
             state,
         };
         assert!(rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out)));
@@ -85,6 +87,7 @@ fn a_cancel_while_branches_are_asked_about_ends_the_call() {
     let verdict = BranchVerdict {
         keep: true,
         request: asked,
+        route: BranchRoute::default(),
         state,
     };
     assert!(!rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out)));
@@ -289,6 +292,7 @@ fn answer_setting(rig: &mut Rig, name: &str) -> bool {
             let verdict = BranchVerdict {
                 keep: true,
                 request,
+                route: BranchRoute::default(),
                 state: set(state),
             };
             rig.call(|stack, env, out| stack.branch_verdict(env, id, verdict, out))

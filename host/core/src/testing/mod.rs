@@ -8,6 +8,7 @@ mod forks;
 mod homes;
 mod hooks;
 mod names;
+mod record_route;
 mod room;
 mod routes;
 mod rules;
@@ -94,6 +95,8 @@ pub(crate) struct Rig {
     /// Answers `Ask::Request` and `Ask::Stateless`; `None`: they wait in `asks`.
     pub(crate) judge: Option<Judge>,
     pub(crate) armed: Armed,
+    /// What the policies left behind.
+    pub(crate) state: CallState,
     pub(crate) asks: Vec<Ask>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) resolves: Vec<Resolve>,
@@ -204,6 +207,7 @@ impl Rig {
                 node: 1,
                 boot: 2,
                 key: [3; 16],
+                route_key: [4; 16],
             }),
             settings: Arc::new(Settings::new(spec).unwrap()),
             now: Time::from_millis(1000),
@@ -211,6 +215,7 @@ impl Rig {
             out: Outbox::default(),
             judge: Some(Box::new(judge)),
             armed: Armed::default(),
+            state: CallState::default(),
             asks: Vec::new(),
             sent: Vec::new(),
             resolves: Vec::new(),
@@ -307,7 +312,7 @@ impl Rig {
         Decision {
             ruling,
             request,
-            state: CallState::default(),
+            state: self.state.clone(),
             armed,
         }
     }

@@ -70,6 +70,7 @@ impl Bench {
     /// A stack without any state.
     pub(crate) fn new() -> Self {
         let options = StackOptions {
+            route_key: [4; 16],
             shards: 4,
             node: 1,
             boot: 2,

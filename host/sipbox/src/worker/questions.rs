@@ -129,6 +129,7 @@ impl Worker {
                 let verdict = BranchVerdict {
                     keep: result.keep,
                     request: result.message.unwrap_or(original),
+                    route: result.route,
                     state: result.state,
                 };
                 let verdict = Given::Branch(id, verdict, result.failed);

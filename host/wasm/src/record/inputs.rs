@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, BranchCall, CallState, Destination, Direction, Facts, FailedTarget, Failure, HookCall,
-    HookInput, RouteOutcome, RouteParams, Target, UriTarget,
+    HookInput, RecordRouting, RouteOutcome, RouteParams, RoutePreset, RouteSignature, Target,
+    UriTarget,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -47,6 +48,7 @@ impl Wire {
 /// [`HookInput`]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Input {
+    Route,
     Request,
     Branch(TargetRecord),
     Reply,
@@ -84,6 +86,7 @@ enum DestinationRecord {
 impl From<&HookInput> for Input {
     fn from(input: &HookInput) -> Self {
         match input {
+            HookInput::Route => Self::Route,
             HookInput::Request => Self::Request,
             HookInput::Branch(branch) => Self::Branch(TargetRecord::from(&branch.target)),
             HookInput::Reply => Self::Reply,
@@ -104,6 +107,7 @@ impl From<&HookInput> for Input {
 impl From<&Input> for HookInput {
     fn from(input: &Input) -> Self {
         match input {
+            Input::Route => Self::Route,
             Input::Request => Self::Request,
             Input::Branch(target) => Self::Branch(BranchCall {
                 target: Target::from(target),
@@ -199,6 +203,8 @@ pub(super) struct FactsRecord {
     direction: String,
     route_outcome: String,
     route_params: Wire,
+    route_signature: String,
+    leaves: Option<u16>,
 }
 
 const DIRECTIONS: [Direction; 3] = [
@@ -206,11 +212,17 @@ const DIRECTIONS: [Direction; 3] = [
     Direction::Downstream,
     Direction::Upstream,
 ];
-const OUTCOMES: [RouteOutcome; 4] = [
+const SIGNATURES: [RouteSignature; 3] = [
+    RouteSignature::None,
+    RouteSignature::Valid,
+    RouteSignature::Invalid,
+];
+const OUTCOMES: [RouteOutcome; 5] = [
     RouteOutcome::None,
     RouteOutcome::Loose,
     RouteOutcome::Strict,
     RouteOutcome::Preloaded,
+    RouteOutcome::Foreign,
 ];
 
 fn named<T: std::fmt::Debug + Copy>(all: &[T], name: &str) -> Result<T, String> {
@@ -234,6 +246,8 @@ impl From<&Facts> for FactsRecord {
             direction: format!("{:?}", facts.direction),
             route_outcome: format!("{:?}", facts.route_outcome),
             route_params: Wire::of(&facts.route_params),
+            route_signature: format!("{:?}", facts.route_signature),
+            leaves: facts.leaves.map(|listener| listener.0),
         }
     }
 }
@@ -259,6 +273,8 @@ impl FactsRecord {
             direction: named(&DIRECTIONS, &self.direction)?,
             route_outcome: named(&OUTCOMES, &self.route_outcome)?,
             route_params: RouteParams::from_slice(&self.route_params.bytes()?),
+            route_signature: named(&SIGNATURES, &self.route_signature)?,
+            leaves: self.leaves.map(ListenerId),
         })
     }
 }
@@ -269,6 +285,9 @@ pub(super) struct CallRecord {
     vars: Vec<(String, String)>,
     authenticated_user: Option<String>,
     route_params: Vec<(String, String)>,
+    /// Whether Record-Route was asked for, and the presets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    record_route: Option<Option<(String, Option<String>)>>,
     /// Branch, reply, failure.
     armed: (bool, bool, bool),
 }
@@ -279,6 +298,10 @@ impl CallRecord {
             vars: call.state.vars.clone(),
             authenticated_user: call.state.authenticated_user.clone(),
             route_params: call.state.route_params.clone(),
+            record_route: call.state.record_route.as_ref().map(|asked| {
+                let preset = asked.preset.as_deref();
+                preset.map(|preset| (preset.outbound.clone(), preset.inbound.clone()))
+            }),
             armed: (call.armed.branch, call.armed.reply, call.armed.failure),
         }
     }
@@ -288,6 +311,10 @@ impl CallRecord {
             vars: self.vars.clone(),
             authenticated_user: self.authenticated_user.clone(),
             route_params: self.route_params.clone(),
+            record_route: self.record_route.clone().map(|preset| RecordRouting {
+                preset: preset
+                    .map(|(outbound, inbound)| Box::new(RoutePreset { outbound, inbound })),
+            }),
             ..CallState::default()
         }
     }

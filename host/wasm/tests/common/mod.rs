@@ -17,7 +17,7 @@ use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
     HookCall, HookFailure, HookInput, HookOutput, LogLevel, PolicyHost, Realm, Reply, RouteOutcome,
-    RouteParams, SaveLimits, SaveOutcome, Verdict,
+    RouteParams, RouteSignature, SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -222,6 +222,8 @@ pub(crate) fn facts() -> Facts {
         direction: Direction::Downstream,
         route_outcome: RouteOutcome::Loose,
         route_params: RouteParams::from_slice(b";lr;nat=yes"),
+        route_signature: RouteSignature::None,
+        leaves: None,
     }
 }
 

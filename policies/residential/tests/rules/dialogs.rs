@@ -1,7 +1,7 @@
 //! Requests in dialogs, and Route on initial ones.
 
 use serde_json::json;
-use sipbox_guest::RouteOutcome;
+use sipbox_guest::{RouteOutcome, RouteSignature};
 use sipbox_testkit::Call;
 
 use crate::{domain, kit, trusting};
@@ -71,4 +71,25 @@ fn a_route_that_names_only_us_changes_nothing() {
     trusting()
         .on_request(Call::request("INVITE", "sip:bob@example.com").route(RouteOutcome::None))
         .assert_relayed_to(&[&["registered bob@example.com"]]);
+}
+
+#[test]
+fn a_route_that_we_did_not_write_is_no_dialog() {
+    let forged = |method: &str| {
+        Call::request(method, "sip:bob@192.0.2.7")
+            .in_dialog(RouteOutcome::Loose)
+            .route_signature(RouteSignature::Invalid)
+    };
+    let strict = trusting();
+    strict
+        .on_request(forged("BYE"))
+        .assert_reply_saying(403, "Forged Route denied");
+    strict.on_request(forged("ACK")).assert_dropped();
+    strict
+        .on_request(forged("BYE").route_signature(RouteSignature::Valid))
+        .assert_relayed_as_it_is();
+    let lenient = json!({ "forged_route": "follow", "domains": { "example.com": {} } });
+    kit(&lenient)
+        .on_request(forged("BYE"))
+        .assert_relayed_as_it_is();
 }

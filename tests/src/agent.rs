@@ -357,6 +357,11 @@ impl Dialog {
         request
     }
 
+    /// The other side has named another Contact (section 12.2.1.2).
+    pub fn retarget(&mut self, uri: &str) {
+        uri.clone_into(&mut self.target);
+    }
+
     /// The route set.
     #[must_use]
     pub fn routes(&self) -> &[String] {

@@ -65,3 +65,9 @@ pub fn route_to() -> PathBuf {
 pub fn residential() -> PathBuf {
     component("policies/residential", "policy-residential")
 }
+
+/// `tests/guests/record-route`: asks for Record-Route, and tells what comes back.
+#[must_use]
+pub fn record_route() -> PathBuf {
+    component("tests/guests/record-route", "guest-record-route")
+}

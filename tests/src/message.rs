@@ -64,6 +64,25 @@ impl Message {
         self.headers.push((name.to_owned(), value.to_string()));
     }
 
+    /// Adds a header field at the top.
+    pub fn insert_first(&mut self, name: &str, value: impl fmt::Display) {
+        self.headers.insert(0, (name.to_owned(), value.to_string()));
+    }
+
+    /// Replaces the Request-URI.
+    pub fn set_request_uri(&mut self, uri: &str) {
+        self.start = format!("{} {uri} SIP/2.0", self.method());
+    }
+
+    /// The reason phrase; empty for a request.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self.status() {
+            Some(_) => self.start.get(12..).unwrap_or_default(),
+            None => "",
+        }
+    }
+
     /// Sets the body and its type.
     #[must_use]
     pub fn with_body(mut self, kind: &str, body: impl Into<Vec<u8>>) -> Self {

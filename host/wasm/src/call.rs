@@ -10,7 +10,7 @@ use sipbox_sip::{Contact, Host as SipHost, Params, Transport};
 
 use crate::bindings::wit::call as wit;
 use crate::bindings::wit::types::{Error, Transport as WitTransport};
-use crate::cx::CallCx;
+use crate::cx::{ANYWHERE, CallCx, OF_REQUESTS};
 use crate::edit;
 use crate::message::text;
 use crate::view::time;
@@ -171,7 +171,7 @@ impl wit::Host for CallCx {
         self.enter()?;
         self.stage(name.len() + value.len())?;
         let added = self
-            .only_in("add-route-param", &RECORDING)
+            .only_in("add-route-param", &OF_REQUESTS)
             .and_then(|()| edit::check_route_param(&name, &value));
         if added.is_ok() {
             self.state_mut().route_params.push((name, value));
@@ -196,16 +196,7 @@ impl wit::Host for CallCx {
     fn set_var(&mut self, name: String, value: String) -> wasmtime::Result<Result<(), Error>> {
         self.enter()?;
         self.stage(name.len() + value.len())?;
-        if let Err(error) = self.only_in(
-            "set-var",
-            &[
-                Hook::Route,
-                Hook::Request,
-                Hook::Branch,
-                Hook::Reply,
-                Hook::Failure,
-            ],
-        ) {
+        if let Err(error) = self.only_in("set-var", &ANYWHERE) {
             return Ok(Err(Error::from(error)));
         }
         let vars = &mut self.state_mut().vars;
@@ -242,9 +233,6 @@ impl wit::Host for CallCx {
 /// this bounds what a policy makes it keep.
 const MAX_VARS: usize = 64;
 
-/// Where a Record-Route can be asked for, and its parameters.
-const RECORDING: [Hook; 4] = [Hook::Route, Hook::Request, Hook::Branch, Hook::Failure];
-
 impl CallCx {
     /// The parameters of our Route value without the first semicolon.
     fn raw_route_params(&self) -> &[u8] {
@@ -254,7 +242,7 @@ impl CallCx {
 
     /// One Record-Route for each call of a hook.
     fn may_record(&self, what: &str) -> Result<(), CallError> {
-        self.only_in(what, &RECORDING)?;
+        self.only_in(what, &OF_REQUESTS)?;
         if self.recorded {
             let again = format!("{what} a second time in one call");
             return Err(CallError::OutOfPlace(again));

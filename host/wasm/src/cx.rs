@@ -200,6 +200,17 @@ impl CallCx {
     }
 }
 
+/// The hooks that are about a request: where it can be edited, and its Record-Route.
+pub(crate) const OF_REQUESTS: [Hook; 4] = [Hook::Route, Hook::Request, Hook::Branch, Hook::Failure];
+/// Every hook.
+pub(crate) const ANYWHERE: [Hook; 5] = [
+    Hook::Route,
+    Hook::Request,
+    Hook::Branch,
+    Hook::Reply,
+    Hook::Failure,
+];
+
 /// What a hook is about.
 pub(crate) fn message_of(call: &HookCall, hook: Option<Hook>) -> &OwnedMessage {
     match (&call.response, hook) {

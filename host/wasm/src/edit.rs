@@ -2,12 +2,12 @@
 //! message: the checks are those of the parser.
 
 use bytes::Bytes;
-use sipbox_core::policy::{Body, CallError, Edit, Hook};
+use sipbox_core::policy::{Body, CallError, Edit};
 use sipbox_core::record_route;
 use sipbox_sip::{HeaderId, Uri, lex};
 
 use crate::bindings::wit::types as wit;
-use crate::cx::CallCx;
+use crate::cx::{ANYWHERE, CallCx, OF_REQUESTS};
 
 /// Fields that belong to the host, whatever a policy says: what keeps
 /// transactions, dialogs and routes right. The table is in `wit/README.md`.
@@ -210,14 +210,8 @@ impl CallCx {
         for edit in edits {
             self.stage(size(&edit))?;
             let place = match edit {
-                wit::Edit::SetRequestUri(_) => self.only_in(
-                    "set-request-uri",
-                    &[Hook::Request, Hook::Branch, Hook::Failure],
-                ),
-                _ => self.only_in(
-                    "an edit",
-                    &[Hook::Request, Hook::Branch, Hook::Reply, Hook::Failure],
-                ),
+                wit::Edit::SetRequestUri(_) => self.only_in("set-request-uri", &OF_REQUESTS),
+                _ => self.only_in("an edit", &ANYWHERE),
             };
             match place.and_then(|()| checked(edit)) {
                 Ok(edit) => self.call.edits.push(edit),

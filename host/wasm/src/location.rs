@@ -5,17 +5,14 @@ use sipbox_sip::{Method, uri};
 
 use crate::bindings::wit::location as wit;
 use crate::bindings::wit::types::Error;
-use crate::cx::CallCx;
+use crate::cx::{ANYWHERE, CallCx};
 use crate::edit;
 
 impl wit::Host for CallCx {
     fn lookup(&mut self, aor: String) -> wasmtime::Result<Result<Vec<wit::Binding>, Error>> {
         self.enter()?;
         let found = self
-            .only_in(
-                "lookup",
-                &[Hook::Request, Hook::Branch, Hook::Reply, Hook::Failure],
-            )
+            .only_in("lookup", &ANYWHERE)
             .and_then(|()| check_aor(&aor))
             .and_then(|()| self.call.capabilities.lookup(&self.call, &aor));
         Ok(found

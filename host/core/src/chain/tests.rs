@@ -11,6 +11,8 @@ use crate::policy::{
 };
 use crate::time::WallTime;
 
+mod routes;
+
 struct NoCapabilities;
 
 impl Capabilities for NoCapabilities {

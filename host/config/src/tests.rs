@@ -184,7 +184,16 @@ fn every_setting_reloads_or_needs_a_restart() {
     ];
     let mut out = Diagnostics::default();
     sections::parse_into(EXAMPLE, Path::new(""), &mut out);
-    let tables = ["limits", "dns", "store", "control", "log", "auth", "timers"];
+    let tables = [
+        "limits",
+        "dns",
+        "store",
+        "control",
+        "log",
+        "auth",
+        "timers",
+        "record_route",
+    ];
     let repeated = ["listener", "tenant", "route"];
     let once = |table: &str| {
         table == "the configuration" || tables.iter().any(|name| table == format!("`[{name}]`"))
@@ -197,7 +206,7 @@ fn every_setting_reloads_or_needs_a_restart() {
         };
         let at_start = AT_START.iter().any(|(t, k, _)| of_table(*t) && *k == key);
         let reloaded = RELOADED.contains(&(table, key))
-            || table == "`[timers]`"
+            || matches!(table, "`[timers]`" | "`[record_route]`")
             || tables.contains(&key)
             || repeated.contains(&key);
         assert!(at_start != reloaded, "{key} of {table}");
@@ -231,6 +240,7 @@ fn what_needs_a_restart_is_named_at_its_place() {
         ("max_ttl = \"1h\"", "max_ttl = \"2h\""),
         ("negative_ttl = \"5s\"", "negative_ttl = \"6s\""),
         ("path = \"sipbox.sqlite\"", "path = \"other.sqlite\""),
+        ("key = \"sipbox.key\"", "key = \"other.key\""),
         ("durability = \"commit\"", "durability = \"behind\""),
         ("socket = \"sipbox.sock\"", "socket = \"other.sock\""),
         ("format = \"human\"", "format = \"json\""),

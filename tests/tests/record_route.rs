@@ -202,7 +202,7 @@ fn strict_routers_are_understood_on_either_side() {
     // Between us and Bob a strict router records itself.
     let strict = call.bob.link.local();
     let mut answer = call.arrived.clone();
-    answer.insert_first("Record-Route", &format!("<sip:strict@{strict}>"));
+    answer.insert_first("Record-Route", format!("<sip:strict@{strict}>"));
     call.arrived = answer;
     let (mut at_alice, _) = call.answer();
     let info = at_alice.request(&call.alice, "INFO");

@@ -22,6 +22,7 @@ pub mod call_load;
 pub mod control;
 pub mod digest;
 pub mod guest;
+pub mod kamailio;
 pub mod link;
 pub mod linphone;
 pub mod loopback;

@@ -29,6 +29,10 @@ const PEERS: &[Peer] = &[
         package: "linphone-cli",
     },
     Peer {
+        program: "kamailio",
+        package: "kamailio",
+    },
+    Peer {
         program: "sqlite3",
         package: "sqlite3",
     },

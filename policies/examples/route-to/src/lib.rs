@@ -1,7 +1,7 @@
 //! Example: sends every initial request to one next hop, whatever its
 //! Request-URI says. The policy itself is the first twenty lines.
 
-use sipbox_guest::{Policy, Request, Verdict, export, verdict::uri_via};
+use sipbox_guest::{Policy, Preloaded, Request, Verdict, export, verdict::uri_via};
 
 /// `{"next_hop": "sip:192.0.2.1:5070"}`
 #[derive(serde::Deserialize)]
@@ -22,7 +22,12 @@ impl Policy for RouteTo {
             return Verdict::Next;
         }
         let target = uri_via(request.request_uri().text(), &self.next_hop);
-        Verdict::relay().to(target).record_route().into()
+        // A route set that it brings is for those behind the next hop.
+        Verdict::relay()
+            .to(target)
+            .record_route()
+            .preloaded(Preloaded::Follow)
+            .into()
     }
 }
 

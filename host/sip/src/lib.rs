@@ -18,6 +18,7 @@
 //! ```
 
 pub mod auth;
+pub mod body;
 pub mod build;
 pub mod digest;
 pub mod edit;
@@ -29,6 +30,7 @@ pub mod lex;
 pub mod message;
 pub mod method;
 pub mod name_addr;
+pub mod nat;
 mod ordinary;
 pub mod params;
 pub mod parts;

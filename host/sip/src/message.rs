@@ -315,7 +315,7 @@ impl<'a> Iterator for Values<'a> {
 }
 
 /// Length of the first element: up to a comma outside of quotes and brackets.
-fn element_end(text: &[u8]) -> usize {
+pub(crate) fn element_end(text: &[u8]) -> usize {
     // Most fields have one element, and memchr says so at once.
     if memchr::memchr(b',', text).is_none() {
         return text.len();

@@ -15,6 +15,7 @@ mod framing;
 mod index;
 #[path = "../../fuzz/invariants.rs"]
 mod invariants;
+mod nat;
 mod properties;
 mod rfc4475;
 mod sdp;

@@ -66,6 +66,50 @@ fn both_sides_of_a_dialog_reach_each_other_through_a_pair() {
     assert_eq!((uac.unexpected, uas.unexpected), (0, 0));
 }
 
+/// From IPv4 to IPv6 and back: neither side could reach the other's address of ours.
+#[test]
+fn both_sides_of_a_dialog_reach_each_other_over_address_families() {
+    let net = Loopback::new();
+    let free = || {
+        let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        socket.local_addr().unwrap()
+    };
+    let (six, at) = (free(), free());
+    let sipbox = Setup::new(&net)
+        .tenants(&tenant(&format!("target = \"sip:bob@{at}\", record = []")))
+        .default_tenant("home")
+        .with(&listener("six", "udp", six))
+        .start();
+    let mut bob = Agent::udp("bob", DOMAIN, at, six);
+    let mut alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
+    let invite = alice.request("INVITE", "sip:bob@lab.test");
+    alice.send(&invite);
+    let arrived = bob.expect_request("INVITE");
+    let recorded = arrived.values("Record-Route");
+    assert!(
+        recorded[0].starts_with(&format!("<sip:{six};r2=on;lr;")),
+        "{arrived}"
+    );
+    assert!(recorded[1].starts_with(&format!("<sip:{};r2=on;lr;", sipbox.address)));
+    let answer = bob.respond(&arrived, 200, "OK");
+    let ok = alice.expect(&invite, 200);
+    let mut at_alice = Dialog::of_caller(&invite, &ok);
+    let mut at_bob = Dialog::of_callee(&arrived, &answer);
+    let ack = at_alice.request(&alice, "ACK");
+    alice.send(&ack);
+    bob.expect_request("ACK");
+    let info = at_bob.request(&bob, "INFO");
+    bob.send(&info);
+    let arrived = alice.expect_request("INFO");
+    alice.respond(&arrived, 200, "OK");
+    bob.expect(&info, 200);
+    let bye = at_alice.request(&alice, "BYE");
+    alice.send(&bye);
+    let arrived = bob.expect_request("BYE");
+    bob.respond(&arrived, 200, "OK");
+    alice.expect(&bye, 200);
+}
+
 struct Call {
     sipbox: Sipbox,
     alice: Agent,

@@ -115,6 +115,29 @@ fn a_change_of_transport_is_recorded_on_both_sides() {
     assert!(routes[0].starts_with("<sip:192.0.2.100:5060;transport=tcp;lr;"));
 }
 
+#[test]
+fn a_change_of_address_family_is_recorded_on_both_sides() {
+    let mut both = spec();
+    let mut six = both.listeners[0].clone();
+    six.name = "six".into();
+    six.address = "[2001:db8::100]:5060".parse().unwrap();
+    both.listeners.push(six);
+    let routes = values(both.clone(), "[2001:db8::2]:5060", &[]);
+    assert!(routes[0].starts_with("<sip:[2001:db8::100]:5060;r2=on;lr;"));
+    assert!(routes[1].starts_with("<sip:192.0.2.100:5060;r2=on;lr;"));
+    assert_eq!(routes.len(), 2);
+    let (facts, text) = facts_of(both.clone(), &back("BYE", &routes, true));
+    assert_eq!((facts.leaves, all(&text, "Route").len()), (Some(UDP), 0));
+    let mut turned = routes;
+    turned.reverse();
+    let (facts, text) = facts_of(both, &back("BYE", &turned, false));
+    assert_eq!(
+        (facts.leaves, all(&text, "Route").len()),
+        (Some(ListenerId(2)), 0)
+    );
+    assert_eq!(facts.direction, Direction::Downstream);
+}
+
 /// Two listeners of one transport: the second value is the only one who knows from which
 /// of them the other side is used to hear.
 #[test]

@@ -137,6 +137,8 @@ pub struct Policy {
     pub component: Component,
     /// `settings`, as JSON.
     pub settings: serde_json::Value,
+    /// `memory_mib`: linear memory; `None`: what [`PolicyLimits`] say.
+    pub memory_mib: Option<u32>,
     /// Where the component is named.
     pub component_span: Span,
     /// Where the settings stand; the component's place if there are none.

@@ -88,6 +88,8 @@ pub(crate) struct PolicyParts {
     pub(crate) component: ComponentSource,
     /// Its settings, as JSON.
     pub(crate) settings: String,
+    /// Bytes of linear memory, in the place of the tenant's limit.
+    pub(crate) memory: Option<usize>,
 }
 
 /// Where a component comes from.

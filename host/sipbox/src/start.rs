@@ -20,8 +20,8 @@ use sipbox_net::Network;
 use sipbox_store::{CredentialCache, Durability, LocationWriter, Store, WriterSettings};
 use sipbox_telemetry::Stats;
 use sipbox_wasm::{
-    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, LoadError, Policy, PolicySpec,
-    WasmStats,
+    Chain, ComponentStore, CpuBudget, Engine, EngineSettings, Limits, LoadError, Policy,
+    PolicySpec, WasmStats,
 };
 use tokio::sync::Semaphore;
 
@@ -136,7 +136,10 @@ impl Sandbox {
                             component,
                             settings: policy.settings.as_str().into(),
                             grants: parts.grants.clone(),
-                            limits: parts.limits,
+                            limits: Limits {
+                                memory: policy.memory.unwrap_or(parts.limits.memory),
+                                ..parts.limits
+                            },
                         });
                     }
                     Err(error) => refused.push(Refused {

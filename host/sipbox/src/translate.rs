@@ -158,6 +158,12 @@ fn record_route(options: &sipbox_config::RecordRoute) -> RecordRouteSpec {
     }
 }
 
+fn bytes(mib: u32) -> usize {
+    usize::try_from(mib)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(1 << 20)
+}
+
 fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
     let limits = &tenant.limits;
     let policies = tenant.policies.iter().map(|policy| PolicyParts {
@@ -167,6 +173,7 @@ fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
             Component::File(path) => ComponentSource::File(path.clone()),
         },
         settings: policy.settings.to_string(),
+        memory: policy.memory_mib.map(bytes),
     });
     TenantParts {
         // Names were checked when the file was read.
@@ -178,9 +185,7 @@ fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
         limits: Limits {
             cpu: limits.cpu,
             wall: limits.wall,
-            memory: usize::try_from(limits.memory_mib)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(1 << 20),
+            memory: bytes(limits.memory_mib),
             host_calls: limits.host_calls,
             edits: limits.edits,
             edit_bytes: limits.edit_bytes,

@@ -117,6 +117,7 @@ impl CallCx {
             makes_way: false,
             memory: MemoryLimiter {
                 limit: limits.memory,
+                bytes: 0,
             },
         })
     }
@@ -130,6 +131,11 @@ impl CallCx {
         self.view.invalidate();
         self.wasi.begin();
         self.meter = Meter::default();
+    }
+
+    /// Bytes of linear memory that the instance has.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory.bytes
     }
 
     /// Counts a host call.
@@ -264,6 +270,8 @@ pub(crate) fn on_deadline(
 /// reason that names no limit.
 struct MemoryLimiter {
     limit: usize,
+    /// Of all memories together.
+    bytes: usize,
 }
 
 /// Elements of one table: function pointers; guests have a few hundred.
@@ -272,13 +280,14 @@ const TABLE_ELEMENTS: usize = 20_000;
 impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if desired > self.limit {
             Err(stop(HookFailure::Memory))
         } else {
+            self.bytes += desired.saturating_sub(current);
             Ok(true)
         }
     }

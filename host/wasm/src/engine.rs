@@ -163,14 +163,26 @@ pub fn config() -> Config {
     config
 }
 
+/// What an instance consists of at most. A compiled language has one memory; a component with an
+/// interpreter has eleven modules, one memory that is used, two that are as good as empty, and four
+/// tables.
+const MODULES: u32 = 12;
+const MEMORIES: u32 = 3;
+const TABLES: u32 = 4;
+
+/// Room for memories costs addresses, of which there are enough for so many. Up to 8000 instances
+/// all of them may have an interpreter, of [`MAX_INSTANCES`] a quarter.
+const MAX_MEMORIES: u32 = 24_000;
+
 /// The pool of instances that [`Engine::new`] sets up; the bench uses the same.
 #[must_use]
 pub fn pooling(instances: u32) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::default();
+    // Room that nobody uses costs nothing but addresses.
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(4))
-        .total_memories(instances)
-        .total_tables(instances.saturating_mul(3))
+        .total_core_instances(instances.saturating_mul(MODULES))
+        .total_memories(instances.saturating_mul(MEMORIES).min(MAX_MEMORIES))
+        .total_tables(instances.saturating_mul(TABLES))
         .linear_memory_keep_resident(2 << 20)
         .pagemap_scan(Enabled::Auto);
     InstanceAllocationStrategy::Pooling(pool)

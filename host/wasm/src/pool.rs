@@ -438,6 +438,16 @@ impl Pools {
         self.pools.values().map(|pool| pool.idle.len()).sum()
     }
 
+    /// Bytes of linear memory that they have. It never shrinks while an instance lives.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.pools
+            .values()
+            .flat_map(|pool| &pool.idle)
+            .map(|instance| instance.store.data().memory())
+            .sum()
+    }
+
     pub(crate) fn call(
         &mut self,
         version: &Arc<PolicyVersion>,

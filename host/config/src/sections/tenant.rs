@@ -142,6 +142,9 @@ fn policy(
     let builtin = table.choice("builtin", BUILTINS, out);
     let component = table.text("component", "the path of a .wasm component", out);
     let settings = table.get("settings");
+    let memory_mib = table
+        .number("memory_mib", 1..=1024, out)
+        .and_then(|number| u32::try_from(number).ok());
     let has_builtin = table.get("builtin").is_some();
     let span = table.span();
     table.finish(out);
@@ -208,6 +211,7 @@ fn policy(
             name,
             component,
             settings,
+            memory_mib,
             component_span,
             settings_span,
         },

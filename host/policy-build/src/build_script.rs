@@ -71,8 +71,8 @@ pub fn directives(
     watched: &[&str],
 ) -> Vec<String> {
     let mut lines = vec![format!("cargo::rerun-if-env-changed={TOOLCHAIN_VARIABLE}")];
-    let manifest = request.crate_dir.join("Cargo.toml");
-    let sources = request.crate_dir.join("src");
+    let manifest = request.dir.join("Cargo.toml");
+    let sources = request.dir.join("src");
     let mut changed: Vec<&Path> = vec![&manifest, &sources];
     changed.extend(watched.iter().map(Path::new));
     if let Ok(artifact) = result {
@@ -124,10 +124,12 @@ mod tests {
     fn a_failure_is_told_in_cargos_own_words() {
         let request = BuildRequest::new("/no/such/crate", "ghost", "/no/such/target");
         let result = build(&request);
-        assert!(matches!(result, Err(BuildError::NoCrate { .. })));
+        assert!(matches!(result, Err(BuildError::NoLanguage { .. })));
         let lines = directives(&request, &result, "GHOST", &[]);
         assert!(
-            lines.contains(&"cargo::error=no Cargo.toml in /no/such/crate".to_owned()),
+            lines
+                .iter()
+                .any(|line| line.starts_with("cargo::error=/no/such/crate holds no policy")),
             "{lines:?}"
         );
         assert!(

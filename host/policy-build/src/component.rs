@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
 use wit_component::{ComponentEncoder, DecodedWasm};
 
 use crate::BuildError;
@@ -14,6 +15,22 @@ pub(crate) struct Component {
     pub(crate) exports: Vec<String>,
 }
 
+impl Component {
+    /// A component that another tool has encoded.
+    pub(crate) fn finished(package: &str, bytes: Vec<u8>) -> Result<Self, BuildError> {
+        let Interfaces { imports, exports } =
+            interfaces(&bytes).map_err(|reason| BuildError::Encode {
+                package: package.to_owned(),
+                reason,
+            })?;
+        Ok(Self {
+            bytes,
+            imports,
+            exports,
+        })
+    }
+}
+
 /// Wraps a core module by the description that its bindings left in it. The result is validated.
 pub(crate) fn encode(package: &str, core: &[u8]) -> Result<Component, BuildError> {
     // `{:#}` prints the whole chain of causes on one line.
@@ -21,17 +38,25 @@ pub(crate) fn encode(package: &str, core: &[u8]) -> Result<Component, BuildError
         package: package.to_owned(),
         reason,
     };
-    let bytes = ComponentEncoder::default()
-        .validate(true)
-        .module(core)
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| failed(format!("{error:#}")))?;
-    let Interfaces { imports, exports } = interfaces(&bytes).map_err(failed)?;
-    Ok(Component {
-        imports,
-        exports,
-        bytes,
-    })
+    let encode = || {
+        let mut encoder = ComponentEncoder::default().validate(true).module(core)?;
+        if imports_preview1(core) {
+            encoder = encoder.adapter(PREVIEW1, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
+        }
+        encoder.encode()
+    };
+    let bytes = encode().map_err(|error| failed(format!("{error:#}")))?;
+    Component::finished(package, bytes)
+}
+
+/// What C libraries ask of an operating system, before there were components.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+/// Whether a module asks for it. The name stands in front of each import; a guest that has the same
+/// text among its data gets an adapter of which nothing is left in the end.
+fn imports_preview1(core: &[u8]) -> bool {
+    core.windows(PREVIEW1.len())
+        .any(|window| window == PREVIEW1.as_bytes())
 }
 
 /// What a component asks for and what it offers, as its WIT names them.

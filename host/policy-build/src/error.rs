@@ -2,15 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::Language;
+
 /// Why a guest was not built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The folder holds no crate.
-    #[error("no Cargo.toml in {}", crate_dir.display())]
-    NoCrate {
+    /// The folder holds no guest.
+    #[error("{} holds no policy: no Cargo.toml (Rust), no *.c (C), no package.json (TypeScript)", dir.display())]
+    NoLanguage {
         /// The folder that was asked for.
-        crate_dir: PathBuf,
+        dir: PathBuf,
+    },
+    /// The folder holds guests of several languages.
+    #[error("{} has {signs}: a policy is written in one language, so put each in a folder of its own", dir.display())]
+    Languages {
+        /// The folder that was asked for.
+        dir: PathBuf,
+        /// What each language was told by.
+        signs: String,
+    },
+    /// The world of a guest is missing or ill-formed.
+    #[error("{}: {reason}", path.display())]
+    World {
+        /// The file that names the world.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// `SIPBOX_WASM_TOOLCHAIN` has a value that means nothing.
     #[error("{variable}={value} is not a toolchain: use `rustup`, `debian`, or leave it unset", variable = crate::TOOLCHAIN_VARIABLE)]
@@ -18,9 +36,11 @@ pub enum BuildError {
         /// The value found.
         value: String,
     },
-    /// No compiler here can build guests; the message says what to install.
-    #[error("no compiler here builds for {target}\n{why}\n{fix}", target = crate::TARGET)]
+    /// The tools of a language are not here; the message says what to install.
+    #[error("nothing here builds policies in {language}\n{why}\n{fix}")]
     NoToolchain {
+        /// The language.
+        language: Language,
         /// One line for each toolchain that was looked at.
         why: String,
         /// The commands that would change that.
@@ -45,7 +65,7 @@ pub enum BuildError {
         source: std::io::Error,
     },
     /// The guest does not compile.
-    #[error("`{package}` does not compile for {target} ({toolchain})\n{output}", target = crate::TARGET)]
+    #[error("`{package}` does not compile ({toolchain})\n{output}")]
     Compile {
         /// The guest's package.
         package: String,

@@ -1,11 +1,13 @@
 //! Builds guests into WebAssembly components: one builder for build scripts, xtask and the CLI.
 //!
-//! A guest is a Rust library. It is compiled to a core module for `wasm32-unknown-unknown`, which
-//! knows no operating system, and the module is wrapped into a component in this process. The
-//! result imports only what its WIT world names, so a guest cannot even ask for WASI by accident.
+//! A guest is a folder in one [`Language`]: a Rust library, C sources, or an npm package in
+//! TypeScript. It becomes a core module, and the module is wrapped into a component in this process;
+//! TypeScript has a tool of its own for that. The result imports what its WIT world names and its
+//! code uses. A Rust guest is compiled for `wasm32-unknown-unknown`, which knows no operating
+//! system, so it cannot even ask for WASI by accident.
 //!
-//! What lives here: which compiler to use ([`Toolchain`]), how to call it, and the step from
-//! module to component. What does not: anything that runs a component.
+//! What lives here: which tools to use ([`Toolchain`]), how to call them, and the step from
+//! module to component; each language is a module. What does not: anything that runs a component.
 //!
 //! ```no_run
 //! use sipbox_policy_build::{BuildRequest, build};
@@ -17,45 +19,52 @@
 //! ```
 
 pub mod build_script;
-mod compile;
+mod c;
 mod component;
+mod contract;
 mod environment;
 mod error;
+mod language;
+mod rust;
 pub mod system;
+mod tool;
 mod toolchain;
+mod typescript;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use system::Apt;
 
 pub use component::{Interfaces, interfaces};
 pub use error::BuildError;
-pub use toolchain::{Preference, TOOLCHAIN_VARIABLE, Toolchain};
+pub use language::Language;
+pub use rust::{Preference, TOOLCHAIN_VARIABLE};
+pub use toolchain::Toolchain;
 
-/// The target that guests are compiled for.
+/// The target that guests in Rust are compiled for.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// What to build and how.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BuildRequest {
-    /// Folder with the guest's `Cargo.toml`.
-    pub crate_dir: PathBuf,
-    /// Name of the guest's package.
+    /// The guest's folder.
+    pub dir: PathBuf,
+    /// Name of the guest's package, and of the component.
     pub package: String,
     /// Target folder for guests. It must not be the folder of a cargo that is running now (a build
     /// script's caller holds its lock); [`build_script::target_dir`] gives a good one.
     pub target_dir: PathBuf,
-    /// Cargo features to switch on.
+    /// Cargo features to switch on, in Rust.
     pub features: Vec<String>,
     /// How the guest is optimised.
     pub profile: Profile,
-    /// Which compiler to use; [`BuildRequest::new`] reads it from the environment.
+    /// Which compiler to use for Rust; [`BuildRequest::new`] reads it from the environment.
     pub toolchain: Preference,
-    /// Install what is missing (rustup's target, else Debian's packages) instead of saying how.
+    /// Install what is missing (rustup's target, Debian's packages, npm's) instead of saying how.
     pub install: bool,
-    /// Whether `Cargo.lock` may change.
+    /// Whether `Cargo.lock` may change, in Rust.
     pub lockfile: Lockfile,
     /// Where the compiler's messages go.
     pub messages: Messages,
@@ -65,12 +74,12 @@ impl BuildRequest {
     /// A request with the defaults: optimised for speed, lock file kept, messages captured,
     /// nothing installed.
     pub fn new(
-        crate_dir: impl Into<PathBuf>,
+        dir: impl Into<PathBuf>,
         package: impl Into<String>,
         target_dir: impl Into<PathBuf>,
     ) -> Self {
         Self {
-            crate_dir: crate_dir.into(),
+            dir: dir.into(),
             package: package.into(),
             target_dir: target_dir.into(),
             features: Vec::new(),
@@ -87,7 +96,7 @@ impl BuildRequest {
 /// symbols are not choices: without them a guest is several times larger and slower to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// `opt-level`: `3` for speed, `s` or `z` for size.
+    /// For speed or for size; TypeScript has no such choice.
     pub opt_level: OptLevel,
     /// Size of the guest's stack in bytes. It lies at the bottom of its memory, so overrunning it
     /// is a trap.
@@ -106,9 +115,9 @@ impl Default for Profile {
 /// The optimisation level of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptLevel {
-    /// `opt-level = 3`.
+    /// `opt-level = 3`, `-O2`.
     Speed,
-    /// `opt-level = "s"`.
+    /// `opt-level = "s"`, `-Os`.
     Size,
 }
 
@@ -151,7 +160,7 @@ pub struct Artifact {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
-    /// The compiler that was used; its `Display` is one line for a human.
+    /// The tools that were used; their `Display` is one line for a human.
     pub toolchain: Toolchain,
     /// Every file that went into it, for `cargo::rerun-if-changed`.
     pub inputs: Vec<PathBuf>,
@@ -160,55 +169,68 @@ pub struct Artifact {
     pub changed: bool,
 }
 
+/// What a language's module makes of a guest.
+pub(crate) struct Built {
+    pub(crate) component: component::Component,
+    pub(crate) inputs: Vec<PathBuf>,
+}
+
 /// Builds a guest into a component.
 ///
-/// Cargo decides what has to be compiled again. Two builds of one target folder, in this process
+/// The tools decide what has to be compiled again. Two builds of one target folder, in this process
 /// or another, wait for each other.
+///
+/// # Errors
+/// When the folder holds no guest or several, tools are missing, or the guest does not compile.
 pub fn build(request: &BuildRequest) -> Result<Artifact, BuildError> {
-    let crate_dir = absolute(&request.crate_dir)?;
-    if !crate_dir.join("Cargo.toml").is_file() {
-        return Err(BuildError::NoCrate { crate_dir });
-    }
+    let dir = absolute(&request.dir)?;
+    let language = Language::of(&dir)?;
     let target_dir = absolute(&request.target_dir)?;
     let components = target_dir.join("components");
-    fs::create_dir_all(&components)
-        .map_err(|source| BuildError::io("create", &components, source))?;
+    contract::create(&components)?;
 
     let toolchain = toolchain(
+        language,
         &request.toolchain,
-        &crate_dir,
+        &dir,
         request.install.then(Apt::default).as_mut(),
     )?;
 
     // Cargo locks its part, but the module that it leaves behind is read after it has let go.
     let _lock = lock(&target_dir.join(".sipbox-build.lock"))?;
-    let module = compile::compile(request, &crate_dir, &target_dir, &toolchain)?;
-    let core =
-        fs::read(&module.path).map_err(|source| BuildError::io("read", &module.path, source))?;
-    let component = component::encode(&request.package, &core)?;
+    let out = target_dir.join("work").join(&request.package);
+    let built = match language {
+        Language::Rust => rust::build(request, &dir, &target_dir, &toolchain)?,
+        Language::C => c::build(request, &dir, &out, &toolchain)?,
+        Language::TypeScript => typescript::build(request, &dir, &out, &toolchain)?,
+    };
 
     let path = components.join(format!("{}.wasm", request.package));
-    let changed = component::write_if_changed(&path, &component.bytes)?;
+    let changed = component::write_if_changed(&path, &built.component.bytes)?;
     Ok(Artifact {
         component: path,
-        size: component.bytes.len() as u64,
-        imports: component.imports,
-        exports: component.exports,
+        size: built.component.bytes.len() as u64,
+        imports: built.component.imports,
+        exports: built.component.exports,
         toolchain,
-        inputs: module.inputs,
+        inputs: built.inputs,
         changed,
     })
 }
 
-/// The toolchain that [`build`] would use, without building anything. With an installer, what
-/// is missing is installed first.
+/// The toolchain that [`build`] would use for a guest in `dir`, without building anything. With an
+/// installer, what is missing is installed first.
+///
+/// # Errors
+/// When tools are missing and not to be installed, or the installation fails.
 pub fn toolchain(
+    language: Language,
     preference: &Preference,
-    crate_dir: &Path,
+    dir: &Path,
     install: Option<&mut Apt>,
 ) -> Result<Toolchain, BuildError> {
-    toolchain::find(preference, crate_dir).or_else(|missing| match install {
-        Some(apt) => toolchain::install(preference, crate_dir, apt),
+    toolchain::find(language, preference, dir).or_else(|missing| match install {
+        Some(apt) => toolchain::install(language, preference, dir, apt),
         None => Err(missing),
     })
 }

@@ -72,7 +72,7 @@ enum Command {
         /// Only benches whose package or name contains one of these words.
         words: Vec<String>,
     },
-    /// Install what the other commands need: a compiler for policies and the test peers.
+    /// Install what the other commands need: compilers for policies and the test peers.
     Setup,
 }
 

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 
 /// Builds all guests into `target/policies`, named after their packages.
 pub(crate) fn build_all(workspace: &Workspace, install: bool) -> anyhow::Result<()> {
-    setup::toolchain(workspace, install)?;
+    setup::toolchains(workspace, install)?;
     let folder = workspace.target.join("policies");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     for guest in workspace.guests()? {

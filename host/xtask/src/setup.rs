@@ -1,10 +1,10 @@
-//! What the other chores need on the machine: a compiler for policies, and the test peers.
+//! What the other chores need on the machine: compilers for policies, and the test peers.
 
 use std::process::Command;
 
 use anyhow::bail;
 use sipbox_policy_build::system::{Apt, is_installed};
-use sipbox_policy_build::{Preference, TOOLCHAIN_VARIABLE, Toolchain};
+use sipbox_policy_build::{Language, Preference, TOOLCHAIN_VARIABLE, Toolchain};
 
 use crate::step::say;
 use crate::workspace::Workspace;
@@ -48,15 +48,40 @@ pub(crate) struct Machine {
     pub(crate) debian_rustc: bool,
 }
 
-/// The compiler for policies: found, or installed, or an error that says how.
+/// The compiler for the policies that are shipped, which are in Rust: found, or installed, or an
+/// error that says how.
 pub(crate) fn toolchain(workspace: &Workspace, install: bool) -> anyhow::Result<Toolchain> {
-    find_toolchain(workspace, install.then(Apt::default).as_mut())
+    find_toolchain(
+        workspace,
+        Language::Rust,
+        install.then(Apt::default).as_mut(),
+    )
 }
 
-fn find_toolchain(workspace: &Workspace, apt: Option<&mut Apt>) -> anyhow::Result<Toolchain> {
+/// The same for every language that a policy or a test guest is written in.
+pub(crate) fn toolchains(workspace: &Workspace, install: bool) -> anyhow::Result<()> {
+    let mut apt = install.then(Apt::default);
+    for language in Language::ALL {
+        find_toolchain(workspace, language, apt.as_mut())?;
+    }
+    Ok(())
+}
+
+fn find_toolchain(
+    workspace: &Workspace,
+    language: Language,
+    apt: Option<&mut Apt>,
+) -> anyhow::Result<Toolchain> {
     let preference = Preference::from_environment();
-    let toolchain = sipbox_policy_build::toolchain(&preference, &workspace.root, apt)?;
-    say(format_args!("policies are compiled by {toolchain}"));
+    // The tools for TypeScript lie beside their SDK.
+    let folder = match language {
+        Language::TypeScript => workspace.root.join("guest-sdk/typescript"),
+        _ => workspace.root.clone(),
+    };
+    let toolchain = sipbox_policy_build::toolchain(language, &preference, &folder, apt)?;
+    say(format_args!(
+        "policies in {language} are built by {toolchain}"
+    ));
     Ok(toolchain)
 }
 
@@ -64,7 +89,10 @@ fn find_toolchain(workspace: &Workspace, apt: Option<&mut Apt>) -> anyhow::Resul
 pub(crate) fn everything(workspace: &Workspace, install: bool) -> anyhow::Result<Machine> {
     // One for all: the package lists are read once.
     let mut apt = Apt::default();
-    let toolchain = find_toolchain(workspace, install.then_some(&mut apt))?;
+    let toolchain = find_toolchain(workspace, Language::Rust, install.then_some(&mut apt))?;
+    for language in [Language::C, Language::TypeScript] {
+        find_toolchain(workspace, language, install.then_some(&mut apt))?;
+    }
     peers(&mut apt, install)?;
     let debian_rustc = matches!(toolchain, Toolchain::Debian { .. })
         || second_toolchain(workspace, &mut apt, install)?;
@@ -115,7 +143,10 @@ fn names(peers: &[&Peer]) -> String {
 /// The builder is tested with both toolchains, so Debian's is wanted even where rustup's target is
 /// there. A distribution that has no such package is told apart from one where it is not installed.
 fn second_toolchain(workspace: &Workspace, apt: &mut Apt, install: bool) -> anyhow::Result<bool> {
-    let find = |apt| sipbox_policy_build::toolchain(&Preference::Debian, &workspace.root, apt);
+    let find = |apt| {
+        let debian = Preference::Debian;
+        sipbox_policy_build::toolchain(Language::Rust, &debian, &workspace.root, apt)
+    };
     let Err(missing) = find(None) else {
         return Ok(true);
     };

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+use sipbox_policy_build::Language;
 
 /// The repository that this xtask was compiled in.
 pub(crate) struct Workspace {
@@ -22,7 +23,7 @@ pub(crate) struct Bench {
     pub(crate) manifest: PathBuf,
 }
 
-/// A crate that becomes a component.
+/// A folder that becomes a component.
 #[derive(Clone)]
 pub(crate) struct Guest {
     pub(crate) package: String,
@@ -43,7 +44,12 @@ impl Workspace {
             .context("cargo metadata names no target folder")?;
         Ok(Self {
             target: PathBuf::from(target),
-            policies: packages(&metadata, &root.join("policies")),
+            policies: {
+                let folder = root.join("policies");
+                let mut policies = packages(&metadata, &folder);
+                policies.extend(other_languages(&folder, "policy"));
+                policies
+            },
             benches: benches(&metadata),
             root,
         })
@@ -62,6 +68,7 @@ impl Workspace {
         let tests = self.root.join("tests/guests");
         if tests.join("Cargo.toml").is_file() {
             guests.extend(packages(&metadata(&tests)?, &tests));
+            guests.extend(other_languages(&tests, "guest"));
         }
         Ok(guests)
     }
@@ -134,6 +141,31 @@ fn benches(metadata: &Value) -> Vec<Bench> {
         }
     }
     found
+}
+
+/// The guests under a folder that are no crates. They are called by their folders, behind a word for
+/// what they are.
+fn other_languages(under: &Path, kind: &str) -> Vec<Guest> {
+    let mut guests = Vec::new();
+    let Ok(entries) = std::fs::read_dir(under) else {
+        return guests;
+    };
+    for dir in entries.flatten().map(|entry| entry.path()) {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        if !dir.is_dir() || name == "node_modules" || name.starts_with('.') {
+            continue;
+        }
+        match Language::of(&dir) {
+            Ok(Language::Rust) => {}
+            Ok(_) => guests.push(Guest {
+                package: format!("{kind}-{name}"),
+                dir,
+            }),
+            Err(_) => guests.extend(other_languages(&dir, kind)),
+        }
+    }
+    guests.sort_by(|a, b| a.dir.cmp(&b.dir));
+    guests
 }
 
 /// The packages of a workspace whose manifests lie under a folder.

@@ -347,16 +347,28 @@ fn no_banned_library_is_linked() {
     );
 }
 
+/// The same for other languages: a comment comes first.
+fn has_comment_on_top(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    ["// ", "/* "]
+        .iter()
+        .any(|begin| first.starts_with(begin) && first.len() > begin.len())
+}
+
 /// Every source file of ours, generated code and corpora aside.
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !name.starts_with('.') && !name.starts_with("target") && name != "corpus" {
+            let others = ["corpus", "node_modules"].contains(&&*name);
+            if !name.starts_with('.') && !name.starts_with("target") && !others {
                 sources(&path, found);
             }
-        } else if name.ends_with(".rs") {
+        } else if [".rs", ".c", ".h", ".ts"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             found.push(path);
         }
     }
@@ -385,7 +397,15 @@ fn every_module_says_what_it_is_for() {
     assert!(files.len() > 30, "only {} source files found", files.len());
     let silent: Vec<String> = files
         .iter()
-        .filter(|file| !has_module_doc(&fs::read_to_string(file).unwrap()))
+        .filter(|file| {
+            let text = fs::read_to_string(file).unwrap();
+            let has_doc = if file.extension().is_some_and(|end| end == "rs") {
+                has_module_doc
+            } else {
+                has_comment_on_top
+            };
+            !has_doc(&text)
+        })
         .map(|file| {
             file.strip_prefix(root())
                 .unwrap_or(file)
@@ -395,7 +415,7 @@ fn every_module_says_what_it_is_for() {
         .collect();
     assert!(
         silent.is_empty(),
-        "these modules do not begin with `//!`:\n{}",
+        "these modules do not begin by saying what they are for:\n{}",
         silent.join("\n")
     );
 }

@@ -1,4 +1,6 @@
-//! From a crate to a core module: one call of cargo.
+//! Rust: from a crate to a core module by one call of cargo.
+
+pub(crate) mod toolchain;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,24 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::environment::clean_command;
-use crate::toolchain::{Toolchain, cargo_program};
-use crate::{BuildError, BuildRequest, Lockfile, Messages, TARGET};
+use crate::{BuildError, BuildRequest, Built, Lockfile, Messages, TARGET, Toolchain, component};
 
-/// A compiled core module and the files it was made of.
-pub(crate) struct Module {
-    pub(crate) path: PathBuf,
-    pub(crate) inputs: Vec<PathBuf>,
-}
+pub use toolchain::{Preference, TOOLCHAIN_VARIABLE};
 
-/// Runs cargo for the guest. `cargo rustc --crate-type cdylib` serves guests that declare the crate
+/// Compiles and wraps the guest. `cargo rustc --crate-type cdylib` serves guests that declare the crate
 /// type and guests that are plain libraries alike.
-pub(crate) fn compile(
+pub(crate) fn build(
     request: &BuildRequest,
     crate_dir: &Path,
     target_dir: &Path,
     toolchain: &Toolchain,
-) -> Result<Module, BuildError> {
-    let program = cargo_program();
+) -> Result<Built, BuildError> {
+    let program = toolchain::cargo_program();
     let mut cargo = clean_command(&program);
     cargo
         .current_dir(crate_dir)
@@ -57,7 +54,7 @@ pub(crate) fn compile(
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "false")
         .env("CARGO_PROFILE_RELEASE_INCREMENTAL", "false")
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(request));
-    toolchain.configure(&mut cargo);
+    toolchain::configure(toolchain, &mut cargo);
 
     if request.messages == Messages::Shown {
         cargo.stderr(Stdio::inherit());
@@ -87,8 +84,9 @@ pub(crate) fn compile(
     let mut inputs = dependency_file(&path.with_extension("d"));
     inputs.insert(crate_dir.join("Cargo.toml"));
     inputs.extend(lock_file);
-    Ok(Module {
-        path,
+    let core = fs::read(&path).map_err(|source| BuildError::io("read", &path, source))?;
+    Ok(Built {
+        component: component::encode(&request.package, &core)?,
         inputs: inputs.into_iter().collect(),
     })
 }

@@ -71,3 +71,24 @@ pub fn residential() -> PathBuf {
 pub fn record_route() -> PathBuf {
     component("tests/guests/record-route", "guest-record-route")
 }
+
+/// The languages of the SDKs, as the names of the examples end.
+pub const LANGUAGES: [&str; 3] = ["rust", "c", "ts"];
+
+/// `policies/examples/screen-LANGUAGE`: the same policy in each language.
+#[must_use]
+pub fn screen(language: &str) -> PathBuf {
+    component(
+        &format!("policies/examples/screen-{language}"),
+        &format!("policy-screen-{language}"),
+    )
+}
+
+/// `tests/guests/hooks-LANGUAGE`: every hook, and what goes wrong in it.
+#[must_use]
+pub fn hooks(language: &str) -> PathBuf {
+    component(
+        &format!("tests/guests/hooks-{language}"),
+        &format!("guest-hooks-{language}"),
+    )
+}

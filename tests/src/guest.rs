@@ -60,6 +60,12 @@ pub fn route_to() -> PathBuf {
     component("policies/examples/route-to", "policy-route-to")
 }
 
+/// `policies/nat`
+#[must_use]
+pub fn nat() -> PathBuf {
+    component("policies/nat", "policy-nat")
+}
+
 /// `policies/residential`, as a file.
 #[must_use]
 pub fn residential() -> PathBuf {

@@ -22,6 +22,11 @@ fn a_policy_imports_what_it_uses_and_exports_what_it_has() {
             policy(&["lifecycle", "request-hook"]),
         ),
         (
+            guest::nat(),
+            policy(&["types", "message", "call", "log", "nat"]),
+            policy(&["lifecycle", "request-hook", "reply-hook"]),
+        ),
+        (
             guest::route_to(),
             // The SDK logs panics.
             policy(&["types", "message", "log"]),

@@ -17,6 +17,7 @@ pub mod host {
                 import sipbox:policy/log@0.1.0;
                 import sipbox:policy/auth@0.1.0;
                 import sipbox:policy/location@0.1.0;
+                import sipbox:policy/nat@0.1.0;
             }
         ",
         generate_all,

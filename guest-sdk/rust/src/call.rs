@@ -84,11 +84,10 @@ macro_rules! edits {
                 crate::sys::set_var(name, value)
             }
 
-            /// What the addresses in the message and its source say about
-            /// address translation on the way.
+            /// Which of these facts hold of the addresses in the message and its source.
             #[must_use]
-            pub fn classify_source(&self) -> SourceClass {
-                crate::sys::classify_source()
+            pub fn classify_source(&self, asked: SourceClass) -> SourceClass {
+                crate::sys::classify_source(asked)
             }
         }
     };

@@ -3,7 +3,8 @@
 //! A policy implements [`Policy`] and exports itself; see the README for one in
 //! twenty lines. A hook gets a [`Request`] (or [`Response`]) whose getters read
 //! one view of the message without asking the host again, and returns a
-//! [`Verdict`]. The capabilities are modules: [`auth`], [`location`], [`log`].
+//! [`Verdict`]. The capabilities are modules: [`auth`], [`location`], [`nat`],
+//! [`log`].
 //! A capability that is not used is not imported by the component.
 //!
 //! Natively, the same crate runs under `sipbox-testkit`, which implements
@@ -23,6 +24,7 @@ mod call;
 pub mod location;
 pub mod log;
 mod message;
+pub mod nat;
 mod policy;
 mod uri;
 pub mod verdict;

@@ -4,7 +4,7 @@
 //! that [`with_host`] put in place for the thread, so that a policy runs in an
 //! ordinary unit test. Nothing above this module knows which of the two it is.
 
-use crate::bindings::host::sipbox::policy::{auth, call, location, log, message, types};
+use crate::bindings::host::sipbox::policy::{auth, call, location, log, message, nat, types};
 
 macro_rules! host_functions {
     ($(
@@ -66,7 +66,7 @@ host_functions! {
     /// `call.add-route-param`
     call.add_route_param => add_route_param(name: &str, value: &str) -> Result<(), types::Error>;
     /// `call.classify-source`
-    call.classify_source => classify_source() -> call::SourceClass;
+    call.classify_source => classify_source(asked: call::SourceClass) -> call::SourceClass;
     /// `call.arm`
     call.arm => arm(hooks: call::Hooks) -> Result<(), types::Error>;
     /// `log.log`
@@ -81,6 +81,20 @@ host_functions! {
     location.save => save(aor: &str, limits: &location::SaveLimits) -> Result<location::SaveOutcome, types::Error>;
     /// `location.remove`
     location.remove => remove(aor: &str) -> Result<u32, types::Error>;
+    /// `nat.force-rport`
+    nat.force_rport => force_rport() -> Result<(), types::Error>;
+    /// `nat.fix-nated-contact`
+    nat.fix_nated_contact => fix_nated_contact(params: &str, preserve_uri: bool) -> Result<(), types::Error>;
+    /// `nat.restore-nated-ruri`
+    nat.restore_nated_ruri => restore_nated_ruri() -> Result<bool, types::Error>;
+    /// `nat.fix-nated-register`
+    nat.fix_nated_register => fix_nated_register() -> Result<(), types::Error>;
+    /// `nat.set-binding-flags`
+    nat.set_binding_flags => set_binding_flags(marks: types::BindingFlags) -> Result<(), types::Error>;
+    /// `nat.fix-nated-sdp`
+    nat.fix_nated_sdp => fix_nated_sdp(fixes: nat::SdpFixes, address: &str, fields: &str) -> Result<(), types::Error>;
+    /// `nat.add-rcv-param`
+    nat.add_rcv_param => add_rcv_param(in_uri: bool) -> Result<(), types::Error>;
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -2,6 +2,8 @@
 
 use sipbox_guest::{Direction, RouteOutcome, RouteSignature, SourceClass, Transport};
 
+use crate::nat::NatState;
+
 /// What the request proves about its sender. The digest itself is the host's;
 /// here a password is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub struct Call {
     pub(crate) route_params: String,
     pub(crate) route_signature: RouteSignature,
     pub(crate) direction: Direction,
-    pub(crate) source_class: SourceClass,
+    pub(crate) source_class: Option<SourceClass>,
+    pub(crate) nat: NatState,
     pub(crate) credentials: Vec<Credentials>,
     pub(crate) authenticated_user: Option<String>,
     pub(crate) vars: Vec<(String, String)>,
@@ -111,7 +114,8 @@ impl Call {
             route_params: String::new(),
             route_signature: RouteSignature::None,
             direction: Direction::Unknown,
-            source_class: SourceClass::empty(),
+            source_class: None,
+            nat: NatState::default(),
             credentials: Vec::new(),
             authenticated_user: None,
             vars: Vec::new(),
@@ -235,10 +239,10 @@ impl Call {
         self
     }
 
-    /// The facts about address translation.
+    /// The facts about the source, instead of those that the message tells.
     #[must_use]
     pub fn source_class(mut self, class: SourceClass) -> Self {
-        self.source_class = class;
+        self.source_class = Some(class);
         self
     }
 

@@ -155,6 +155,7 @@ impl<P: Policy> Kit<P> {
         self.commit(&inner.effects);
         call.vars = inner.vars.clone().into_iter().collect();
         call.authenticated_user = inner.authenticated_user;
+        call.nat = inner.nat.clone();
         Run {
             verdict,
             edits: inner.edits,
@@ -164,6 +165,7 @@ impl<P: Policy> Kit<P> {
             vars: inner.vars,
             route_params: inner.route_params,
             record_route: inner.record_route,
+            nat: inner.nat,
             recording,
             call,
         }

@@ -34,6 +34,7 @@
 mod call;
 mod kit;
 mod live;
+mod nat;
 mod record;
 mod run;
 mod view;
@@ -41,6 +42,7 @@ mod world;
 
 pub use call::{Call, Credentials};
 pub use kit::Kit;
+pub use nat::NatState;
 pub use record::{Exchange, Recording};
 pub use run::{Effect, RecordRoute, Run};
 pub use world::{World, binding};

@@ -9,10 +9,12 @@ use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
 use sipbox_guest::bindings::host::sipbox::policy::types::Options;
 use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
+use sipbox_guest::nat::{BindingFlags, SdpFixes};
 use sipbox_guest::sys::Host;
 use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass, ids};
 
 use crate::call::Call;
+use crate::nat::{self, NatState};
 use crate::run::{Effect, RecordRoute};
 use crate::view::{NameAddr, view};
 use crate::world::{World, binding};
@@ -39,6 +41,7 @@ pub(crate) struct Live {
     pub(crate) route_params: Vec<(String, String)>,
     pub(crate) record_route: Option<RecordRoute>,
     pub(crate) authenticated_user: Option<String>,
+    pub(crate) nat: NatState,
 }
 
 impl Live {
@@ -47,6 +50,7 @@ impl Live {
             hook,
             vars: call.vars.iter().cloned().collect(),
             authenticated_user: call.authenticated_user.clone(),
+            nat: call.nat.clone(),
             call,
             world,
             edits: Vec::new(),
@@ -58,7 +62,7 @@ impl Live {
         }
     }
 
-    fn only_in(&self, hooks: &[Hook], what: &str) -> Result<(), Error> {
+    pub(crate) fn only_in(&self, hooks: &[Hook], what: &str) -> Result<(), Error> {
         if hooks.contains(&self.hook) {
             Ok(())
         } else {
@@ -195,7 +199,7 @@ fn check_aor(aor: &str) -> Result<(), Error> {
     }
 }
 
-fn edit_header(name: &str, value: &str) -> sipbox_guest::Header {
+pub(crate) fn edit_header(name: &str, value: &str) -> sipbox_guest::Header {
     sipbox_guest::Header {
         name: name.into(),
         value: value.into(),
@@ -289,8 +293,11 @@ impl Host for Live {
         Ok(())
     }
 
-    fn classify_source(&mut self) -> SourceClass {
-        self.call.source_class
+    fn classify_source(&mut self, asked: SourceClass) -> SourceClass {
+        match self.call.source_class {
+            Some(class) => class & asked,
+            None => nat::classify(&self.call, asked),
+        }
     }
 
     fn arm(&mut self, hooks: Hooks) -> Result<(), Error> {
@@ -352,7 +359,22 @@ impl Host for Live {
             return Err(Error::OutOfPlace("save outside REGISTER".into()));
         }
         check_aor(aor)?;
-        check_options(&limits.options, &[])?;
+        for (name, value) in &limits.options {
+            match (name.as_str(), value.as_str()) {
+                ("received", "auto" | "source" | "contact") => {}
+                ("flags", flags) => {
+                    for flag in flags.split(',') {
+                        self.nat.flags |= match flag.trim() {
+                            "natted" => BindingFlags::NATTED,
+                            "sipping" => BindingFlags::SIPPING,
+                            "remove-on-timeout" => BindingFlags::REMOVE_ON_TIMEOUT,
+                            _ => return Err(Error::UnknownOption(format!("{name}={value}"))),
+                        };
+                    }
+                }
+                _ => return Err(Error::UnknownOption(format!("{name}={value}"))),
+            }
+        }
         if let Some(error) = &self.world.location_failure {
             return Err(error.clone());
         }
@@ -360,7 +382,7 @@ impl Host for Live {
             return Ok(SaveOutcome::Refused(status));
         }
         let before = self.world.bindings(aor);
-        match registered(&self.call, &before, limits) {
+        match registered(&self.call, &before, limits, &self.nat) {
             Err(status) => Ok(SaveOutcome::Refused(status)),
             Ok(None) => Ok(SaveOutcome::Queried(count(&before))),
             Ok(Some(bindings)) => {
@@ -383,6 +405,44 @@ impl Host for Live {
         self.effects.push(Effect::Remove { aor: aor.into() });
         Ok(count(&self.world.bindings(aor)))
     }
+
+    fn force_rport(&mut self) -> Result<(), Error> {
+        self.only_in(&[Hook::Request], "force-rport")?;
+        self.nat.force_rport = true;
+        Ok(())
+    }
+
+    fn fix_nated_contact(&mut self, params: &str, preserve_uri: bool) -> Result<(), Error> {
+        self.mend_contact(params, preserve_uri)
+    }
+
+    fn restore_nated_ruri(&mut self) -> Result<bool, Error> {
+        self.restore_uri()
+    }
+
+    fn fix_nated_register(&mut self) -> Result<(), Error> {
+        self.of_register("fix-nated-register")?;
+        self.nat.register = true;
+        self.nat.flags |= BindingFlags::NATTED;
+        Ok(())
+    }
+
+    fn set_binding_flags(&mut self, marks: BindingFlags) -> Result<(), Error> {
+        self.of_register("set-binding-flags")?;
+        self.nat.flags |= marks;
+        Ok(())
+    }
+
+    fn fix_nated_sdp(&mut self, fixes: SdpFixes, address: &str, fields: &str) -> Result<(), Error> {
+        self.mend_sdp(fixes, address, fields)
+    }
+
+    fn add_rcv_param(&mut self, in_uri: bool) -> Result<(), Error> {
+        self.only_in(&[Hook::Request], "add-rcv-param")?;
+        self.mend_contacts(|value, (source, transport)| {
+            sipbox_sip::nat::add_received(value, source, transport, in_uri)
+        })
+    }
 }
 
 fn count(bindings: &[Binding]) -> u32 {
@@ -396,6 +456,7 @@ fn registered(
     call: &Call,
     before: &[Binding],
     limits: &SaveLimits,
+    nat: &NatState,
 ) -> Result<Option<Vec<Binding>>, u16> {
     let header_expires: Option<u32> = call
         .values("Expires")
@@ -442,6 +503,11 @@ fn registered(
             .and_then(part)
             .and_then(|value| value.parse::<f32>().ok())
             .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0).round() as u16);
+        new.flags = nat.flags;
+        if nat.register {
+            let (address, port, _) = &call.source;
+            new.received = format!("sip:{address}:{port}");
+        }
         new.path = call.values("Path").map(str::to_owned).collect();
         bindings.push(new);
     }

@@ -12,6 +12,7 @@ use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
 use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
 use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
+use sipbox_guest::nat::{BindingFlags, SdpFixes};
 use sipbox_guest::sys::Host;
 use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass};
 
@@ -121,7 +122,7 @@ recorded! {
     record_route(params: &[(String, String)]) -> Result<(), Error>;
     record_route_preset(outbound: &str, inbound: Option<&str>) -> Result<(), Error>;
     add_route_param(name: &str, value: &str) -> Result<(), Error>;
-    classify_source() -> SourceClass;
+    classify_source(asked: SourceClass) -> SourceClass;
     arm(hooks: Hooks) -> Result<(), Error>;
     log(level: Level, text: &str) -> ();
     check(realm: &Realm) -> Result<Outcome, Error>;
@@ -129,6 +130,13 @@ recorded! {
     lookup(aor: &str) -> Result<Vec<Binding>, Error>;
     save(aor: &str, limits: &SaveLimits) -> Result<SaveOutcome, Error>;
     remove(aor: &str) -> Result<u32, Error>;
+    force_rport() -> Result<(), Error>;
+    fix_nated_contact(params: &str, preserve_uri: bool) -> Result<(), Error>;
+    restore_nated_ruri() -> Result<bool, Error>;
+    fix_nated_register() -> Result<(), Error>;
+    set_binding_flags(marks: BindingFlags) -> Result<(), Error>;
+    fix_nated_sdp(fixes: SdpFixes, address: &str, fields: &str) -> Result<(), Error>;
+    add_rcv_param(in_uri: bool) -> Result<(), Error>;
 }
 
 /// A host that the policy shares with the test for the time of a hook call.

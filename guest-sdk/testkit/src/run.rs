@@ -9,6 +9,7 @@ use sipbox_guest::log::Level;
 use sipbox_guest::{Destination, Edit, Hooks, Target, Verdict};
 
 use crate::call::Call;
+use crate::nat::NatState;
 use crate::record::Recording;
 
 /// A write that the hook staged.
@@ -68,6 +69,8 @@ pub struct Run<V = Verdict> {
     pub route_params: Vec<(String, String)>,
     /// Whether it asked for a Record-Route itself.
     pub record_route: Option<RecordRoute>,
+    /// What `nat` was told.
+    pub nat: NatState,
     /// Its host calls.
     pub recording: Recording,
     pub(crate) call: Call,

@@ -87,5 +87,6 @@ pub fn binding(contact: &str) -> Binding {
         flow: String::new(),
         instance: String::new(),
         user_agent: String::new(),
+        flags: sipbox_guest::nat::BindingFlags::empty(),
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use sipbox_sip::{
-    EditError, EditList, Fault, HeaderId, Index, Message, Method, OwnedMessage, ParseError,
+    EditError, EditList, Fault, HeaderId, Index, Message, Method, OwnedMessage, ParseError, Via,
     validate,
 };
 use smallvec::SmallVec;
@@ -421,6 +421,7 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
             }
             Edit::RemoveHeader(name) => list.remove_header(view, name.as_bytes())?,
             Edit::SetRequestUri(uri) => list.set_request_uri(view, uri.as_bytes())?,
+            Edit::ForceRport => force_rport(view, &mut list)?,
             Edit::SetBody(body) => {
                 list.set_header(view, HeaderId::ContentType, body.content_type.as_bytes())?;
                 list.set_body(view, &body.bytes)?;
@@ -438,6 +439,18 @@ fn written(view: Message<'_>, list: &EditList) -> Result<OwnedMessage, ApplyErro
     let checked = validate::check(edited, &validate::Limits::default())?;
     let parts = edited.is_request().then_some(checked.parts);
     Ok(OwnedMessage::new(bytes.into(), index, parts))
+}
+
+/// RFC 3581 section 3, on behalf of the sender.
+fn force_rport(message: Message<'_>, list: &mut EditList) -> Result<(), EditError> {
+    let Some(top) = message.values(HeaderId::Via).next() else {
+        return Ok(());
+    };
+    let asks = Via::parse_lenient(top.as_bytes()).is_ok_and(|via| via.rport().is_some());
+    if asks {
+        return Ok(());
+    }
+    list.insert_at(top.span.end, b";rport")
 }
 
 #[cfg(test)]

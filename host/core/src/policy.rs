@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod hooks;
+mod nat;
 
 use std::any::Any;
 use std::fmt;
@@ -25,6 +26,7 @@ pub use capabilities::{
 pub use hooks::{
     BranchCall, FailedTarget, Failure, HookCall, HookFailure, HookInput, HookOutput, PolicyHost,
 };
+pub use nat::{BindingFlags, NatState, Reached};
 
 /// Named settings of a verdict: `options` in the WIT.
 pub type Options = Vec<(String, String)>;
@@ -68,11 +70,10 @@ impl CallState {
     /// The bytes that policies put into it.
     pub(crate) fn holds(&self) -> usize {
         let pairs = self.vars.iter().chain(&self.route_params);
+        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
         let preset = self.record_route.as_ref().map_or(0, RecordRouting::holds);
-        preset
-            + pairs
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>()
+        let next_hop = self.nat.next_hop.as_ref().map_or(0, |hop| hop.len());
+        pairs + preset + next_hop
     }
 }
 
@@ -166,6 +167,8 @@ pub enum Edit {
     SetRequestUri(String),
     /// Replaces body, Content-Type and Content-Length.
     SetBody(Body),
+    /// The top Via asks for `rport` (RFC 3581 section 3), though its sender did not.
+    ForceRport,
 }
 
 /// The hooks that a policy can export.
@@ -365,6 +368,8 @@ pub struct CallState {
     pub authenticated_user: Option<String>,
     /// Parameters for our Record-Route.
     pub route_params: Vec<(String, String)>,
+    /// What `nat` was told.
+    pub nat: NatState,
     /// A policy asked for Record-Route, whatever the verdict says of it.
     pub record_route: Option<RecordRouting>,
 }

@@ -142,6 +142,28 @@ pub(crate) fn hop(via: &Via<'_>, flow: Flow) -> NextHop {
     }
 }
 
+/// Where the response to a CANCEL goes: as [`hop`], but to its source if those to its INVITE
+/// do, which a policy may have asked for.
+pub(crate) fn hop_like(invite: NextHop, came: Flow, via: &Via<'_>, flow: Flow) -> NextHop {
+    match (hop(via, flow), invite) {
+        (
+            NextHop::Address {
+                listener,
+                transport,
+                local,
+                ..
+            },
+            NextHop::Address { address, .. },
+        ) if address == came.peer => NextHop::Address {
+            listener,
+            transport,
+            address: flow.peer,
+            local,
+        },
+        (hop, _) => hop,
+    }
+}
+
 /// Where a response goes that no server transaction of ours waits for: along the Via
 /// below ours (16.11, 18.2.2).
 pub(crate) fn stateless_hop(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sipbox_sip::{EditError, Message, Method, OwnedMessage, Uri};
 
 use crate::account::{Room, Ticket};
-use crate::context::strip_via;
+use crate::context::{strip_via, to_bytes};
 use crate::cx::Cx;
 use crate::decision::{Decision, ResolvedTarget, Ruling};
 use crate::error::Internal;
@@ -89,16 +89,21 @@ pub(crate) enum Outcome {
 }
 
 /// A stateless forward has one target: the first of the first group.
-pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, decision: Decision) -> Outcome {
+pub(crate) fn outcome(id: StatelessId, facts: &Arc<Facts>, mut decision: Decision) -> Outcome {
     let method = decision.request.as_ref().method();
     let ack = method == Method::Ack;
     if decision.ruling.forwards() && intake::spent(decision.request.as_ref()) {
         return Outcome::Reply(Reply::of(intake::SPENT));
     }
+    let next_hop = decision.state.nat.next_hop.take();
     let (target, record_route) = match decision.ruling {
         Ruling::Relay(relay) => {
             let first = relay.groups.into_iter().flatten().next();
-            (first.unwrap_or_default(), relay.record_route)
+            let along = || ResolvedTarget {
+                next_hop: next_hop.map(to_bytes).unwrap_or_default(),
+                ..ResolvedTarget::default()
+            };
+            (first.unwrap_or_else(along), relay.record_route)
         }
         Ruling::ForwardStateless(target) => (target, None),
         // 16.10: a CANCEL without a response context is forwarded or has nothing to

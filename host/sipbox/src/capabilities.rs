@@ -112,6 +112,7 @@ impl RequestCapabilities {
                 .unwrap_or_default(),
             instance: binding.instance.as_deref().unwrap_or_default().to_owned(),
             user_agent: binding.user_agent.to_string(),
+            flags: binding.flags,
         }
     }
 }

@@ -1,12 +1,10 @@
 //! The interface `call`.
 
-use std::net::IpAddr;
-
 use sipbox_core::policy::{
     CallError, Direction, Hook, RecordRouting, RouteOutcome, RoutePreset, RouteSignature,
 };
 use sipbox_core::record_route;
-use sipbox_sip::{Contact, Host as SipHost, Params, Transport};
+use sipbox_sip::{Params, Transport};
 
 use crate::bindings::wit::call as wit;
 use crate::bindings::wit::types::{Error, Transport as WitTransport};
@@ -211,9 +209,9 @@ impl wit::Host for CallCx {
         Ok(Ok(()))
     }
 
-    fn classify_source(&mut self) -> wasmtime::Result<wit::SourceClass> {
+    fn classify_source(&mut self, asked: wit::SourceClass) -> wasmtime::Result<wit::SourceClass> {
         self.enter()?;
-        Ok(self.classify())
+        Ok(self.classify(asked))
     }
 
     fn arm(&mut self, hooks: wit::Hooks) -> wasmtime::Result<Result<(), Error>> {
@@ -248,80 +246,5 @@ impl CallCx {
             return Err(CallError::OutOfPlace(again));
         }
         Ok(())
-    }
-
-    fn classify(&self) -> wit::SourceClass {
-        let message = self.message();
-        let peer = self.call.facts.flow.peer;
-        let ip = peer.ip().to_canonical();
-        let mut class = wit::SourceClass::empty();
-        let mut set = |flag, holds: bool| {
-            if holds {
-                class |= flag;
-            }
-        };
-        set(wit::SourceClass::PRIVATE_SOURCE, is_private(ip));
-        set(wit::SourceClass::LOOPBACK, ip.is_loopback());
-        set(wit::SourceClass::IPV6, ip.is_ipv6());
-        if let Ok(via) = message.via_top() {
-            let host = via.host.ip();
-            // A name cannot be compared: only a literal address tells.
-            set(
-                wit::SourceClass::VIA_MISMATCH,
-                host.is_some_and(|host| host != ip),
-            );
-            set(wit::SourceClass::PRIVATE_VIA, host.is_some_and(is_private));
-            let port = via
-                .port
-                .unwrap_or_else(|| self.call.facts.flow.transport.default_port());
-            set(wit::SourceClass::PORT_MISMATCH, port != peer.port());
-        }
-        if let Some(Ok(Contact::Addr(contact))) = message.contacts().next() {
-            let host = SipHost::ip(&contact.uri.host);
-            set(
-                wit::SourceClass::PRIVATE_CONTACT,
-                host.is_some_and(is_private),
-            );
-            set(
-                wit::SourceClass::CONTACT_MISMATCH,
-                host.is_some_and(|host| host != ip),
-            );
-        }
-        class
-    }
-}
-
-/// Private by RFC 1918, RFC 6598 (carrier-grade NAT) or RFC 4193.
-fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            ip.is_private() || (a == 100 && (64..128).contains(&b))
-        }
-        IpAddr::V6(ip) => ip.is_unique_local(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_addresses_are_those_of_the_rfcs() {
-        for (ip, private) in [
-            ("10.0.0.1", true),
-            ("172.16.0.1", true),
-            ("172.32.0.1", false),
-            ("192.168.3.4", true),
-            ("100.64.0.1", true),
-            ("100.128.0.1", false),
-            ("127.0.0.1", false),
-            ("198.51.100.1", false),
-            ("fd00::1", true),
-            ("2001:db8::1", false),
-            ("::ffff:10.0.0.1", true),
-        ] {
-            assert_eq!(is_private(ip.parse().unwrap()), private, "{ip}");
-        }
     }
 }

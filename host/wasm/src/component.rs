@@ -68,11 +68,13 @@ pub enum Capability {
     Auth,
     /// `location`
     Location,
+    /// `nat`
+    Nat,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 2] = [Self::Auth, Self::Location];
+    pub const ALL: [Self; 3] = [Self::Auth, Self::Location, Self::Nat];
 
     /// The interface's name, as configuration spells it.
     #[must_use]
@@ -80,6 +82,7 @@ impl Capability {
         match self {
             Self::Auth => "auth",
             Self::Location => "location",
+            Self::Nat => "nat",
         }
     }
 

@@ -24,6 +24,7 @@ mod linker;
 mod location;
 mod log;
 mod message;
+mod nat;
 mod pattern;
 mod pool;
 mod record;

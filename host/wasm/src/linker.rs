@@ -49,6 +49,7 @@ pub(crate) fn link(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<CallCx>
     wit::log::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
     wit::auth::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
     wit::location::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
+    wit::nat::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
     view::link(&mut linker)?;
     wasi::link(&mut linker)?;
     Ok(linker)

@@ -1,6 +1,8 @@
 //! The interface `location`.
 
-use sipbox_core::policy::{BindingView, CallError, Effect, Hook, SaveLimits, SaveOutcome};
+use sipbox_core::policy::{
+    BindingFlags, BindingView, CallError, Effect, Hook, Reached, SaveLimits, SaveOutcome,
+};
 use sipbox_sip::{Method, uri};
 
 use crate::bindings::wit::location as wit;
@@ -57,10 +59,27 @@ impl CallCx {
             ));
         }
         check_aor(&aor)?;
-        if let Some((name, _)) = limits.options.first() {
-            return Err(CallError::UnknownOption(edit::shown(name)));
+        let nat = &self.call.state.nat;
+        let (mut reached, mut flags) = (Reached::Auto, nat.flags);
+        for (name, value) in &limits.options {
+            let unknown = || CallError::UnknownOption(edit::shown(&format!("{name}={value}")));
+            match name.as_str() {
+                "received" => reached = Reached::from_name(value).ok_or_else(unknown)?,
+                "flags" => {
+                    for flag in value.split(',') {
+                        let flag = BindingFlags::from_name(flag.trim()).ok_or_else(unknown)?;
+                        flags = flags.with(flag);
+                    }
+                }
+                _ => return Err(CallError::UnknownOption(edit::shown(name))),
+            }
+        }
+        if nat.register {
+            reached = Reached::Source;
         }
         let limits = SaveLimits {
+            reached,
+            flags,
             min_expires: limits.min_expires,
             max_expires: limits.max_expires,
             default_expires: limits.default_expires,
@@ -106,6 +125,7 @@ impl From<BindingView> for wit::Binding {
             flow: binding.flow,
             instance: binding.instance,
             user_agent: binding.user_agent,
+            flags: crate::nat::flags_out(binding.flags),
         }
     }
 }

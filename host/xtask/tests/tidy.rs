@@ -67,7 +67,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xtask", &["sipbox-policy-build"]),
     // Guests know the contract and the SDK, and nothing of the host.
     ("sipbox-guest", &[]),
-    ("sipbox-testkit", &["sipbox-guest"]),
+    // The test kit runs natively: what the language says has one home.
+    ("sipbox-testkit", &["sipbox-guest", "sipbox-sip"]),
     ("policy-*", &["sipbox-guest"]),
     // End-to-end tests know the program as a process, and build guests for it.
     ("sipbox-tests", &["sipbox-policy-build"]),

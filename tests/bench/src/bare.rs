@@ -201,7 +201,7 @@ impl call::Host for Host {
     fn set_var(&mut self, _: String, _: String) -> Outcome {
         Ok(Ok(()))
     }
-    fn classify_source(&mut self) -> wasmtime::Result<call::SourceClass> {
+    fn classify_source(&mut self, _: call::SourceClass) -> wasmtime::Result<call::SourceClass> {
         Ok(call::SourceClass::empty())
     }
     fn arm(&mut self, _: call::Hooks) -> Outcome {

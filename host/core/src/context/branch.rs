@@ -129,6 +129,7 @@ impl ResponseContext {
             return false;
         };
         self.state = verdict.state;
+        let next_hop = self.state.nat.next_hop.take();
         if !verdict.keep {
             // 16.5 lets a proxy leave out targets; there is nothing to answer for it.
             if let Some(branch) = self.branches.get_mut(at) {
@@ -138,6 +139,9 @@ impl ResponseContext {
             branch.stage = Stage::Resolving;
             let edited = verdict.request.as_ref().request_uri();
             branch.target.uri = keep(edited);
+            if let Some(next_hop) = next_hop.filter(|_| branch.target.next_hop.is_empty()) {
+                branch.target.next_hop = super::to_bytes(next_hop);
+            }
             branch.request = Some(verdict.request);
             branch.route = verdict.route.boxed();
             self.locate_branch(at, io);

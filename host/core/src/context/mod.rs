@@ -13,6 +13,7 @@ mod via;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sipbox_sip::{Method, OwnedMessage};
 use smallvec::SmallVec;
 
@@ -137,9 +138,11 @@ impl ResponseContext {
         self.groups = relay.groups;
         self.groups.retain(|group| !group.is_empty());
         self.groups.reverse();
+        let next_hop = self.state.nat.next_hop.take();
         if self.groups.is_empty() {
             // Along the route set, or else to the Request-URI.
             self.groups.push(vec![ResolvedTarget {
+                next_hop: next_hop.map(to_bytes).unwrap_or_default(),
                 q: 1000,
                 ..ResolvedTarget::default()
             }]);
@@ -367,4 +370,8 @@ impl ResponseContext {
         }
         self.best.offer(candidate);
     }
+}
+
+pub(crate) fn to_bytes(text: Box<str>) -> Bytes {
+    Bytes::from(text.into_boxed_bytes())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::flow::Flow;
+use crate::policy::BindingFlags;
 use crate::time::WallTime;
 
 /// The bindings of one address of record, best q first, then the latest.
@@ -44,6 +45,8 @@ pub struct Binding {
     pub user_agent: Box<str>,
     /// What its Allow names, in OpenSIPS's bits; see [`super::method_mask`].
     pub methods: Option<u32>,
+    /// Its marks, for pings.
+    pub flags: BindingFlags,
     /// When it was last written.
     pub last_modified: WallTime,
     /// The socket that received it, such as `udp:192.0.2.1:5060`.

@@ -160,6 +160,7 @@ impl Plan {
             cseq: self.register.cseq,
             user_agent: self.register.user_agent.clone(),
             methods: self.register.methods,
+            flags: self.limits.flags,
             last_modified: WallTime(0),
             socket: self.socket.clone(),
             sequence: 0,

@@ -1,14 +1,15 @@
 //! Reading a REGISTER: what RFC 3261 section 10.3 wants to know of it, copied out
 //! of the message once, so that planning and committing judge the same thing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use sipbox_sip::{Contact, HeaderId, Message, NameAddr, Transport, Via, lex};
+use sipbox_sip::{Contact, HeaderId, Message, NameAddr, Transport, Via, lex, nat};
 use smallvec::SmallVec;
 
 use super::row::method_mask;
 use super::rules::Refused;
 use crate::flow::Flow;
+use crate::policy::Reached;
 use crate::reply;
 
 /// A REGISTER, as far as it concerns bindings.
@@ -63,7 +64,7 @@ impl Register {
     /// # Errors
     /// 400 for a malformed Contact, Path, Call-ID or CSeq, and for `*` beside
     /// other contacts or without Expires 0 (section 10.3, step 6).
-    pub fn read(message: &Message<'_>, flow: Flow) -> Result<Self, Refused> {
+    pub fn read(message: &Message<'_>, flow: Flow, reached: Reached) -> Result<Self, Refused> {
         let bad = |reason| Refused::new(400, reason);
         let call_id = message.call_id().map_err(|_| bad("Malformed Call-ID"))?;
         let cseq = message.cseq().map_err(|_| bad("Malformed CSeq"))?;
@@ -80,7 +81,7 @@ impl Register {
             });
         let user_agent = message.header(HeaderId::UserAgent).unwrap_or_default();
         Ok(Self {
-            contacts: Contacts::read(message, flow)?,
+            contacts: Contacts::read(message, flow, reached)?,
             call_id: text(call_id).ok_or(bad("Malformed Call-ID"))?,
             cseq: cseq.number,
             path,
@@ -91,7 +92,7 @@ impl Register {
 }
 
 impl Contacts {
-    fn read(message: &Message<'_>, flow: Flow) -> Result<Self, Refused> {
+    fn read(message: &Message<'_>, flow: Flow, reached: Reached) -> Result<Self, Refused> {
         // A malformed Expires counts as none (RFC 4475 section 3.1.2.4); only with `*`,
         // which wants a literal 0, is it an error.
         let header = message.expires().ok().flatten();
@@ -102,7 +103,13 @@ impl Contacts {
                 Contact::Star if star => return Err(mixed()),
                 Contact::Star => star = true,
                 Contact::Addr(address) => updates.push(ContactUpdate {
-                    elsewhere: is_elsewhere(message, &address, flow),
+                    elsewhere: match reached {
+                        Reached::Auto => is_elsewhere(message, &address, flow),
+                        Reached::Source => false,
+                        Reached::Contact => {
+                            flow.transport == Transport::Udp && !is_at(&address, flow.peer)
+                        }
+                    },
                     ..ContactUpdate::read(&address, header)?
                 }),
             }
@@ -138,6 +145,13 @@ impl ContactUpdate {
     }
 }
 
+/// Whether requests to a Contact go to where the REGISTER came from anyway.
+fn is_at(contact: &NameAddr<'_>, source: SocketAddr) -> bool {
+    let named = contact.uri.maddr().unwrap_or(contact.uri.host).ip();
+    named.map(|named| named.to_canonical()) == Some(source.ip().to_canonical())
+        && contact.uri.port_or_default() == source.port()
+}
+
 /// Whether a Contact names another host than the one that sends the REGISTER over UDP: a
 /// script that registers phones, or a proxy that knows no Path. RFC 3261 section 10.3
 /// wants requests at the Contact then.
@@ -170,14 +184,7 @@ fn is_somebody(ip: IpAddr, source: IpAddr) -> bool {
 
 /// Whether an address means nothing outside of its network.
 fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            // RFC 6598: between a carrier and its customers.
-            let shared = matches!(ip.octets(), [100, 64..=127, ..]);
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
+    ip.is_loopback() || nat::is_private(ip)
 }
 
 /// Text that may stand in a header field and in a database: UTF-8 without

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::aor::Aor;
 use super::binding::Binding;
 use crate::flow::{Flow, Home, TenantId};
+use crate::policy::BindingFlags;
 use crate::time::WallTime;
 
 /// One change of one binding, to be made durable.
@@ -102,7 +103,7 @@ pub struct LocationRow {
     pub last_modified: WallTime,
     /// Always 0; OpenSIPS's internal marks.
     pub flags: u32,
-    /// OpenSIPS's branch flags; kept empty.
+    /// OpenSIPS's branch flags: [`BindingFlags`].
     pub cflags: Option<String>,
     /// User-Agent.
     pub user_agent: String,
@@ -141,7 +142,7 @@ impl LocationRow {
             cseq: binding.cseq,
             last_modified: binding.last_modified,
             flags: 0,
-            cflags: None,
+            cflags: binding.flags.to_cflags(),
             user_agent: binding.user_agent.to_string(),
             socket: text(&binding.socket),
             methods: binding.methods,
@@ -195,6 +196,7 @@ impl LocationRow {
             cseq: self.cseq,
             user_agent: self.user_agent.into(),
             methods: self.methods,
+            flags: BindingFlags::from_cflags(self.cflags.as_deref().unwrap_or_default()),
             last_modified: self.last_modified,
             socket: socket.into(),
             sequence,
@@ -318,6 +320,7 @@ mod tests {
             cseq: 9,
             user_agent: "phone".into(),
             methods: Some(method_mask("INVITE, BYE,X")),
+            flags: BindingFlags::NATTED.with(BindingFlags::SIPPING),
             last_modified: WallTime::from_seconds(4000),
             socket: "udp:[::]:5060".into(),
             sequence: 7,
@@ -334,6 +337,7 @@ mod tests {
             ("alice", "example.com")
         );
         assert_eq!(row.received.as_deref(), Some("sip:[2001:db8::1]:5062"));
+        assert_eq!(row.cflags.as_deref(), Some("NAT SIP_PING_FLAG"));
         let find = |socket: &str| (socket == "udp:[::]:5060").then_some((ListenerId(2), None));
         assert_eq!(row.clone().into_binding(7, &find), binding);
         // Of a listener on every address the socket tells which one it was.

@@ -83,7 +83,7 @@ impl LocationService {
         wall: WallTime,
         limits: &SaveLimits,
     ) -> Result<Planned, Refused> {
-        let register = Register::read(message, source.0)?;
+        let register = Register::read(message, source.0, limits.reached)?;
         if register.contacts == Contacts::Query {
             return Ok(Planned::Query(self.lookup(tenant, aor, wall)));
         }

@@ -10,7 +10,7 @@ use sipbox_sip::{Index, Message, Transport};
 
 use super::*;
 use crate::flow::{ConnectionId, Flow, ListenerId, TenantId};
-use crate::policy::SaveLimits;
+use crate::policy::{Reached, SaveLimits};
 use crate::time::WallTime;
 
 const T: TenantId = TenantId(0);
@@ -29,6 +29,7 @@ impl Bench {
             max_expires: 7200,
             default_expires: 600,
             max_contacts: 0,
+            ..SaveLimits::default()
         };
         Self {
             service: LocationService::new(4, &[1; 16]),
@@ -419,12 +420,13 @@ fn a_contact_that_is_not_the_senders_has_no_flow() {
             false,
         ),
     ] {
-        let bench = Bench::new();
-        let register = |flow: Flow| {
+        let mut bench = Bench::new();
+        let register = |flow: Flow, bench: &Bench| {
             let bytes = format!(
                 "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK1\r\n\
                  From: <sip:alice@example.com>;tag=1\r\nTo: <sip:alice@example.com>\r\n\
-                 Call-ID: c\r\nCSeq: 1 REGISTER\r\nContact: <sip:a@{contact}>\r\n\r\n"
+                 Call-ID: {:?}\r\nCSeq: 1 REGISTER\r\nContact: <sip:a@{contact}>\r\n\r\n",
+                bench.limits.reached
             );
             let mut index = Index::new();
             let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
@@ -446,6 +448,20 @@ fn a_contact_that_is_not_the_senders_has_no_flow() {
             connection: None,
             ..flow()
         };
-        assert_eq!(register(udp), (kept, kept), "{via} {source} {contact}");
+        assert_eq!(
+            register(udp, &bench),
+            (kept, kept),
+            "{via} {source} {contact}"
+        );
+        // A policy may know better.
+        let at_source = source == contact || format!("{contact}:5060") == source;
+        for (reached, kept) in [(Reached::Source, true), (Reached::Contact, at_source)] {
+            bench.limits.reached = reached;
+            assert_eq!(
+                register(udp, &bench),
+                (kept, kept),
+                "{reached:?} {source} {contact}"
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::HookCall;
+use super::{BindingFlags, HookCall, Reached};
 
 /// A write that a hook staged. It is committed with the verdict, or discarded
 /// with the call.
@@ -35,6 +35,10 @@ pub struct SaveLimits {
     pub default_expires: u32,
     /// Bindings of one address of record; 0: no limit.
     pub max_contacts: u32,
+    /// Where requests to the bindings go.
+    pub reached: Reached,
+    /// Marks of the bindings.
+    pub flags: BindingFlags,
 }
 
 /// A realm as a policy names it.
@@ -84,6 +88,8 @@ pub struct BindingView {
     pub instance: String,
     /// User-Agent.
     pub user_agent: String,
+    /// Its marks.
+    pub flags: BindingFlags,
 }
 
 /// What `location.save` found.

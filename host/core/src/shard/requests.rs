@@ -161,6 +161,7 @@ impl Shard {
             return Matched::No;
         };
         let (tenant, tag) = (cancelled.tenant, cancelled.tag);
+        let reply_to = reply::hop_like(cancelled.reply_to, cancelled.flow, via, flow);
         // 9.2: it has no effect on other requests.
         let invite = (cancelled.method == Method::Invite).then_some(found);
         let ticket = cx.env.settings.count(tenant);
@@ -169,7 +170,7 @@ impl Shard {
             method: Method::Cancel,
             tenant,
             flow,
-            reply_to: reply::hop(via, flow),
+            reply_to,
             // 9.2: the tag that the response to the cancelled request has.
             tag,
             rfc2543: false,

@@ -59,6 +59,12 @@ impl Shard {
             return Carried::Late;
         };
         let (answered, name) = (server.answered(), server.key);
+        if decision.state.nat.force_rport
+            && let Ok(via) = decision.request.as_ref().via_top_lenient()
+        {
+            // The chain had it ask for its port (RFC 3581 4).
+            server.reply_to = reply::hop(&via, server.flow);
+        }
         let mut decided = match server.user.take() {
             Some(User::Deciding(decided)) if !answered => decided,
             other => {

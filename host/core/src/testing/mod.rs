@@ -8,6 +8,7 @@ mod forks;
 mod homes;
 mod hooks;
 mod names;
+mod nat;
 mod record_route;
 mod room;
 mod routes;

@@ -1,7 +1,9 @@
 //! What capabilities were asked and what they answered.
 
 use serde::{Deserialize, Serialize};
-use sipbox_core::policy::{AuthOutcome, BindingView, CallError, Realm, SaveLimits, SaveOutcome};
+use sipbox_core::policy::{
+    AuthOutcome, BindingFlags, BindingView, CallError, Reached, Realm, SaveLimits, SaveOutcome,
+};
 
 /// A question to a capability.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,10 @@ pub(super) enum Asked {
         max: u32,
         default: u32,
         contacts: u32,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reached: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        flags: String,
     },
     /// `location.remove`
     Remove { aor: String },
@@ -50,6 +56,11 @@ impl Asked {
             max: limits.max_expires,
             default: limits.default_expires,
             contacts: limits.max_contacts,
+            reached: match limits.reached {
+                Reached::Auto => String::new(),
+                other => format!("{other:?}"),
+            },
+            flags: limits.flags.names(),
         }
     }
 
@@ -109,6 +120,8 @@ pub(super) struct Binding {
     flow: String,
     instance: String,
     user_agent: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    flags: String,
 }
 
 /// An answer that can be written down and read back.
@@ -153,6 +166,7 @@ impl Recorded for Vec<BindingView> {
                     flow: b.flow.clone(),
                     instance: b.instance.clone(),
                     user_agent: b.user_agent.clone(),
+                    flags: b.flags.names(),
                 })
                 .collect(),
         )
@@ -174,6 +188,7 @@ impl Recorded for Vec<BindingView> {
                     flow: b.flow.clone(),
                     instance: b.instance.clone(),
                     user_agent: b.user_agent.clone(),
+                    flags: read_flags(&b.flags),
                 })
                 .collect(),
         )
@@ -247,4 +262,12 @@ impl From<&Refusal> for CallError {
             Refusal::Unavailable(text) => Self::Unavailable(text.clone()),
         }
     }
+}
+
+/// Marks of a binding by their names.
+pub(super) fn read_flags(names: &str) -> BindingFlags {
+    names
+        .split(',')
+        .filter_map(BindingFlags::from_name)
+        .fold(BindingFlags::default(), BindingFlags::with)
 }

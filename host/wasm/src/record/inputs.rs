@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
     Armed, BranchCall, CallState, Destination, Direction, Facts, FailedTarget, Failure, HookCall,
-    HookInput, RecordRouting, RouteOutcome, RouteParams, RoutePreset, RouteSignature, Target,
-    UriTarget,
+    HookInput, NatState, RecordRouting, RouteOutcome, RouteParams, RoutePreset, RouteSignature,
+    Target, UriTarget,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -290,6 +290,37 @@ pub(super) struct CallRecord {
     record_route: Option<Option<(String, Option<String>)>>,
     /// Branch, reply, failure.
     armed: (bool, bool, bool),
+    #[serde(default)]
+    nat: NatRecord,
+}
+
+/// [`NatState`]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct NatRecord {
+    force_rport: bool,
+    register: bool,
+    flags: String,
+    next_hop: Option<Box<str>>,
+}
+
+impl NatRecord {
+    fn of(nat: &NatState) -> Self {
+        Self {
+            force_rport: nat.force_rport,
+            register: nat.register,
+            flags: nat.flags.names(),
+            next_hop: nat.next_hop.clone(),
+        }
+    }
+
+    fn state(&self) -> NatState {
+        NatState {
+            force_rport: self.force_rport,
+            register: self.register,
+            flags: super::answers::read_flags(&self.flags),
+            next_hop: self.next_hop.clone(),
+        }
+    }
 }
 
 impl CallRecord {
@@ -303,6 +334,7 @@ impl CallRecord {
                 preset.map(|preset| (preset.outbound.clone(), preset.inbound.clone()))
             }),
             armed: (call.armed.branch, call.armed.reply, call.armed.failure),
+            nat: NatRecord::of(&call.state.nat),
         }
     }
 
@@ -315,6 +347,7 @@ impl CallRecord {
                 preset: preset
                     .map(|(outbound, inbound)| Box::new(RoutePreset { outbound, inbound })),
             }),
+            nat: self.nat.state(),
             ..CallState::default()
         }
     }

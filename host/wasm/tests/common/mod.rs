@@ -252,6 +252,7 @@ impl Capabilities for TestHost {
             flow: String::new(),
             instance: String::new(),
             user_agent: String::new(),
+            flags: sipbox_core::policy::BindingFlags::default(),
         };
         Ok(match aor {
             "bob@example.org" => vec![binding("sip:bob@10.0.0.8"), binding("sip:bob@10.0.0.9")],

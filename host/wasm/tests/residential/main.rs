@@ -84,6 +84,7 @@ fn bound(bindings: &[(&str, u16)]) -> World {
         flow: "flow-7".into(),
         instance: "<urn:uuid:0C67446E-F1A1-11D9-94D3-000A95A0E128>".into(),
         user_agent: "Phone/4.2".into(),
+        flags: sipbox_core::policy::BindingFlags::default(),
     };
     World {
         bindings: Ok(bindings.iter().map(binding).collect()),

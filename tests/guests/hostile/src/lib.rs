@@ -75,7 +75,7 @@ impl Policy for Hostile {
         match self.0.behaviour {
             Behaviour::EndlessLoop => spin(),
             Behaviour::HostCallLoop => loop {
-                black_box(request.classify_source());
+                black_box(request.classify_source(sipbox_guest::SourceClass::all()));
             },
             Behaviour::AllocationBomb => allocate(),
             Behaviour::DeepRecursion => return Verdict::reply(200 + dive(1) as u16 % 2).into(),

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use sipbox_guest::auth::Realm;
 use sipbox_guest::verdict::registered;
 use sipbox_guest::{
-    BranchVerdict, Error, Failure, Hooks, Policy, ReplyVerdict, Request, Response, Target, Verdict,
-    location,
+    BranchVerdict, Error, Failure, Hooks, Policy, ReplyVerdict, Request, Response, SourceClass, Target,
+    Verdict, location, nat,
 };
 
 #[derive(Deserialize)]
@@ -37,6 +37,8 @@ enum Act {
     Count,
     /// Looks the Request-URI up and answers with the contacts.
     Lookup,
+    /// Calls every function of `nat`, and answers with what they said.
+    Mend,
 }
 
 struct Probe(Act);
@@ -101,6 +103,7 @@ impl Policy for Probe {
                     .header("X-Calls", calls.to_string())
                     .into()
             }
+            Act::Mend => mend(request),
             Act::Lookup => {
                 let aor = request.request_uri().aor().unwrap_or_default();
                 match location::lookup(&aor) {
@@ -128,6 +131,14 @@ impl Policy for Probe {
     }
 
     fn on_reply(&self, response: &Response) -> ReplyVerdict {
+        if matches!(self.0, Act::Mend) {
+            let facts = response.classify_source(SourceClass::all());
+            let mended = nat::fix_nated_contact("", false);
+            let refused = [nat::force_rport(), nat::add_rcv_param(true)];
+            let said = format!("{facts:?} {} {}", word(&mended), refused.map(|r| word(&r)).join(" "));
+            let _ = response.set_header("X-Mended", &said);
+            return ReplyVerdict::Forward;
+        }
         let refused = Request::current().set_request_uri("sip:out@of.place");
         let _ = response.set_header("X-Reply", word(&refused));
         if response.status() == 183 {
@@ -151,6 +162,30 @@ impl Policy for Probe {
             .header("X-Failed", failed.join(","))
             .into()
     }
+}
+
+fn mend(request: &Request) -> Verdict {
+    let facts = request.classify_source(SourceClass::all());
+    let said = [
+        word(&nat::force_rport()),
+        word(&nat::fix_nated_contact("a>", false)),
+        word(&nat::fix_nated_contact(";ob", true)),
+        word(&nat::add_rcv_param(false)),
+        word(&nat::fix_nated_register()),
+        word(&nat::set_binding_flags(nat::BindingFlags::SIPPING)),
+        word(&nat::fix_nated_sdp(nat::SdpFixes::REWRITE_MEDIA_IP, "", "no line")),
+        word(&nat::fix_nated_sdp(nat::SdpFixes::REWRITE_MEDIA_IP, "192.0.2.7", "")),
+        word(&nat::fix_nated_sdp(nat::SdpFixes::ADD_DIR_ACTIVE, "", "a=x")),
+    ];
+    let restored = match nat::restore_nated_ruri() {
+        Ok(restored) => restored.to_string(),
+        Err(error) => word::<()>(&Err(error)),
+    };
+    Verdict::reply(200)
+        .header("X-Facts", format!("{facts:?}"))
+        .header("X-Mended", said.join(" "))
+        .header("X-Restored", restored)
+        .into()
 }
 
 fn stage(request: &Request) {

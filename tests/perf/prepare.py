@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Fills in sipbox.toml for the perf lab and adds its 10,000 accounts.
 
-    prepare.py SIPBOX FOLDER IP PORT UAS1 WORKERS [BALANCE]
+    prepare.py SIPBOX FOLDER IP PORT UAS1 WORKERS [COMPONENT]
 
-BALANCE is the component of policies/examples/balance: with it, calls to `balanced`
-are spread over the four ports from UAS1 on, before the residential policy is asked.
+COMPONENT goes in front of the residential policy. With that of policies/examples/balance,
+calls to `balanced` are spread over the four ports from UAS1 on; that of policies/nat
+mends Contact and session description, as the other targets do in S5.
 
 The accounts go into the database directly: through the command line each would
 be a process of its own. HA1s only, as `sipbox user add` stores them.
@@ -21,13 +22,13 @@ CHAIN = "[[tenant.policy]]"
 
 
 def main():
-    sipbox, folder, ip, port, uas1, workers, *balance = sys.argv[1:]
+    sipbox, folder, ip, port, uas1, workers, *component = sys.argv[1:]
     folder = pathlib.Path(folder)
     text = pathlib.Path(__file__).with_name("sipbox.toml").read_text()
     for name, value in dict(ip=ip, port=port, uas1=uas1, workers=workers).items():
         text = text.replace(f"@{name}@", value)
-    if balance:
-        text = text.replace(CHAIN, chain_link(balance[0], ip, int(uas1)) + CHAIN, 1)
+    if component:
+        text = text.replace(CHAIN, chain_link(component[0], ip, int(uas1)) + CHAIN, 1)
     (folder / "sipbox.toml").write_text(text)
     # The program itself makes the tables.
     subprocess.run([sipbox, "user", "add", "-c", folder / "sipbox.toml", f"first@{ip}",
@@ -39,9 +40,12 @@ def main():
 
 
 def chain_link(component, ip, uas1):
-    gateways = ", ".join(f'{{ uri = "sip:{ip}:{uas1 + i}" }}' for i in range(4))
-    return (f'{CHAIN}\ncomponent = "{component}"\n'
-            f'settings = {{ users = ["balanced"], gateways = [{gateways}] }}\n\n')
+    if pathlib.Path(component).name == "policy-nat.wasm":
+        settings = 'preserve_uri = false, sdp = ["rewrite-media-ip", "rewrite-origin-ip"]'
+    else:
+        gateways = ", ".join(f'{{ uri = "sip:{ip}:{uas1 + i}" }}' for i in range(4))
+        settings = f'users = ["balanced"], gateways = [{gateways}]'
+    return f'{CHAIN}\ncomponent = "{component}"\nsettings = {{ {settings} }}\n\n'
 
 
 def row(user, realm):

@@ -140,6 +140,27 @@ impl Baresip {
         self.wait_for("CALL_CLOSED");
     }
 
+    /// Calls someone whom it does not reach.
+    pub fn call_in_vain(&mut self, uri: &str) {
+        self.command("dial", uri);
+        self.wait_for("CALL_CLOSED");
+    }
+
+    /// Puts the call on hold: a re-INVITE.
+    pub fn hold(&mut self) {
+        self.command("hold", "");
+    }
+
+    /// Takes it off hold.
+    pub fn resume(&mut self) {
+        self.command("resume", "");
+    }
+
+    /// Ends it without a word to anyone.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
     /// Waits for an event of that type and takes it and those before it.
     ///
     /// # Panics

@@ -27,6 +27,7 @@ pub mod link;
 pub mod linphone;
 pub mod loopback;
 pub mod message;
+pub mod nat;
 pub mod process;
 pub mod program;
 pub mod relay;

@@ -19,6 +19,8 @@ pub fn require(program: &str) {
         "sipp" => "sip-tester",
         "baresip" => "baresip",
         "linphonec" => "linphone-cli",
+        "ip" => "iproute2",
+        "nft" => "nftables",
         other => other,
     };
     let found = std::env::var_os("PATH")

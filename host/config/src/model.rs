@@ -44,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// `[auth]`
     pub auth: Auth,
+    /// `[nathelper]`
+    pub nathelper: Nathelper,
 }
 
 /// `[[listener]]`
@@ -304,4 +306,39 @@ pub struct Auth {
     pub failures: u32,
     /// `failure_window`
     pub failure_window: Duration,
+}
+
+/// `[nathelper]`: pings of bindings, under OpenSIPS's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nathelper {
+    /// `natping_interval`: each binding is pinged once in it, all of them spread over it;
+    /// zero: none is.
+    pub natping_interval: Duration,
+    /// `ping_nated_only`: only bindings that are marked so.
+    pub ping_nated_only: bool,
+    /// `natping_tcp`: connections too.
+    pub natping_tcp: bool,
+    /// `natping_datagram`: what goes over UDP to bindings that are not marked for requests.
+    pub natping_datagram: Datagram,
+    /// `sipping_method`
+    pub sipping_method: String,
+    /// `sipping_from`: a URI; empty: the listener's address.
+    pub sipping_from: String,
+    /// `sipping_ignore_rpl_codes`: statuses that are no answer.
+    pub sipping_ignore_rpl_codes: Vec<u16>,
+    /// `ping_threshold`: how long an answer may take.
+    pub ping_threshold: Duration,
+    /// `max_pings_lost`: missed answers that remove a binding marked so; 0: never.
+    pub max_pings_lost: u32,
+}
+
+/// What a ping over UDP is that asks for no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datagram {
+    /// `zeros`: four bytes.
+    Zeros,
+    /// `crlf`: two line ends.
+    Crlf,
+    /// `stun`: a Binding indication.
+    Stun,
 }

@@ -1,6 +1,7 @@
 //! The sections of the file: what each may hold, and what must fit together.
 
 mod listener;
+mod nathelper;
 mod once;
 mod tenant;
 
@@ -100,6 +101,7 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
         control: control(&mut table, folder, out),
         log: log(&mut table, out),
         auth: auth(&mut table, out),
+        nathelper: nathelper::nathelper(&mut table, out),
     };
     table.finish(out);
     config

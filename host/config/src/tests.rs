@@ -134,6 +134,37 @@ fn timers_b_and_f_follow_t1() {
 }
 
 #[test]
+fn pings_have_opensips_names_and_nothing_is_pinged_by_default() {
+    let quiet = parse(SHORTEST).unwrap().nathelper;
+    assert_eq!(quiet.natping_interval, Duration::ZERO);
+    assert!(quiet.ping_nated_only && !quiet.natping_tcp);
+    let with = |lines: &str| parse(&format!("{SHORTEST}[nathelper]\n{lines}\n"));
+    let config = with(
+        "natping_interval = \"30s\"\nping_nated_only = false\nnatping_tcp = true\n\
+         natping_datagram = \"stun\"\nsipping_method = \"INFO\"\n\
+         sipping_from = \"sip:a@b\"\nsipping_ignore_rpl_codes = \"404, 501\"\n\
+         ping_threshold = \"1s\"\nmax_pings_lost = 5",
+    );
+    let nathelper = config.unwrap().nathelper;
+    assert_eq!(nathelper.natping_interval, Duration::from_secs(30));
+    assert_eq!(nathelper.natping_datagram, crate::Datagram::Stun);
+    assert_eq!(nathelper.sipping_ignore_rpl_codes, [404, 501]);
+    assert_eq!(nathelper.max_pings_lost, 5);
+    for wrong in [
+        "natping_interval = \"500ms\"",
+        "ping_nated_only = 1",
+        "sipping_method = \"INVITE\"",
+        "sipping_method = \"A B\"",
+        "sipping_from = \"<sip:a@b>\"",
+        "sipping_from = \"tel:1\"",
+        "sipping_ignore_rpl_codes = \"4\"",
+        "natping_socket = \"x\"",
+    ] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_warning_alone_refuses_nothing() {
     let text = format!("{SHORTEST}[timers]\nc = \"3m\"\n");
     let config = parse(&text).unwrap();
@@ -193,6 +224,7 @@ fn every_setting_reloads_or_needs_a_restart() {
         "auth",
         "timers",
         "record_route",
+        "nathelper",
     ];
     let repeated = ["listener", "tenant", "route"];
     let once = |table: &str| {
@@ -206,7 +238,7 @@ fn every_setting_reloads_or_needs_a_restart() {
         };
         let at_start = AT_START.iter().any(|(t, k, _)| of_table(*t) && *k == key);
         let reloaded = RELOADED.contains(&(table, key))
-            || matches!(table, "`[timers]`" | "`[record_route]`")
+            || matches!(table, "`[timers]`" | "`[record_route]`" | "`[nathelper]`")
             || tables.contains(&key)
             || repeated.contains(&key);
         assert!(at_start != reloaded, "{key} of {table}");

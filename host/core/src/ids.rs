@@ -10,6 +10,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
+use crate::location::PingId;
+
 /// The magic cookie of RFC 3261 8.1.1.7.
 pub const COOKIE: &str = "z9hG4bK";
 /// Length of the branches that we make.
@@ -19,8 +21,10 @@ const PAYLOAD: usize = 20;
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Stands for the shard in the branch of a statelessly forwarded request.
 const STATELESS: u8 = u8::MAX;
+/// Stands for the shard in the branch of a ping.
+const PING: u8 = u8::MAX - 1;
 /// The most shards that a branch can tell apart.
-pub const MAX_SHARDS: usize = STATELESS as usize;
+pub const MAX_SHARDS: usize = PING as usize;
 const GENERATION_MASK: u32 = 0x00ff_ffff;
 
 /// A place in a shard's table, and which use of it is meant.
@@ -118,6 +122,17 @@ pub struct OwnBranch {
     pub current: bool,
 }
 
+impl OwnBranch {
+    /// The ping that it is the branch of.
+    pub(crate) fn ping(&self) -> Option<PingId> {
+        let place = self.place.filter(|place| place.shard == PING)?;
+        Some(PingId {
+            shard: place.slot,
+            serial: u64::from(place.generation) << 32 | u64::from(self.loop_hash),
+        })
+    }
+}
+
 /// A branch as it stands in our Via.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BranchText([u8; BRANCH_LEN]);
@@ -188,6 +203,14 @@ impl Ids {
         let high = u32::try_from(id.incoming >> 32).unwrap_or(0);
         let low = u32::try_from(id.incoming & u64::from(u32::MAX)).unwrap_or(0);
         self.encode(STATELESS, high, low, id.loop_hash)
+    }
+
+    /// The branch of a ping, which is all that is known of it when its answer comes.
+    #[must_use]
+    pub fn ping_branch(&self, id: PingId) -> BranchText {
+        let low = u32::try_from(id.serial & u64::from(u32::MAX)).unwrap_or(0);
+        let high = u32::try_from(id.serial >> 32).unwrap_or(0);
+        self.encode(PING, id.shard, high, low)
     }
 
     /// Reads a branch; `None` if it is not one of this key.

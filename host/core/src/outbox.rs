@@ -14,6 +14,7 @@ use crate::decision::{ArmedSet, ResolvedTarget};
 use crate::flow::{NextHop, TenantId};
 use crate::ids::{AskId, ResolveToken, SendToken, StatelessId};
 use crate::policy::{CallState, Facts, Failure};
+use crate::stack::Pong;
 use crate::transaction::Scratch;
 
 /// One message to send.
@@ -265,6 +266,8 @@ pub struct Outbox {
     pub resolves: Vec<Resolve>,
     /// What happened.
     pub events: Vec<Event>,
+    /// Answers to pings, for the location service.
+    pub pongs: Vec<Pong>,
     /// 2xx responses of our own, for the shards of their dialogs.
     pub(crate) answered: Vec<Answered>,
     /// Memory for steps outside of any shard.
@@ -279,6 +282,7 @@ impl Outbox {
         self.asks.clear();
         self.resolves.clear();
         self.events.clear();
+        self.pongs.clear();
         self.answered.clear();
     }
 
@@ -289,6 +293,7 @@ impl Outbox {
             && self.asks.is_empty()
             && self.resolves.is_empty()
             && self.events.is_empty()
+            && self.pongs.is_empty()
     }
 
     /// The bytes of a transmit.

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::account::{Account, Room, Ticket};
 use crate::error::Internal;
 use crate::flow::{ListenerId, TenantId};
+use crate::location::PingSettings;
 
 pub use spec::{ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
 
@@ -129,6 +130,8 @@ pub struct Settings {
     pub record_route: RecordRouteSpec,
     /// See [`SettingsSpec::transactions`].
     pub transactions: u32,
+    /// See [`SettingsSpec::pings`].
+    pub pings: PingSettings,
     /// The transactions of all tenants.
     pub account: Arc<Account>,
     listeners: Vec<Listener>,
@@ -215,6 +218,7 @@ impl Settings {
             outbound_proxy: spec.outbound_proxy,
             record_route: spec.record_route,
             transactions: spec.transactions,
+            pings: spec.pings,
             account,
             listeners,
             tenants,

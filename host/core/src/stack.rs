@@ -9,6 +9,7 @@
 
 mod answers;
 mod arrivals;
+mod pings;
 mod types;
 mod unsent;
 
@@ -21,6 +22,7 @@ use crate::outbox::Outbox;
 use crate::shard::Shard;
 use crate::time::Time;
 
+pub use pings::Pong;
 pub use types::{BranchVerdict, Counts, Env, ReplyVerdict, Rng, StackOptions};
 
 /// The element.

@@ -55,6 +55,12 @@ const COMMANDS: &[Help] = &[
     ),
     ("help", &["mi_cmd"], "what a command takes and does"),
     (
+        "nathelper:enable_ping",
+        &["status"],
+        "whether bindings are pinged; 0 stops it, 1 goes on",
+    ),
+    ("nh_enable_ping", &["status"], "nathelper:enable_ping"),
+    (
         "reload",
         &[],
         "check the configuration and put it in force, whole or not at all",
@@ -138,6 +144,7 @@ impl Commands for NodeCommands {
                 "version" => Ok(json!({ "Server": concat!("Sipbox ", env!("CARGO_PKG_VERSION")) })),
                 "uptime" => Ok(self.uptime()),
                 "get_statistics" => self.get_statistics(&params),
+                "nathelper:enable_ping" | "nh_enable_ping" => self.enable_ping(&params),
                 "reload" => self.reload().await,
                 "ul_dump" => self.ul_dump(&params),
                 "ul_show_contact" => self.ul_show_contact(&params),
@@ -321,6 +328,20 @@ impl NodeCommands {
         Ok(json!({ "AOR": aor.as_str(), "Contacts": contacts }))
     }
 
+    /// Answers with the status; OpenSIPS's `nathelper:enable_ping`.
+    fn enable_ping(&self, params: &Params) -> Result<Value, CommandError> {
+        let pinging = &self.node.pinging;
+        match params.number("status", 0)? {
+            None => {}
+            Some(status) => {
+                pinging.store(status != 0, Ordering::Relaxed);
+                // Who sleeps looks at its settings when it wakes.
+                self.node.wake();
+            }
+        }
+        Ok(json!({ "Status": u8::from(pinging.load(Ordering::Relaxed)) }))
+    }
+
     async fn ul_add(&self, params: &Params) -> Result<Value, CommandError> {
         let (tenant, aor) = self.aor(params)?;
         let uri = params.required("contact", 2)?;
@@ -473,6 +494,9 @@ fn contact(binding: &Binding, wall: WallTime) -> Value {
     };
     if !binding.received.is_empty() {
         add("Received", json!(binding.received));
+    }
+    if let Some(cflags) = binding.flags.to_cflags() {
+        add("Cflags", json!(cflags));
     }
     if !binding.path.is_empty() {
         add("Path", json!(binding.path.join(",")));

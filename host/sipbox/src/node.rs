@@ -2,7 +2,7 @@
 //! and the configuration in force.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -76,6 +76,8 @@ pub(crate) struct Node {
     pub(crate) confined: Sender<Confined>,
     /// A bit for each worker whose shards may have a timer armed.
     pub(crate) ticking: AtomicU64,
+    /// Whether bindings are pinged; an operator may stop it.
+    pub(crate) pinging: AtomicBool,
 }
 
 impl Node {
@@ -109,6 +111,14 @@ impl Node {
     /// A worker found a timer after all.
     pub(crate) fn ticking_goes_on(&self, worker: usize) {
         self.ticking.fetch_or(bit(worker), Ordering::AcqRel);
+    }
+
+    /// Has every worker look at the clock.
+    pub(crate) fn wake(&self) {
+        for queue in self.network.queues() {
+            // A worker whose queue is full is not asleep.
+            let _ = queue.push(WorkerEvent::Tick);
+        }
     }
 
     fn all_workers(&self) -> u64 {

@@ -281,6 +281,7 @@ impl Running {
             runtime,
             confined,
             ticking: 0.into(),
+            pinging: true.into(),
             network,
         });
         let (_, wall) = node.clock.now();

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use sipbox_config::{Component, Config, Dns, Durability};
+use sipbox_config::{Component, Config, Dns, Durability, Nathelper};
 use sipbox_core::auth::AuthSettings;
 use sipbox_core::flow::TenantId;
+use sipbox_core::location::{Datagram, PingSettings};
 use sipbox_core::settings::{
     ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers,
 };
@@ -142,6 +143,7 @@ fn settings(config: &Config) -> SettingsSpec {
             .limits
             .transactions
             .unwrap_or_else(memory::transactions),
+        pings: pings(&config.nathelper),
         ..SettingsSpec::default()
     }
 }
@@ -155,6 +157,24 @@ fn record_route(options: &sipbox_config::RecordRoute) -> RecordRouteSpec {
         ignore_user: options.ignore_user.clone(),
         enable_socket_mismatch_warning: options.enable_socket_mismatch_warning,
         sign: options.sign,
+    }
+}
+
+fn pings(nathelper: &Nathelper) -> PingSettings {
+    PingSettings {
+        interval: nathelper.natping_interval,
+        nated_only: nathelper.ping_nated_only,
+        tcp: nathelper.natping_tcp,
+        datagram: match nathelper.natping_datagram {
+            sipbox_config::Datagram::Zeros => Datagram::Zeros,
+            sipbox_config::Datagram::Crlf => Datagram::Crlf,
+            sipbox_config::Datagram::Stun => Datagram::Stun,
+        },
+        method: nathelper.sipping_method.as_str().into(),
+        from: nathelper.sipping_from.as_str().into(),
+        threshold: nathelper.ping_threshold,
+        max_lost: nathelper.max_pings_lost,
+        ignore: nathelper.sipping_ignore_rpl_codes.clone(),
     }
 }
 

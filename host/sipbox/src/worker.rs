@@ -4,6 +4,7 @@
 
 mod confined;
 mod fair;
+mod pings;
 mod questions;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::node::{Node, WorkerEvent};
 use crate::snapshot::Snapshot;
 
 pub(crate) use confined::Confined;
+use pings::Pinger;
 pub(crate) use questions::Answer;
 
 /// How often timers are looked at while any is armed.
@@ -55,6 +57,7 @@ pub(crate) struct Worker {
     /// What a confined tenant's policies answered here, to be handed over.
     answer: Option<Answer>,
     ticked: Time,
+    pinger: Pinger,
     swept: WallTime,
     stop: bool,
 }
@@ -77,6 +80,7 @@ impl Worker {
             names: Vec::new(),
             answer: None,
             ticked: Time::default(),
+            pinger: Pinger::default(),
             swept: WallTime::default(),
             stop: false,
         }
@@ -313,6 +317,7 @@ impl Worker {
                 self.say_full(tenant, its_own);
             }
         }
+        self.take_pongs();
         self.names.append(&mut self.out.resolves);
         self.asks.extend(self.out.asks.drain(..));
         self.out.clear();
@@ -344,11 +349,21 @@ impl Worker {
         }
     }
 
-    /// Fires the timers of this worker's shards; how long it may then sleep.
+    /// What is due; how long it may then sleep.
     fn tick(&mut self) -> Option<Duration> {
-        let node = Arc::clone(&self.node);
-        let (now, wall) = node.clock.now();
+        let (now, wall) = self.node.clock.now();
         self.sweep(wall);
+        let pings = self.ping(now, wall);
+        let timers = self.fire(now);
+        match (pings, timers) {
+            (Some(pings), Some(timers)) => Some(pings.min(timers)),
+            (pings, timers) => pings.or(timers),
+        }
+    }
+
+    /// Fires the timers of this worker's shards; how long until it looks again.
+    fn fire(&mut self, now: Time) -> Option<Duration> {
+        let node = Arc::clone(&self.node);
         if !node.ticking(self.number) {
             return None;
         }

@@ -98,6 +98,14 @@ stats! {
     accepted_regs = "registrar": "accepted_regs";
     /// REGISTER requests refused.
     rejected_regs = "registrar": "rejected_regs";
+    /// Pings of bindings that were sent.
+    pings_sent = "nathelper": "pings_sent";
+    /// Those of them that were answered in time.
+    pings_answered = "nathelper": "pings_answered";
+    /// Those of which the answer did not come.
+    pings_lost = "nathelper": "pings_lost";
+    /// Bindings that were removed, since they did not answer.
+    pings_removed = "nathelper": "removed_contacts";
     /// Requests that were refused, since there were too many transactions.
     refused = "sipbox": "refused_requests";
     /// Panics that were caught at the message boundary.

@@ -40,6 +40,10 @@ const PEERS: &[Peer] = &[
         program: "ip",
         package: "iproute2",
     },
+    Peer {
+        program: "nft",
+        package: "nftables",
+    },
 ];
 
 /// What the machine can be tested for.

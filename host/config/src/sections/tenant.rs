@@ -15,7 +15,7 @@ use crate::read::{Diagnostics, Table, one_of, similar, suggest};
 use crate::syntax::{host, json};
 
 /// Capabilities that can be granted.
-const GRANTS: &[&str] = &["auth", "location"];
+const GRANTS: &[&str] = &["auth", "location", "nat"];
 const BUILTINS: &[(&str, ())] = &[("residential", ())];
 
 const MS: Duration = Duration::from_millis(1);

@@ -14,6 +14,7 @@ mod aor;
 mod binding;
 mod flow_token;
 mod hash;
+mod pings;
 mod plan;
 mod register;
 mod row;
@@ -28,6 +29,7 @@ pub use aor::{Aor, AorError};
 pub use binding::{Binding, Bindings, contact_header_values};
 pub use flow_token::{FlowTokens, Origin, TokenError};
 pub(crate) use hash::KeyedState;
+pub use pings::{Datagram, Ping, PingId, PingRound, PingSettings};
 pub use plan::{Commit, NewContact, Plan, Planned};
 pub use register::{ContactUpdate, Contacts, Register};
 pub use row::{

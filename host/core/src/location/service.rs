@@ -22,7 +22,7 @@ use crate::time::WallTime;
 /// Bindings of all tenants.
 #[derive(Debug)]
 pub struct LocationService {
-    shards: Box<[Mutex<Shard>]>,
+    pub(super) shards: Box<[Mutex<Shard>]>,
     keyed: KeyedState,
     next_id: AtomicU64,
     next_sequence: AtomicU64,
@@ -234,6 +234,12 @@ impl LocationService {
         changes
     }
 
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// Takes over the rows of a database at start. `tenant` finds the tenant of a
     /// domain, `home` the listener of a socket's text and [`Flow::local`].
     pub fn load(
@@ -308,6 +314,13 @@ impl LocationService {
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.shards.iter().map(|mutex| lock(mutex).awaited()).sum()
+    }
+
+    /// How many bindings may have a turn to be pinged, and how many answers are awaited.
+    #[cfg(test)]
+    pub(super) fn pinged(&self) -> (usize, usize) {
+        let shards = self.shards.iter().map(|mutex| lock(mutex).pings.counts());
+        shards.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// How many changes wait to be settled over all shards.
@@ -416,7 +429,7 @@ impl LocationService {
         }
     }
 
-    fn sequence(&self, count: u64) -> u64 {
+    pub(super) fn sequence(&self, count: u64) -> u64 {
         self.next_sequence.fetch_add(count, Ordering::Relaxed)
     }
 
@@ -440,6 +453,6 @@ impl Guard<'_> {
 }
 
 /// A panic elsewhere leaves a shard usable: each change is one `replace`.
-fn lock(mutex: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+pub(super) fn lock(mutex: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

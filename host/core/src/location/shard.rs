@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::aor::Aor;
 use super::binding::{Binding, Bindings};
 use super::hash::KeyedState;
+use super::pings::Pings;
 use crate::flow::TenantId;
 use crate::time::WallTime;
 
@@ -18,6 +19,8 @@ pub(super) struct Shard {
     /// What stood before each change whose fate is not known yet, by the binding's id and
     /// the sequence number of the change.
     before: BTreeMap<(u64, u64), Option<Arc<Binding>>>,
+    /// Whose turn it is to be pinged.
+    pub(super) pings: Pings,
     keyed: KeyedState,
 }
 
@@ -34,6 +37,7 @@ impl Shard {
             tenants: HashMap::with_hasher(keyed.clone()),
             ends: BTreeMap::new(),
             before: BTreeMap::new(),
+            pings: Pings::default(),
             keyed: keyed.clone(),
         }
     }
@@ -65,6 +69,7 @@ impl Shard {
             .iter()
             .map(|b| (b.expires, b.id))
             .collect::<Vec<_>>();
+        let stands = |id: u64| ends.iter().any(|(_, other)| *other == id);
         of_tenant.bindings += ends.len();
         let old = if ends.is_empty() {
             of_tenant.records.remove(&key)
@@ -74,11 +79,15 @@ impl Shard {
         for binding in old.iter().flatten() {
             of_tenant.bindings -= 1;
             self.ends.remove(&(binding.expires, binding.id));
+            if !stands(binding.id) {
+                self.pings.ends(binding.id);
+            }
         }
         if of_tenant.records.is_empty() {
             self.tenants.remove(&tenant);
         }
         for end in ends {
+            self.pings.stands(end.1, tenant, &key);
             if end.0 != Binding::PERMANENT {
                 self.ends.insert(end, (tenant, key.clone()));
             }
@@ -97,12 +106,24 @@ impl Shard {
             return None;
         }
         let (tenant, aor) = self.ends.remove(&(end, id))?;
-        let mut bindings = self.get(tenant, &aor)?.clone();
-        let at = bindings.iter().position(|b| b.id == id)?;
-        let ended = bindings.remove(at);
-        self.replace(tenant, &aor, bindings);
-        self.stored(id, sequence);
+        let ended = self.take(tenant, &aor, id, sequence)?;
         Some((tenant, aor, ended))
+    }
+
+    /// Takes one binding away for good.
+    pub(super) fn take(
+        &mut self,
+        tenant: TenantId,
+        aor: &Arc<Aor>,
+        id: u64,
+        sequence: u64,
+    ) -> Option<Arc<Binding>> {
+        let mut bindings = self.get(tenant, aor)?.clone();
+        let at = bindings.iter().position(|b| b.id == id)?;
+        let taken = bindings.remove(at);
+        self.replace(tenant, aor, bindings);
+        self.stored(id, sequence);
+        Some(taken)
     }
 
     /// A binding was changed, and it is not known yet whether that will be stored.

@@ -1,6 +1,7 @@
 //! RFC 3261 section 10.3 through the service's front door, under virtual time.
 
 mod model;
+mod pings;
 mod unstored;
 mod upkeep;
 

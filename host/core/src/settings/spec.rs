@@ -6,6 +6,7 @@ use std::time::Duration;
 use sipbox_sip::{Hop, HostPort, Method, Transport};
 
 use crate::flow::TenantId;
+use crate::location::PingSettings;
 
 /// The timers of RFC 3261 section 17 and 16.6 that can be set; the others follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +179,8 @@ pub struct SettingsSpec {
     /// The most transactions at a time, of all tenants together. Requests beyond are
     /// refused; what belongs to one that was let in has as much room again.
     pub transactions: u32,
+    /// Pings of bindings.
+    pub pings: PingSettings,
 }
 
 impl Default for SettingsSpec {
@@ -196,6 +199,7 @@ impl Default for SettingsSpec {
             server: "Sipbox".into(),
             trying_at_once: false,
             transactions: 1 << 20,
+            pings: PingSettings::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use sipbox_sip::stream::FrameErrorKind;
 use sipbox_sip::validate::{self, Checked};
 use sipbox_sip::{HeaderId, Message, Method, Via};
 
-use super::{Env, Stack};
+use super::{Env, Pong, Stack};
 use crate::agent::session::DialogKey;
 use crate::error::Internal;
 use crate::flow::Flow;
@@ -235,6 +235,12 @@ impl Stack {
                 stateless::respond(message, flow, &mut cx);
             }
             None => out.dropped(Dropped::ForeignVia),
+            Some(_) if branch.ping().is_some() => {
+                out.pongs.extend(branch.ping().map(|id| Pong {
+                    id,
+                    status: message.status().unwrap_or_default(),
+                }));
+            }
             Some(place) if usize::from(place.shard) < self.shards.len() => {
                 self.step(usize::from(place.shard), env, out, |shard, cx| {
                     shard.response(place, message, via, flow, cx);

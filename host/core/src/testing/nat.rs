@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::chain;
+use crate::location::{Aor, Datagram, LocationRow, LocationService, Ping, PingId};
 use crate::policy::Edit;
+use crate::stack::Pong;
 
 /// Alice's phone sits behind a translation that gave it another port.
 const SOURCE: &str = "198.51.100.7:31000";
@@ -147,4 +149,114 @@ fn so_is_the_ack_that_has_no_transaction() {
     let [sent] = rig.take_n();
     assert_eq!(sent.to(), "udp/192.0.2.2:31001");
     assert_eq!(sent.first_line(), "ACK sip:bob@10.0.0.2:5060 SIP/2.0");
+}
+
+/// A binding of Bob's that came by this flow.
+fn ping(flow: Flow, request: Option<PingId>) -> Ping {
+    let row = LocationRow {
+        contact_id: 7,
+        username: "bob".into(),
+        domain: "home.example".into(),
+        contact: "sip:bob@10.0.0.2:5060;ob".into(),
+        received: None,
+        path: None,
+        expires: 0,
+        q: 1.0,
+        callid: "c".into(),
+        cseq: 1,
+        last_modified: WallTime(0),
+        flags: 0,
+        cflags: None,
+        user_agent: String::new(),
+        socket: None,
+        methods: None,
+        sip_instance: None,
+        kv_store: None,
+        attr: None,
+    };
+    let service = LocationService::new(1, &[1; 16]);
+    service.load([row], WallTime(0), |_| Some(TenantId(0)), |_| None);
+    let bob = Aor::parse("bob@home.example").unwrap();
+    let mut bindings = service.lookup(TenantId(0), &bob, WallTime(0));
+    Ping {
+        binding: bindings.pop().unwrap(),
+        flow,
+        request,
+    }
+}
+
+#[test]
+fn a_ping_is_a_request_down_the_flow_whose_answer_is_known_by_its_branch() {
+    let mut spec = spec();
+    spec.pings.from = "sip:pinger@home.example".into();
+    let mut rig = Rig::with(spec, |_, _| Ruling::Drop);
+    let id = PingId {
+        shard: 3,
+        serial: (5 << 48) + 77,
+    };
+    let sent = ping(udp("198.51.100.7:31000"), Some(id));
+    rig.call(|stack, env, out| stack.ping(env, &sent, out));
+    let [options] = rig.take_n();
+    assert_eq!(options.to(), "udp/198.51.100.7:31000");
+    assert_eq!(
+        options.first_line(),
+        "OPTIONS sip:bob@10.0.0.2:5060;ob SIP/2.0"
+    );
+    assert!(
+        options
+            .header("From")
+            .unwrap()
+            .starts_with("<sip:pinger@home.example>;tag=")
+    );
+    // It is a request that we would take ourselves.
+    let mut index = Index::new();
+    let message = Message::parse(options.text.as_bytes(), &mut index).unwrap();
+    let limits = sipbox_sip::validate::Limits::default();
+    sipbox_sip::validate::check(message, &limits).unwrap();
+
+    let pongs = |rig: &mut Rig, text: &str| {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let mut index = Index::new();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let from = udp("198.51.100.7:31000");
+        rig.call(|stack, env, out| {
+            stack.receive(env, message, &bytes, from, out);
+            std::mem::take(&mut out.pongs)
+        })
+    };
+    let ok = response(&options.text, 200, "");
+    assert_eq!(pongs(&mut rig, &ok), [Pong { id, status: 200 }]);
+    // Nobody makes one up.
+    let branch = options.text.split("branch=").nth(1).unwrap();
+    let other = match &branch[40..41] {
+        "a" => "b",
+        _ => "a",
+    };
+    let forged = ok.replacen(&branch[..41], &format!("{}{other}", &branch[..40]), 1);
+    assert_eq!(pongs(&mut rig, &forged), []);
+    rig.finish();
+}
+
+#[test]
+fn a_ping_that_asks_for_no_answer_is_what_its_transport_wants() {
+    for (flow, datagram, bytes) in [
+        (udp(BOB), Datagram::Zeros, "\0\0\0\0"),
+        (udp(BOB), Datagram::Crlf, "\r\n\r\n"),
+        (tcp(BOB, 1), Datagram::Zeros, "\r\n\r\n"),
+    ] {
+        let mut spec = spec();
+        spec.pings.datagram = datagram;
+        let mut rig = Rig::with(spec, |_, _| Ruling::Drop);
+        rig.call(|stack, env, out| stack.ping(env, &ping(flow, None), out));
+        let [sent] = rig.take_n();
+        assert_eq!(sent.text, bytes);
+    }
+    let mut spec = spec();
+    spec.pings.datagram = Datagram::Stun;
+    let mut rig = Rig::with(spec, |_, _| Ruling::Drop);
+    rig.call(|stack, env, out| {
+        stack.ping(env, &ping(udp(BOB), None), out);
+        assert_eq!(out.arena.len(), 20);
+        assert_eq!(out.arena[..8], [0, 0x11, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
+    });
 }

@@ -179,7 +179,7 @@ fn mend(request: &Request) -> Verdict {
     ];
     let restored = match nat::restore_nated_ruri() {
         Ok(restored) => restored.to_string(),
-        Err(error) => word::<()>(&Err(error)),
+        Err(error) => word::<()>(&Err(error)).to_owned(),
     };
     Verdict::reply(200)
         .header("X-Facts", format!("{facts:?}"))

@@ -98,3 +98,9 @@ pub fn hooks(language: &str) -> PathBuf {
         &format!("guest-hooks-{language}"),
     )
 }
+
+/// `policies/limits`: leases and dialogs.
+#[must_use]
+pub fn limits() -> PathBuf {
+    component("policies/limits", "policy-limits")
+}

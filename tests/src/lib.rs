@@ -30,6 +30,7 @@ pub mod message;
 pub mod nat;
 pub mod process;
 pub mod program;
+pub mod random_ends;
 pub mod relay;
 pub mod sipbox;
 pub mod sipp;

@@ -18,6 +18,8 @@ pub mod host {
                 import sipbox:policy/auth@0.1.0;
                 import sipbox:policy/location@0.1.0;
                 import sipbox:policy/nat@0.1.0;
+                import sipbox:policy/dialogs@0.1.0;
+                import sipbox:policy/leases@0.1.0;
             }
         ",
         generate_all,
@@ -114,6 +116,21 @@ pub mod failure {
         pub_export_macro: true,
         export_macro_name: "export_failure",
         default_bindings_module: "$crate::bindings::failure",
+        additional_derives: [PartialEq, Eq],
+    });
+}
+
+/// `dialog-hook`
+pub mod dialog {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package sipbox:sdk;
+            world dialog { export sipbox:policy/dialog-hook@0.1.0; }
+        ",
+        pub_export_macro: true,
+        export_macro_name: "export_dialog",
+        default_bindings_module: "$crate::bindings::dialog",
         additional_derives: [PartialEq, Eq],
     });
 }

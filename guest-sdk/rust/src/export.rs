@@ -26,7 +26,7 @@
 #[macro_export]
 macro_rules! export {
     ($policy:ident) => {
-        $crate::export!($policy, hooks = [route, request, branch, reply, failure]);
+        $crate::export!($policy, hooks = [route, request, branch, reply, failure, dialog]);
     };
     ($policy:ident, hooks = [$($hook:ident),* $(,)?]) => {
         #[cfg(not(target_arch = "wasm32"))]
@@ -86,6 +86,7 @@ macro_rules! __export_hook {
         }
         $crate::bindings::route::export_route!($component with_types_in $crate::bindings::route);
     };
+    (named dialog) => {};
     (request, $component:ident, $instance:ident) => {
         impl $crate::bindings::request::exports::sipbox::policy::request_hook::Guest for $component {
             fn on_request() -> $crate::Verdict {
@@ -122,12 +123,20 @@ macro_rules! __export_hook {
             $component with_types_in $crate::bindings::failure
         );
     };
+    (dialog, $component:ident, $instance:ident) => {
+        impl $crate::bindings::dialog::exports::sipbox::policy::dialog_hook::Guest for $component {
+            fn on_dialog(event: $crate::DialogEvent) {
+                $instance.with(|slot| slot.on_dialog(&event));
+            }
+        }
+        $crate::bindings::dialog::export_dialog!($component with_types_in $crate::bindings::dialog);
+    };
 }
 
 use std::cell::OnceCell;
 
 use crate::message::{Request, Response};
-use crate::policy::{BranchVerdict, Failure, Policy, ReplyVerdict};
+use crate::policy::{BranchVerdict, DialogEvent, Failure, Policy, ReplyVerdict};
 use crate::verdict::{Target, Verdict};
 
 /// Makes a panic say its text and line in the operator's log before it ends the call. Natively it goes
@@ -199,6 +208,13 @@ impl<P: Policy> Slot<P> {
     /// `failure-hook.on-failure`
     pub fn on_failure(&self, failure: &Failure) -> Verdict {
         self.decide(|policy| policy.on_failure(&Request::current(), failure))
+    }
+
+    /// `dialog-hook.on-dialog`
+    pub fn on_dialog(&self, event: &DialogEvent) {
+        if let Some(policy) = self.0.get() {
+            policy.on_dialog(event);
+        }
     }
 
     /// A host that asks before it configures gets an answer, never a trap.

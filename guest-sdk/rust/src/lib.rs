@@ -3,8 +3,8 @@
 //! A policy implements [`Policy`] and exports itself; see the README for one in
 //! twenty lines. A hook gets a [`Request`] (or [`Response`]) whose getters read
 //! one view of the message without asking the host again, and returns a
-//! [`Verdict`]. The capabilities are modules: [`auth`], [`location`], [`nat`],
-//! [`log`].
+//! [`Verdict`]. The capabilities are modules: [`auth`], [`dialogs`],
+//! [`leases`], [`location`], [`nat`], [`log`].
 //! A capability that is not used is not imported by the component.
 //!
 //! Natively, the same crate runs under `sipbox-testkit`, which implements
@@ -21,6 +21,8 @@ pub mod sys;
 
 pub mod auth;
 mod call;
+pub mod dialogs;
+pub mod leases;
 pub mod location;
 pub mod log;
 mod message;
@@ -34,7 +36,8 @@ pub use message::{
     Direction, Message, Request, Response, RouteOutcome, RouteSignature, Source, Time, Transport,
 };
 pub use policy::{
-    BranchVerdict, FailedTarget, Failure, NoSettings, Policy, ReplyVerdict, configure,
+    BranchVerdict, Change, DialogEvent, FailedTarget, Failure, NoSettings, Policy, ReplyVerdict,
+    configure,
 };
 pub use uri::{Party, Uri, aor, canonical_user};
 pub use verdict::{Destination, Preloaded, Target, UriTarget, Verdict};

@@ -9,6 +9,9 @@ use crate::verdict::{Target, Verdict};
 /// What `on_failure` is told.
 pub use crate::bindings::failure::exports::sipbox::policy::failure_hook::{FailedTarget, Failure};
 
+/// What `on_dialog` is told.
+pub use crate::bindings::dialog::exports::sipbox::policy::dialog_hook::{Change, DialogEvent};
+
 /// What `on_reply` returns.
 pub use crate::bindings::reply::exports::sipbox::policy::reply_hook::ReplyVerdict;
 
@@ -69,6 +72,11 @@ pub trait Policy: Sized + 'static {
     fn on_failure(&self, request: &Request, failure: &Failure) -> Verdict {
         let _ = (request, failure);
         Verdict::Next
+    }
+
+    /// Is told what became of a dialog, some time after it.
+    fn on_dialog(&self, event: &DialogEvent) {
+        let _ = event;
     }
 }
 

@@ -4,7 +4,9 @@
 //! that [`with_host`] put in place for the thread, so that a policy runs in an
 //! ordinary unit test. Nothing above this module knows which of the two it is.
 
-use crate::bindings::host::sipbox::policy::{auth, call, location, log, message, nat, types};
+use crate::bindings::host::sipbox::policy::{
+    auth, call, dialogs, leases, location, log, message, nat, types,
+};
 
 macro_rules! host_functions {
     ($(
@@ -95,6 +97,42 @@ host_functions! {
     nat.fix_nated_sdp => fix_nated_sdp(fixes: nat::SdpFixes, address: &str, fields: &str) -> Result<(), types::Error>;
     /// `nat.add-rcv-param`
     nat.add_rcv_param => add_rcv_param(in_uri: bool) -> Result<(), types::Error>;
+    /// `dialogs.create-dialog`
+    dialogs.create_dialog => create_dialog(create: dialogs::CreateFlags, options: &types::Options) -> Result<bool, types::Error>;
+    /// `dialogs.current`
+    dialogs.current => current_dialog() -> Option<dialogs::Dialog>;
+    /// `dialogs.store-dlg-value`
+    dialogs.store_dlg_value => store_dlg_value(name: &str, value: &str) -> Result<(), types::Error>;
+    /// `dialogs.fetch-dlg-value`
+    dialogs.fetch_dlg_value => fetch_dlg_value(name: &str) -> Result<Option<String>, types::Error>;
+    /// `dialogs.set-dlg-flag`
+    dialogs.set_dlg_flag => set_dlg_flag(flag: &str) -> Result<(), types::Error>;
+    /// `dialogs.reset-dlg-flag`
+    dialogs.reset_dlg_flag => reset_dlg_flag(flag: &str) -> Result<(), types::Error>;
+    /// `dialogs.is-dlg-flag-set`
+    dialogs.is_dlg_flag_set => is_dlg_flag_set(flag: &str) -> Result<bool, types::Error>;
+    /// `dialogs.test-and-set-dlg-flag`
+    dialogs.test_and_set_dlg_flag => test_and_set_dlg_flag(flag: &str, value: bool) -> Result<bool, types::Error>;
+    /// `dialogs.set-dlg-profile`
+    dialogs.set_dlg_profile => set_dlg_profile(profile: &str, value: &str, clear_values: bool) -> Result<(), types::Error>;
+    /// `dialogs.unset-dlg-profile`
+    dialogs.unset_dlg_profile => unset_dlg_profile(profile: &str, value: &str) -> Result<(), types::Error>;
+    /// `dialogs.is-in-profile`
+    dialogs.is_in_profile => is_in_profile(profile: &str, value: &str) -> Result<bool, types::Error>;
+    /// `dialogs.get-profile-size`
+    dialogs.get_profile_size => get_profile_size(profile: &str, value: &str) -> Result<u32, types::Error>;
+    /// `dialogs.set-dlg-timeout`
+    dialogs.set_dlg_timeout => set_dlg_timeout(seconds: u32) -> Result<(), types::Error>;
+    /// `dialogs.validate-dialog`
+    dialogs.validate_dialog => validate_dialog() -> Result<dialogs::Validity, types::Error>;
+    /// `dialogs.end-dialog`
+    dialogs.end_dialog => end_dialog(extra: &[types::Header]) -> Result<(), types::Error>;
+    /// `leases.acquire`
+    leases.acquire => acquire(scope: &str, key: &str, limit: u32) -> Result<leases::Outcome, types::Error>;
+    /// `leases.release`
+    leases.release => release(lease: u32) -> Result<(), types::Error>;
+    /// `leases.held`
+    leases.held => held(scope: &str, key: &str) -> Result<u32, types::Error>;
 }
 
 #[cfg(not(target_arch = "wasm32"))]

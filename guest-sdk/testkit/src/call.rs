@@ -3,6 +3,7 @@
 use sipbox_guest::{Direction, RouteOutcome, RouteSignature, SourceClass, Transport};
 
 use crate::nat::NatState;
+use crate::dialogs::{HeldLease, TestDialog};
 
 /// What the request proves about its sender. The digest itself is the host's;
 /// here a password is compared.
@@ -34,6 +35,8 @@ pub struct Call {
     pub(crate) credentials: Vec<Credentials>,
     pub(crate) authenticated_user: Option<String>,
     pub(crate) vars: Vec<(String, String)>,
+    pub(crate) dialog: Option<TestDialog>,
+    pub(crate) leases: Vec<HeldLease>,
 }
 
 impl Call {
@@ -119,6 +122,8 @@ impl Call {
             credentials: Vec::new(),
             authenticated_user: None,
             vars: Vec::new(),
+            dialog: None,
+            leases: Vec::new(),
         }
     }
 
@@ -298,6 +303,17 @@ impl Call {
     pub fn var(mut self, name: &str, value: &str) -> Self {
         self.vars.push((name.into(), value.into()));
         self
+    }
+
+    /// The dialog that the host knows it to belong to.
+    #[must_use]
+    pub fn dialog(mut self, dialog: TestDialog) -> Self {
+        self.dialog = Some(dialog);
+        self
+    }
+
+    pub(crate) fn is_in_dialog(&self) -> bool {
+        self.values("To").any(|value| value.contains(";tag="))
     }
 
     pub(crate) fn is_response(&self) -> bool {

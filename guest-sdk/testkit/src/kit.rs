@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use sipbox_guest::export::Slot;
 use sipbox_guest::sys::with_host;
-use sipbox_guest::{BranchVerdict, Failure, Policy, ReplyVerdict, Target, Verdict};
+use sipbox_guest::{BranchVerdict, DialogEvent, Failure, Policy, ReplyVerdict, Target, Verdict};
 
 use crate::call::Call;
 use crate::live::{
@@ -115,6 +115,16 @@ impl<P: Policy> Kit<P> {
         run
     }
 
+    /// Calls `on_dialog`.
+    ///
+    /// # Panics
+    /// When a replay on a fresh instance does something else.
+    #[track_caller]
+    pub fn on_dialog(&self, event: &DialogEvent) -> Run<()> {
+        let call = Call::request("INVITE", &event.to_uri);
+        self.run(Hook::Dialog, call, |instance| instance.on_dialog(event))
+    }
+
     #[track_caller]
     fn run<V: Clone + Debug + PartialEq>(
         &self,
@@ -156,6 +166,8 @@ impl<P: Policy> Kit<P> {
         call.vars = inner.vars.clone().into_iter().collect();
         call.authenticated_user = inner.authenticated_user;
         call.nat = inner.nat.clone();
+        call.dialog.clone_from(&inner.dialog);
+        call.leases.clone_from(&inner.call.leases);
         Run {
             verdict,
             edits: inner.edits,
@@ -166,6 +178,8 @@ impl<P: Policy> Kit<P> {
             route_params: inner.route_params,
             record_route: inner.record_route,
             nat: inner.nat,
+            dialog: inner.dialog,
+            leases: inner.call.leases,
             recording,
             call,
         }
@@ -181,6 +195,15 @@ impl<P: Policy> Kit<P> {
                 }
                 Effect::Remove { aor } => {
                     world.bindings.remove(aor);
+                }
+                Effect::Acquire { scope, key } => {
+                    let held = world.leases.entry((scope.clone(), key.clone()));
+                    *held.or_default() += 1;
+                }
+                Effect::Release { scope, key } => {
+                    let held = world.leases.entry((scope.clone(), key.clone()));
+                    let held = held.or_default();
+                    *held = held.saturating_sub(1);
                 }
             }
         }

@@ -32,6 +32,7 @@
 )]
 
 mod call;
+mod dialogs;
 mod kit;
 mod live;
 mod nat;
@@ -41,6 +42,7 @@ mod view;
 mod world;
 
 pub use call::{Call, Credentials};
+pub use dialogs::{HeldLease, TestDialog};
 pub use kit::Kit;
 pub use nat::NatState;
 pub use record::{Exchange, Recording};

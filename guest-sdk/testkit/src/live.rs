@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use sipbox_guest::auth::Outcome;
 use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
 use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
-use sipbox_guest::bindings::host::sipbox::policy::types::Options;
+use sipbox_guest::bindings::host::sipbox::policy::types::{Header, Options};
+use sipbox_guest::dialogs::{CreateFlags, Dialog, Validity};
+use sipbox_guest::leases;
 use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
 use sipbox_guest::nat::{BindingFlags, SdpFixes};
@@ -15,6 +17,7 @@ use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass, ids};
 
 use crate::call::Call;
 use crate::nat::{self, NatState};
+use crate::dialogs::TestDialog;
 use crate::run::{Effect, RecordRoute};
 use crate::view::{NameAddr, view};
 use crate::world::{World, binding};
@@ -27,6 +30,7 @@ pub(crate) enum Hook {
     Branch,
     Reply,
     Failure,
+    Dialog,
 }
 
 pub(crate) struct Live {
@@ -42,6 +46,7 @@ pub(crate) struct Live {
     pub(crate) record_route: Option<RecordRoute>,
     pub(crate) authenticated_user: Option<String>,
     pub(crate) nat: NatState,
+    pub(crate) dialog: Option<TestDialog>,
 }
 
 impl Live {
@@ -51,6 +56,7 @@ impl Live {
             vars: call.vars.iter().cloned().collect(),
             authenticated_user: call.authenticated_user.clone(),
             nat: call.nat.clone(),
+            dialog: call.dialog.clone(),
             call,
             world,
             edits: Vec::new(),
@@ -199,8 +205,8 @@ fn check_aor(aor: &str) -> Result<(), Error> {
     }
 }
 
-pub(crate) fn edit_header(name: &str, value: &str) -> sipbox_guest::Header {
-    sipbox_guest::Header {
+pub(crate) fn edit_header(name: &str, value: &str) -> Header {
+    Header {
         name: name.into(),
         value: value.into(),
     }
@@ -442,6 +448,79 @@ impl Host for Live {
         self.mend_contacts(|value, (source, transport)| {
             sipbox_sip::nat::add_received(value, source, transport, in_uri)
         })
+    }
+
+    fn create_dialog(&mut self, create: CreateFlags, options: &Options) -> Result<bool, Error> {
+        self.dialog_create(create, options)
+    }
+
+    fn current_dialog(&mut self) -> Option<Dialog> {
+        self.dialog.as_ref().map(|dialog| dialog.facts.clone())
+    }
+
+    fn store_dlg_value(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        self.dialog_var(name, value)
+    }
+
+    fn fetch_dlg_value(&mut self, name: &str) -> Result<Option<String>, Error> {
+        self.dialog_value(name)
+    }
+
+    fn set_dlg_flag(&mut self, flag: &str) -> Result<(), Error> {
+        self.dialog_flag(flag, true).map(|_| ())
+    }
+
+    fn reset_dlg_flag(&mut self, flag: &str) -> Result<(), Error> {
+        self.dialog_flag(flag, false).map(|_| ())
+    }
+
+    fn is_dlg_flag_set(&mut self, flag: &str) -> Result<bool, Error> {
+        self.dialog_has_flag(flag)
+    }
+
+    fn test_and_set_dlg_flag(&mut self, flag: &str, value: bool) -> Result<bool, Error> {
+        Ok(self.dialog_flag(flag, value)? != value)
+    }
+
+    fn set_dlg_profile(&mut self, profile: &str, value: &str, clear: bool) -> Result<(), Error> {
+        self.dialog_join(profile, value, clear)
+    }
+
+    fn unset_dlg_profile(&mut self, profile: &str, value: &str) -> Result<(), Error> {
+        self.dialog_leave(profile, value)
+    }
+
+    fn is_in_profile(&mut self, profile: &str, value: &str) -> Result<bool, Error> {
+        self.dialog_is_in(profile, value)
+    }
+
+    fn get_profile_size(&mut self, profile: &str, value: &str) -> Result<u32, Error> {
+        let key = (profile.to_owned(), value.to_owned());
+        Ok(self.world.profiles.get(&key).copied().unwrap_or(0))
+    }
+
+    fn set_dlg_timeout(&mut self, seconds: u32) -> Result<(), Error> {
+        self.dialog_timeout(seconds)
+    }
+
+    fn validate_dialog(&mut self) -> Result<Validity, Error> {
+        self.dialog_validity()
+    }
+
+    fn end_dialog(&mut self, extra: &[Header]) -> Result<(), Error> {
+        self.dialog_end(extra)
+    }
+
+    fn acquire(&mut self, scope: &str, key: &str, limit: u32) -> Result<leases::Outcome, Error> {
+        self.lease(scope, key, limit)
+    }
+
+    fn release(&mut self, lease: u32) -> Result<(), Error> {
+        self.lease_ends(lease)
+    }
+
+    fn held(&mut self, scope: &str, key: &str) -> Result<u32, Error> {
+        Ok(self.world.leases(scope, key))
     }
 }
 

@@ -10,6 +10,9 @@ use std::rc::Rc;
 use sipbox_guest::auth::Outcome;
 use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
 use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
+use sipbox_guest::bindings::host::sipbox::policy::types::{Header, Options};
+use sipbox_guest::dialogs::{CreateFlags, Dialog, Validity};
+use sipbox_guest::leases;
 use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
 use sipbox_guest::nat::{BindingFlags, SdpFixes};
@@ -137,6 +140,24 @@ recorded! {
     set_binding_flags(marks: BindingFlags) -> Result<(), Error>;
     fix_nated_sdp(fixes: SdpFixes, address: &str, fields: &str) -> Result<(), Error>;
     add_rcv_param(in_uri: bool) -> Result<(), Error>;
+    create_dialog(create: CreateFlags, options: &Options) -> Result<bool, Error>;
+    current_dialog() -> Option<Dialog>;
+    store_dlg_value(name: &str, value: &str) -> Result<(), Error>;
+    fetch_dlg_value(name: &str) -> Result<Option<String>, Error>;
+    set_dlg_flag(flag: &str) -> Result<(), Error>;
+    reset_dlg_flag(flag: &str) -> Result<(), Error>;
+    is_dlg_flag_set(flag: &str) -> Result<bool, Error>;
+    test_and_set_dlg_flag(flag: &str, value: bool) -> Result<bool, Error>;
+    set_dlg_profile(profile: &str, value: &str, clear_values: bool) -> Result<(), Error>;
+    unset_dlg_profile(profile: &str, value: &str) -> Result<(), Error>;
+    is_in_profile(profile: &str, value: &str) -> Result<bool, Error>;
+    get_profile_size(profile: &str, value: &str) -> Result<u32, Error>;
+    set_dlg_timeout(seconds: u32) -> Result<(), Error>;
+    validate_dialog() -> Result<Validity, Error>;
+    end_dialog(extra: &[Header]) -> Result<(), Error>;
+    acquire(scope: &str, key: &str, limit: u32) -> Result<leases::Outcome, Error>;
+    release(lease: u32) -> Result<(), Error>;
+    held(scope: &str, key: &str) -> Result<u32, Error>;
 }
 
 /// A host that the policy shares with the test for the time of a hook call.

@@ -10,6 +10,7 @@ use sipbox_guest::{Destination, Edit, Hooks, Target, Verdict};
 
 use crate::call::Call;
 use crate::nat::NatState;
+use crate::dialogs::{HeldLease, TestDialog};
 use crate::record::Recording;
 
 /// A write that the hook staged.
@@ -37,6 +38,20 @@ pub enum Effect {
     Remove {
         /// `user@domain`.
         aor: String,
+    },
+    /// `leases.acquire`, granted.
+    Acquire {
+        /// The scope.
+        scope: String,
+        /// The key.
+        key: String,
+    },
+    /// `leases.release`
+    Release {
+        /// The scope.
+        scope: String,
+        /// The key.
+        key: String,
     },
 }
 
@@ -71,6 +86,10 @@ pub struct Run<V = Verdict> {
     pub record_route: Option<RecordRoute>,
     /// What `nat` was told.
     pub nat: NatState,
+    /// The dialog as the hook left it.
+    pub dialog: Option<TestDialog>,
+    /// The leases that the call holds.
+    pub leases: Vec<HeldLease>,
     /// Its host calls.
     pub recording: Recording,
     pub(crate) call: Call,

@@ -14,6 +14,8 @@ pub struct World {
     pub(crate) auth_failure: Option<Error>,
     pub(crate) location_failure: Option<Error>,
     pub(crate) refuse_save: Option<u16>,
+    pub(crate) leases: BTreeMap<(String, String), u32>,
+    pub(crate) profiles: BTreeMap<(String, String), u32>,
 }
 
 impl World {
@@ -64,6 +66,27 @@ impl World {
     pub fn saves_are_refused(mut self, status: u16) -> Self {
         self.refuse_save = Some(status);
         self
+    }
+
+    /// Other calls hold so many leases of a key.
+    #[must_use]
+    pub fn leased(mut self, scope: &str, key: &str, held: u32) -> Self {
+        self.leases.insert((scope.into(), key.into()), held);
+        self
+    }
+
+    /// So many other dialogs are in a profile, with this value if it is not empty.
+    #[must_use]
+    pub fn profile(mut self, profile: &str, value: &str, size: u32) -> Self {
+        self.profiles.insert((profile.into(), value.into()), size);
+        self
+    }
+
+    /// How many leases of a key are held.
+    #[must_use]
+    pub fn leases(&self, scope: &str, key: &str) -> u32 {
+        let key = (scope.to_owned(), key.to_owned());
+        self.leases.get(&key).copied().unwrap_or(0)
     }
 
     /// The bindings of `user@domain`, best q first.

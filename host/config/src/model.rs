@@ -111,6 +111,10 @@ pub struct PolicyLimits {
     /// `transactions`: the most that the tenant may have at a time; `None`: an equal
     /// share of [`Limits::transactions`].
     pub transactions: Option<u32>,
+    /// `calls`: calls of the tenant at a time; `None`: no limit.
+    pub calls: Option<u32>,
+    /// `calls_per_second`: calls that may begin in a second; `None`: no limit.
+    pub calls_per_second: Option<u32>,
 }
 
 impl Default for PolicyLimits {
@@ -126,6 +130,8 @@ impl Default for PolicyLimits {
             log_bytes: 4096,
             cpu_budget: Duration::from_millis(500),
             transactions: None,
+            calls: None,
+            calls_per_second: None,
         }
     }
 }

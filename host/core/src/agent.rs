@@ -1,7 +1,8 @@
 //! The local user agent: the transaction user that answers by itself, as a policy
-//! worded it, and the sessions that such answers begin. (Probes and back-to-back
-//! calls will be here too.)
+//! worded it, the sessions that such answers begin, and what it asks by itself inside
+//! of dialogs. (Back-to-back calls will be here too.)
 
+pub(crate) mod request;
 pub(crate) mod session;
 
 use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};

@@ -15,9 +15,9 @@ use smallvec::SmallVec;
 
 use crate::decision::ArmedSet;
 use crate::policy::{
-    Armed, BranchCall, BranchRoute, CallState, Capabilities, Edit, Effect, Facts, Failure,
-    HookCall, HookFailure, HookInput, HookOutput, PRELOADED, PolicyHost, Preloaded, RelayPlan,
-    Reply, RouteOutcome, Verdict,
+    Armed, BranchCall, BranchRoute, CallState, Capabilities, DialogCall, Edit, Effect, Facts,
+    Failure, HookCall, HookFailure, HookInput, HookOutput, PRELOADED, PolicyHost, Preloaded,
+    RelayPlan, Reply, RouteOutcome, Verdict,
 };
 
 /// A hook of the chain that ended without an answer.
@@ -232,6 +232,20 @@ impl ChainRun<'_> {
         }
     }
 
+    /// Tells the policies what became of a dialog; `request` stands for its INVITE. What
+    /// fails is told, and the others are asked all the same.
+    pub fn on_dialog(&mut self, request: OwnedMessage, event: &DialogCall) -> Vec<Failed> {
+        let mut failed = Vec::new();
+        for policy in 0..self.policies {
+            let mut call = self.call(request.clone(), None, CallState::default());
+            let input = HookInput::Dialog(Box::new(event.clone()));
+            if let Err(reason) = self.host.call(policy, input, &mut call) {
+                failed.push(Failed { policy, reason });
+            }
+        }
+        failed
+    }
+
     fn call(
         &self,
         request: OwnedMessage,
@@ -342,6 +356,8 @@ pub struct HookResult {
     pub state: CallState,
     /// What the branch's Record-Route has more than the others'.
     pub route: BranchRoute,
+    /// Writes to be committed with the answer.
+    pub effects: SmallVec<[Effect; 1]>,
     /// The failure that ended the round.
     pub failed: Option<Failed>,
 }
@@ -353,6 +369,7 @@ impl HookResult {
             message: Some(call.request),
             state: call.state,
             route: BranchRoute::default(),
+            effects: call.effects.into(),
             failed: None,
         }
     }

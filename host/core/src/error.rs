@@ -36,6 +36,12 @@ pub enum Internal {
     /// The tenant has as many transactions as it may have.
     #[error("too many transactions of the tenant")]
     TenantFull,
+    /// The tenant has as many calls as it may have.
+    #[error("too many calls of the tenant")]
+    TenantCalls,
+    /// More calls of the tenant begin than may in a second.
+    #[error("too many calls of the tenant in a second")]
+    TenantRate,
     /// The element is going down.
     #[error("shutting down")]
     ShuttingDown,
@@ -64,6 +70,10 @@ impl Internal {
             // Without Retry-After: a proxy in front of several tenants would make all of
             // them wait. It counts as 500 then.
             Self::TenantFull => ("Too Many Transactions Of Tenant", false),
+            // Whoever calls is told that the callee's side has no line left; nobody takes
+            // us for a server that is down.
+            Self::TenantCalls => ("Too Many Calls", false),
+            Self::TenantRate => ("Too Many Calls Per Second", false),
             _ => ("", false),
         };
         let retry = || {
@@ -88,10 +98,12 @@ impl Internal {
             Self::PolicyFailed
             | Self::Full
             | Self::TenantFull
+            | Self::TenantRate
             | Self::ShuttingDown
             | Self::Unavailable => 503,
             Self::NoVerdict => 404,
             Self::NoTarget | Self::FlowGone => 480,
+            Self::TenantCalls => 486,
             Self::TimedOut => 408,
             Self::Breadth => 440,
         }

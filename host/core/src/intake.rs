@@ -7,9 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sipbox_sip::{HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Parts, Span, Via};
 
+use crate::dialog::{DID_PARAM, DialogService};
 use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
 use crate::ids::{Ids, OwnBranch};
+use crate::lease::Lease;
 use crate::policy::{Facts, Reply};
 use crate::routing;
 use crate::settings::Settings;
@@ -26,15 +28,22 @@ pub(crate) struct Intake {
     pub(crate) breadth: u8,
     /// RFC 5393 4.2: what the routing decision depends on.
     pub(crate) loop_hash: LoopHash,
+    /// Its place among the calls of the tenant.
+    pub(crate) call: Option<Lease>,
 }
 
 /// Judges a request that matched no transaction.
 ///
 /// # Errors
 /// The reply to send instead of asking anybody.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one message and what is known about it"
+)]
 pub(crate) fn judge(
     env: &Env<'_>,
     ids: &Ids,
+    dialogs: &DialogService,
     message: Message<'_>,
     parts: &Parts,
     bytes: &Bytes,
@@ -58,6 +67,12 @@ pub(crate) fn judge(
         .map_err(|_| refusal(Internal::Unbuildable.status()))?;
     let tenant = tenant(message, &routed, settings, flow)
         .ok_or_else(|| refusal(Internal::NoVerdict.status()))?;
+    let dialog = in_dialog
+        .then(|| {
+            let did = Params::new(&routed.params).get(DID_PARAM.as_bytes());
+            dialogs.find(tenant, message, did, settings.dialogs.match_mode)
+        })
+        .flatten();
     let listener = settings.listener(flow.listener);
     let facts = Arc::new(Facts {
         tenant,
@@ -73,6 +88,7 @@ pub(crate) fn judge(
         route_params: routed.params,
         route_signature: routed.signature,
         leaves: routed.leaves,
+        dialog,
     });
     // RFC 5393 5.3.3: a request that says nothing has the default, and none has more
     // than we allow.
@@ -86,6 +102,7 @@ pub(crate) fn judge(
         facts,
         breadth,
         loop_hash,
+        call: None,
     })
 }
 

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use sipbox_sip::{Method, OwnedMessage, Transport};
 use smallvec::SmallVec;
 
+use crate::agent::request::Probe;
 use crate::agent::session::Answered;
 use crate::decision::{ArmedSet, ResolvedTarget};
+use crate::dialog::{self, Notice, Tie};
 use crate::flow::{NextHop, TenantId};
 use crate::ids::{AskId, ResolveToken, SendToken, StatelessId};
 use crate::policy::{CallState, Facts, Failure};
@@ -268,6 +270,10 @@ pub struct Outbox {
     pub events: Vec<Event>,
     /// Answers to pings, for the location service.
     pub pongs: Vec<Pong>,
+    /// Changes of dialogs that policies are to be told of.
+    pub notices: Vec<Notice>,
+    /// What happened to dialogs, for their shards.
+    pub(crate) dialog_events: Vec<dialog::Event>,
     /// 2xx responses of our own, for the shards of their dialogs.
     pub(crate) answered: Vec<Answered>,
     /// Memory for steps outside of any shard.
@@ -283,6 +289,8 @@ impl Outbox {
         self.resolves.clear();
         self.events.clear();
         self.pongs.clear();
+        self.notices.clear();
+        self.dialog_events.clear();
         self.answered.clear();
     }
 
@@ -292,6 +300,7 @@ impl Outbox {
         self.transmits.is_empty()
             && self.asks.is_empty()
             && self.resolves.is_empty()
+            && self.notices.is_empty()
             && self.events.is_empty()
             && self.pongs.is_empty()
     }
@@ -308,6 +317,19 @@ impl Outbox {
 
     pub(crate) fn dropped(&mut self, why: Dropped) {
         self.events.push(Event::Dropped(why));
+    }
+
+    /// A response goes upstream, which its dialog is to know.
+    pub(crate) fn tell(&mut self, tie: Option<&Tie>, status: u16, response: &Bytes) {
+        let event = tie.and_then(|tie| tie.response(status, response));
+        self.dialog_events.extend(event);
+    }
+
+    /// What we asked inside a dialog was answered, or was not.
+    pub(crate) fn probed(&mut self, probe: Probe, status: u16) {
+        let Probe { id, side } = probe;
+        let event = dialog::Event::Probed { id, side, status };
+        self.dialog_events.push(event);
     }
 
     /// Sends a message.

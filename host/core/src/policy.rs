@@ -16,15 +16,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::dialog::{DialogTie, Known};
 use crate::flow::{Flow, ListenerId, TenantId};
+use crate::lease::Lease;
 use crate::time::WallTime;
 
 pub use capabilities::{
-    AuthOutcome, BindingView, CallError, Capabilities, Effect, LogLevel, Realm, SaveLimits,
-    SaveOutcome,
+    AuthOutcome, BindingView, CallError, Capabilities, DialogOp, DialogView, Effect, LogLevel,
+    Realm, SaveLimits, SaveOutcome,
 };
 pub use hooks::{
-    BranchCall, FailedTarget, Failure, HookCall, HookFailure, HookInput, HookOutput, PolicyHost,
+    BranchCall, DialogCall, FailedTarget, Failure, HookCall, HookFailure, HookInput, HookOutput,
+    PolicyHost,
 };
 pub use nat::{BindingFlags, NatState, Reached};
 
@@ -184,6 +187,8 @@ pub enum Hook {
     Reply,
     /// `failure-hook.on-failure`
     Failure,
+    /// `dialog-hook.on-dialog`
+    Dialog,
 }
 
 /// Which later hooks of the transaction a policy asked for.
@@ -310,6 +315,8 @@ pub struct Facts {
     /// The listener that the second of two Route values of ours names: the request
     /// leaves from there.
     pub leaves: Option<ListenerId>,
+    /// The dialog that an in-dialog request belongs to, of those that are kept.
+    pub dialog: Option<Known>,
 }
 
 impl Facts {
@@ -372,6 +379,10 @@ pub struct CallState {
     pub nat: NatState,
     /// A policy asked for Record-Route, whatever the verdict says of it.
     pub record_route: Option<RecordRouting>,
+    /// The dialog that the transaction began.
+    pub dialog: Option<DialogTie>,
+    /// The leases that it holds.
+    pub leases: Vec<Lease>,
 }
 
 /// What `call.record-route` and `call.record-route-preset` ask for.

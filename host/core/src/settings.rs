@@ -20,6 +20,7 @@ use crate::account::{Account, Room, Ticket};
 use crate::error::Internal;
 use crate::flow::{ListenerId, TenantId};
 use crate::location::PingSettings;
+use crate::quota::{Quota, Rate};
 
 pub use spec::{ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers};
 
@@ -86,6 +87,9 @@ pub struct Tenant {
     pub share: u32,
     /// Its transactions.
     pub account: Arc<Account>,
+    /// See [`TenantSpec::quota`].
+    pub quota: Quota,
+    pub(crate) rate: Arc<Rate>,
 }
 
 /// Why settings were refused.
@@ -134,6 +138,8 @@ pub struct Settings {
     pub pings: PingSettings,
     /// The transactions of all tenants.
     pub account: Arc<Account>,
+    /// See [`SettingsSpec::dialogs`].
+    pub dialogs: crate::dialog::Defaults,
     listeners: Vec<Listener>,
     tenants: Vec<Tenant>,
     domains: HashMap<Vec<u8>, TenantId, FixedState>,
@@ -190,6 +196,8 @@ impl Settings {
                 transactions: tenant.transactions.unwrap_or(share),
                 share,
                 account: Arc::new(Account::of(&account)),
+                quota: tenant.quota,
+                rate: Arc::default(),
             });
         }
         tenants.sort_by_key(|tenant| tenant.id);
@@ -220,6 +228,7 @@ impl Settings {
             transactions: spec.transactions,
             pings: spec.pings,
             account,
+            dialogs: spec.dialogs,
             listeners,
             tenants,
             domains,
@@ -237,10 +246,13 @@ impl Settings {
     pub fn succeed(&mut self, before: &Self) {
         self.account = Arc::clone(&before.account);
         for tenant in &mut self.tenants {
-            tenant.account = match before.tenant(tenant.id) {
-                Some(before) => Arc::clone(&before.account),
-                None => Arc::new(Account::of(&self.account)),
-            };
+            match before.tenant(tenant.id) {
+                Some(before) => {
+                    tenant.account = Arc::clone(&before.account);
+                    tenant.rate = Arc::clone(&before.rate);
+                }
+                None => tenant.account = Arc::new(Account::of(&self.account)),
+            }
         }
     }
 

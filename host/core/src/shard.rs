@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use sipbox_sip::{Message, Method, OwnedMessage, Via};
 
-use crate::agent::session;
+use crate::agent::request;
 use crate::context::{ResponseContext, strip_via};
 use crate::cx::{Cx, Mutation};
 use crate::flow::Flow;
@@ -37,6 +37,7 @@ pub(crate) struct Shard {
 enum Work {
     Server(Key),
     Session(Key),
+    Own(Key),
     Waiting(Key),
 }
 
@@ -53,6 +54,8 @@ pub(crate) enum Matched {
 pub(crate) enum Carried {
     /// It came too late.
     Late,
+    /// The request is on its way.
+    Relayed,
     Out,
     /// What is left is no state of a shard.
     Forward(Box<stateless::Forward>),
@@ -78,10 +81,10 @@ impl Shard {
             stateless::resolved(&mut self.tx, key(token.place), result, cx);
             return;
         }
-        if token.serial == session::SERIAL {
-            let session = key(token.place);
-            self.in_step = Some(Work::Session(session));
-            self.tx.session_resolved(session, result, cx);
+        if token.serial == request::SERIAL {
+            let own = key(token.place);
+            self.in_step = Some(Work::Own(own));
+            self.tx.own_resolved(own, result, cx);
             self.in_step = None;
             return;
         }
@@ -116,9 +119,16 @@ impl Shard {
             client.branch,
             client.method == Method::Invite,
         );
+        let probe = client.probe.as_deref().copied();
         self.in_step = Some(Work::Server(server));
         let told = self.tx.client_response(client_key, response, cx);
         if told == Told::Pass {
+            if let Some(tie) = self.tx.servers.get_mut(server).and_then(|s| s.tie.as_mut()) {
+                tie.hear(response, flow);
+            }
+            if let (Some(probe), Some(status @ 200..)) = (probe, response.status()) {
+                cx.out.probed(probe, status);
+            }
             let seen = self.with_user(server, cx, |user, io| {
                 user.as_dyn().response(branch, response, flow, io);
             });
@@ -163,6 +173,7 @@ impl Shard {
             return;
         }
         let (server, branch) = (client.server, client.branch);
+        let probe = client.probe.as_deref().copied();
         if client.untouched() {
             let tried = self.with_context(server, cx, |context, io| {
                 context.fall_back(branch, client_key, io)
@@ -175,7 +186,7 @@ impl Shard {
         let told = self
             .tx
             .client_event(client_key, Event::TransportError, None, cx);
-        self.told(told, server, branch, cx);
+        self.told(told, server, branch, probe, cx);
         self.in_step = None;
     }
 
@@ -206,8 +217,10 @@ impl Shard {
             None
         };
         let owner = client.map_or((key, 0), |client| (client.server, client.branch));
+        let probe = client.and_then(|client| client.probe.as_deref().copied());
         self.in_step = Some(match due {
             Due::Session(_) => Work::Session(key),
+            Due::Own => Work::Own(key),
             Due::Waiting => Work::Waiting(key),
             _ => Work::Server(owner.0),
         });
@@ -239,22 +252,36 @@ impl Shard {
                 self.tx.session_fired(key, timer, cx);
                 Told::Nothing
             }
+            Due::Own => {
+                self.tx.own_resolved(key, Err(ResolveError::TimedOut), cx);
+                Told::Nothing
+            }
             Due::Waiting => {
                 self.tx.waiting.remove(key);
                 Told::Nothing
             }
         };
-        self.told(told, owner.0, owner.1, cx);
+        self.told(told, owner.0, owner.1, probe, cx);
         self.in_step = None;
         true
     }
 
-    fn told(&mut self, told: Told, server: Key, branch: u16, cx: &mut Cx<'_, '_>) {
-        let why = match told {
-            Told::TimedOut => Ended::TimedOut,
-            Told::Unsent => Ended::Unsent,
+    fn told(
+        &mut self,
+        told: Told,
+        server: Key,
+        branch: u16,
+        probe: Option<request::Probe>,
+        cx: &mut Cx<'_, '_>,
+    ) {
+        let (why, status) = match told {
+            Told::TimedOut => (Ended::TimedOut, 408),
+            Told::Unsent => (Ended::Unsent, 503),
             Told::Nothing | Told::Pass => return,
         };
+        if let Some(probe) = probe {
+            cx.out.probed(probe, status);
+        }
         self.with_user(server, cx, |user, io| user.as_dyn().ended(branch, why, io));
     }
 

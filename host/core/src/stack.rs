@@ -10,6 +10,7 @@
 mod answers;
 mod arrivals;
 mod pings;
+mod dialogs;
 mod types;
 mod unsent;
 
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::cx::Cx;
+use crate::dialog::DialogService;
 use crate::ids::Ids;
 use crate::outbox::Outbox;
 use crate::shard::Shard;
@@ -29,6 +31,7 @@ pub use types::{BranchVerdict, Counts, Env, ReplyVerdict, Rng, StackOptions};
 pub struct Stack {
     shards: Box<[Mutex<Shard>]>,
     ids: Ids,
+    dialogs: DialogService,
     draining: AtomicBool,
     /// How many sessions the shards have: while there are none no ACK is looked up.
     sessions: AtomicUsize,
@@ -48,6 +51,7 @@ impl Stack {
                 .collect(),
             ids: Ids::new(options.key, options.node, options.boot)
                 .with_route_key(options.route_key),
+            dialogs: DialogService::new(shards, &options.key, options.boot),
             draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             #[cfg(test)]
@@ -149,7 +153,12 @@ impl Stack {
                 guard
             }
         };
-        Some(step(&mut guard, &mut cx))
+        let result = step(&mut guard, &mut cx);
+        drop(guard);
+        if !out.dialog_events.is_empty() {
+            self.settle_dialogs(env, out);
+        }
+        Some(result)
     }
 
     fn peek<R>(&self, shard: usize, read: impl FnOnce(&Shard) -> R) -> Option<R> {

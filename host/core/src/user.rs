@@ -166,7 +166,7 @@ impl Io<'_, '_, '_> {
             {
                 // Nothing can be said, and a transaction that waits for an answer
                 // which never comes would stay for ever.
-                self.tx.end_server(self.server);
+                self.tx.end_server(self.server, self.cx);
                 return false;
             }
             let bytes = keep(&scratch.message);

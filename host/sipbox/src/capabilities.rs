@@ -4,11 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sipbox_core::auth::{Check, Ha1Set, NamedCredentials};
+use sipbox_core::dialog::{DialogId, Side, Validity, View};
+use sipbox_core::lease::Acquired;
 use sipbox_core::location::{Aor, Binding, Bindings, Plan, Planned, Refused};
 use sipbox_core::policy::{
-    AuthOutcome, BindingView, CallError, Capabilities, HookCall, LogLevel, Realm, SaveLimits,
-    SaveOutcome,
+    AuthOutcome, BindingView, CallError, Capabilities, DialogView, HookCall, LogLevel, Realm,
+    SaveLimits, SaveOutcome,
 };
+use sipbox_core::time::WallTime;
 
 use crate::node::Node;
 use crate::snapshot::Tenant;
@@ -212,6 +215,49 @@ impl Capabilities for RequestCapabilities {
         Ok(u32::try_from(bindings.len()).unwrap_or(u32::MAX))
     }
 
+    fn dialog(&self, call: &HookCall) -> Option<DialogView> {
+        let id = dialog_of(call)?;
+        let (now, _) = self.node.clock.now();
+        let view = self.node.stack.dialogs().view(id, now)?;
+        let from = call.facts.dialog.map_or(Side::Caller, |known| known.from);
+        Some(seen(&view, Some(from), call.facts.now))
+    }
+
+    fn test_and_set(&self, call: &HookCall, flag: &str, on: bool) -> Result<bool, CallError> {
+        let dialogs = self.node.stack.dialogs();
+        dialog_of(call)
+            .and_then(|id| dialogs.set_flag(id, flag, on))
+            .ok_or_else(|| CallError::Unavailable("the dialog is gone".to_owned()))
+    }
+
+    fn profile_size(&self, _: &HookCall, profile: &str, value: &str) -> Result<u32, CallError> {
+        let profiles = self.node.stack.dialogs().profiles();
+        Ok(profiles.held(self.tenant.id, profile, value))
+    }
+
+    fn validate_dialog(&self, call: &HookCall) -> Result<Validity, CallError> {
+        let known = call.facts.dialog.ok_or_else(|| {
+            CallError::OutOfPlace("validate-dialog of a request without a dialog".to_owned())
+        })?;
+        let dialogs = self.node.stack.dialogs();
+        Ok(dialogs.validate(known, call.request.as_ref()))
+    }
+
+    fn acquire(
+        &self,
+        _: &HookCall,
+        scope: &str,
+        key: &str,
+        limit: u32,
+    ) -> Result<Acquired, CallError> {
+        let leases = self.node.stack.leases();
+        Ok(leases.acquire(self.tenant.id, scope, key, limit))
+    }
+
+    fn leases_held(&self, _: &HookCall, scope: &str, key: &str) -> Result<u32, CallError> {
+        Ok(self.node.stack.leases().held(self.tenant.id, scope, key))
+    }
+
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
         let tenant = &*self.tenant.name;
         let call_id = call.request.as_ref().call_id().unwrap_or_default();
@@ -236,5 +282,26 @@ impl Capabilities for RequestCapabilities {
             LogLevel::Warn => line!(WARN),
             LogLevel::Error => line!(ERROR),
         }
+    }
+}
+
+/// The dialog that a call is about.
+pub(crate) fn dialog_of(call: &HookCall) -> Option<DialogId> {
+    let begun = call.state.dialog.as_ref().map(|tie| tie.id);
+    begun.or_else(|| call.facts.dialog.map(|known| known.id))
+}
+
+/// A dialog as policies see it.
+pub(crate) fn seen(view: &View, from: Option<Side>, now: WallTime) -> DialogView {
+    let seconds = |seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX);
+    DialogView {
+        id: view.id.to_string(),
+        state: view.state,
+        from,
+        lasted: seconds(now.seconds().saturating_sub(view.start.seconds())),
+        left: seconds(view.left),
+        vars: view.vars.clone(),
+        flags: view.flags.clone(),
+        profiles: view.profiles.clone(),
     }
 }

@@ -1,5 +1,7 @@
 //! The management commands of a running node, under OpenSIPS's names.
 
+mod dialogs;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -46,7 +48,7 @@ pub(crate) struct NodeCommands {
 /// Name, what it takes, what it does.
 type Help = (&'static str, &'static [&'static str], &'static str);
 
-/// Every command, by name.
+/// The commands that stand here, by name.
 const COMMANDS: &[Help] = &[
     (
         "get_statistics",
@@ -124,19 +126,29 @@ const COMMANDS: &[Help] = &[
     ("which", &[], "the names of all commands"),
 ];
 
+/// Every command.
+fn commands() -> impl Iterator<Item = &'static Help> {
+    COMMANDS.iter().chain(dialogs::COMMANDS)
+}
+
 impl Commands for NodeCommands {
     fn names(&self) -> Vec<&'static str> {
-        COMMANDS.iter().map(|(name, ..)| *name).collect()
+        let mut names: Vec<_> = commands().map(|(name, ..)| *name).collect();
+        names.sort_unstable();
+        names
     }
 
     fn call<'a>(&'a self, method: &'a str, params: Params) -> CommandFuture<'a> {
         Box::pin(async move {
-            let Some((_, names, _)) = COMMANDS.iter().find(|(name, ..)| *name == method) else {
+            let Some((_, names, _)) = commands().find(|(name, ..)| *name == method) else {
                 return Err(CommandError::NoSuchCommand(method.to_owned()));
             };
             // Statistics may be given as so many words.
             if method != "get_statistics" {
                 params.only(names)?;
+            }
+            if let Some(answer) = self.dialog_command(method, &params).await {
+                return answer;
             }
             match method {
                 "which" => Ok(json!(self.names())),
@@ -160,7 +172,7 @@ impl Commands for NodeCommands {
 
 fn help(params: &Params) -> Result<Value, CommandError> {
     let wanted = params.required("mi_cmd", 0)?;
-    match COMMANDS.iter().find(|(name, ..)| *name == wanted) {
+    match commands().find(|(name, ..)| *name == wanted) {
         Some((name, params, text)) => Ok(json!({ "Name": name, "Params": params, "Help": text })),
         None => Err(CommandError::NotFound(format!("no command `{wanted}`"))),
     }
@@ -254,6 +266,7 @@ impl NodeCommands {
             add("tenant", &format!("{name}/transactions"), live);
             add("tenant", &format!("{name}/refused"), account.refused());
         }
+        self.dialog_statistics(&mut add);
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {

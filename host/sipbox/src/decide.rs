@@ -6,17 +6,19 @@ use std::sync::Arc;
 use sipbox_core::auth::{NamedCredentials, named_credentials};
 use sipbox_core::chain::Outcome;
 use sipbox_core::decision::{ArmedSet, Decision, Ruling};
+use sipbox_core::dialog::DialogId;
 use sipbox_core::error::Internal;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::{AskId, StatelessId};
 use sipbox_core::location::{Change, Commit, Refused, contact_header_values};
-use sipbox_core::policy::{CallState, Effect, Facts, Realm, Reply, RoutePreset, Verdict};
+use sipbox_core::policy::{CallState, DialogOp, Effect, Facts, Realm, Reply, RoutePreset, Verdict};
 use sipbox_core::time::WallTime;
 use sipbox_sip::auth::Credentials;
 use sipbox_sip::{EditList, HeaderId, Message, Method, OwnedMessage, Uri};
 use smallvec::SmallVec;
 
 use crate::capabilities::{Fetched, Registration, RequestCapabilities, Unavailable};
+use crate::dialogs;
 use crate::node::Node;
 use crate::snapshot::Tenant;
 use crate::targets::Lookup;
@@ -105,6 +107,8 @@ pub(crate) struct Committed {
     pub(crate) ruled: Ruled,
     /// What was changed in memory.
     pub(crate) commits: Vec<Commit>,
+    /// What is to become of a dialog that is there already.
+    pub(crate) dialog: Option<(DialogId, Vec<DialogOp>)>,
 }
 
 impl Committed {
@@ -179,7 +183,10 @@ pub(crate) async fn fetch(node: &Node, missing: Vec<NamedCredentials>) -> Vec<Fe
 /// Whether a chain staged what stays. A challenge is of its reply only.
 pub(crate) fn writes(outcome: &Outcome) -> bool {
     outcome.effects.iter().any(|effect| match effect {
-        Effect::SaveLocation { .. } | Effect::RemoveLocation { .. } => true,
+        Effect::SaveLocation { .. }
+        | Effect::RemoveLocation { .. }
+        | Effect::Dialog(_)
+        | Effect::Release(_) => true,
         Effect::Challenge(_) => false,
     })
 }
@@ -198,7 +205,7 @@ pub(crate) fn commit(
     let Outcome {
         mut verdict,
         request,
-        state,
+        mut state,
         armed,
         effects,
         ..
@@ -211,6 +218,7 @@ pub(crate) fn commit(
         warn_of_mismatch(node, tenant, preset);
     }
     let mut commits = Vec::new();
+    let mut ops = Vec::new();
     let mut registration = capabilities.take_registration();
     for effect in effects {
         match effect {
@@ -240,6 +248,8 @@ pub(crate) fn commit(
                     challenge(node, tenant.id, capabilities, &realm, reply, wall);
                 }
             }
+            Effect::Dialog(op) => ops.push(op),
+            Effect::Release(lease) => lease.end(),
         }
     }
     if let (Verdict::Reply(reply), Some(registration)) = (&mut verdict, &registration)
@@ -252,6 +262,9 @@ pub(crate) fn commit(
         Ruling::Relay(_) | Ruling::ForwardStateless(_) => without_credentials(tenant, request),
         _ => request,
     };
+    let asked = state.record_route.is_some();
+    let records = matches!(&ruling, Ruling::Relay(relay) if asked || relay.record_route.is_some());
+    let dialog = dialogs::changes(node, tenant, &facts, &request, &mut state, ops, records);
     let decision = Decision {
         ruling,
         request,
@@ -265,6 +278,7 @@ pub(crate) fn commit(
             decision,
         },
         commits,
+        dialog,
     }
 }
 

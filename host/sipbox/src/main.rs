@@ -11,6 +11,7 @@ mod configuration;
 mod decide;
 mod demo;
 mod describe;
+mod dialogs;
 mod memory;
 mod node;
 mod parts;

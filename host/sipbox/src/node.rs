@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sipbox_core::auth::Authenticator;
+use sipbox_core::dialog::DialogId;
 use sipbox_core::location::{FlowTokens, LocationService, LocationSink};
 use sipbox_core::stack::Stack;
 use sipbox_net::{Full, Network};
 use sipbox_store::CredentialCache;
 use sipbox_telemetry::Stats;
 use sipbox_wasm::Place;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::decide::{Pending, Ruled};
@@ -30,6 +31,10 @@ pub(crate) enum WorkerEvent {
     Stored(Box<Ruled>),
     /// A confined tenant's policies answered; carry it out.
     Answered(Box<Answer>, Place),
+    /// Dialogs have something to do by themselves.
+    DialogsDue,
+    /// End a dialog, with these header fields in its BYEs, and say whether there was one.
+    EndDialog(DialogId, Vec<(String, String)>, oneshot::Sender<bool>),
     /// The snapshot changed: warm its policies up.
     Reloaded,
     /// End what is in flight.

@@ -287,8 +287,9 @@ impl Running {
         let (_, wall) = node.clock.now();
         let rows = store.load_locations(wall).await?;
         node.load_bindings(&node.snapshot.load(), rows, wall);
+        node.load_dialogs(store.load_dialogs().await?);
         let threads = spawn_workers(&node, inputs, tasks)?;
-        tokio::spawn(keep_house(Arc::downgrade(&node)));
+        tokio::spawn(keep_house(Arc::downgrade(&node), store.clone()));
         Ok(Self {
             node,
             sandbox,
@@ -355,6 +356,7 @@ impl Running {
             tracing::warn!("connections were cut off");
         }
         writer.close().await;
+        node.store_dialogs(store).await;
         store.close().await;
         Ok(())
     }
@@ -423,14 +425,25 @@ fn spawn_workers(
 }
 
 /// What nobody waits for: bindings that ended, the system's clock.
-async fn keep_house(node: std::sync::Weak<Node>) {
+async fn keep_house(node: std::sync::Weak<Node>, store: Store) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         second.tick().await;
         let Some(node) = node.upgrade() else { return };
         node.clock.resync();
-        let (_, wall) = node.clock.now();
+        let (now, wall) = node.clock.now();
+        if node
+            .stack
+            .dialogs()
+            .next_deadline()
+            .is_some_and(|at| at <= now)
+        {
+            let workers = node.network.queues().len().max(1);
+            let worker = usize::try_from(wall.seconds()).unwrap_or(0) % workers;
+            node.tell(worker, WorkerEvent::DialogsDue).await;
+        }
+        node.store_dialogs(&store).await;
         loop {
             let changes = node.location.expire(wall, EXPIRE_BATCH);
             let count = changes.len();

@@ -6,6 +6,7 @@ use sipbox_config::{Component, Config, Dns, Durability, Nathelper};
 use sipbox_core::auth::AuthSettings;
 use sipbox_core::flow::TenantId;
 use sipbox_core::location::{Datagram, PingSettings};
+use sipbox_core::quota::Quota;
 use sipbox_core::settings::{
     ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers,
 };
@@ -114,6 +115,10 @@ fn settings(config: &Config) -> SettingsSpec {
             domains: tenant.domains.clone(),
             stateless: tenant.stateless.clone(),
             transactions: tenant.limits.transactions,
+            quota: Quota {
+                calls: tenant.limits.calls,
+                calls_per_second: tenant.limits.calls_per_second,
+            },
         });
     let routes = config.routes.iter().map(|route| StaticRoute {
         domain: route.domain.clone(),

@@ -3,6 +3,7 @@
 //! [`questions`]; what is asked apart from the others, in [`confined`].
 
 mod confined;
+mod dialogs;
 mod fair;
 mod pings;
 mod questions;
@@ -15,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sipbox_core::dialog::Notice;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::{AskId, ResolveToken, SendToken};
 use sipbox_core::outbox::{Ask, Candidates, Event, Outbox, Resolve, ResolveError};
@@ -53,6 +55,7 @@ pub(crate) struct Worker {
     asks: VecDeque<Ask>,
     failed: Vec<SendToken>,
     names: Vec<Resolve>,
+    notices: VecDeque<Notice>,
     pools: Pools,
     /// What a confined tenant's policies answered here, to be handed over.
     answer: Option<Answer>,
@@ -78,6 +81,7 @@ impl Worker {
             asks: VecDeque::new(),
             failed: Vec::new(),
             names: Vec::new(),
+            notices: VecDeque::new(),
             answer: None,
             ticked: Time::default(),
             pinger: Pinger::default(),
@@ -217,6 +221,11 @@ impl Worker {
                 self.flush();
                 drop(place);
             }
+            WorkerEvent::DialogsDue => self.dialogs_due(),
+            WorkerEvent::EndDialog(id, extra, ended) => {
+                // Whoever asked may have left.
+                let _ = ended.send(self.end_dialog(id, &extra));
+            }
             WorkerEvent::Reloaded => self.warm(),
             WorkerEvent::Shutdown => {
                 self.step(&snapshot, |env, out| node.stack.shutdown(env, out));
@@ -286,6 +295,9 @@ impl Worker {
             while let Some(ask) = self.asks.pop_front() {
                 self.answering(ask.id(), |worker| worker.ask(ask));
             }
+            while let Some(notice) = self.notices.pop_front() {
+                self.notify(notice);
+            }
         }
         self.node.ticking_begins(self.number);
     }
@@ -295,6 +307,7 @@ impl Worker {
             || !self.failed.is_empty()
             || !self.names.is_empty()
             || !self.asks.is_empty()
+            || !self.notices.is_empty()
     }
 
     /// Sends what is in the outbox, and takes out what else is there to be done.
@@ -320,6 +333,7 @@ impl Worker {
         self.take_pongs();
         self.names.append(&mut self.out.resolves);
         self.asks.extend(self.out.asks.drain(..));
+        self.notices.extend(self.out.notices.drain(..));
         self.out.clear();
         self.sent = 0;
     }

@@ -1,5 +1,5 @@
 //! Databases behind core's traits: SQLite with OpenSIPS's tables `subscriber`,
-//! `location` and `version`, so that existing data is read as it is.
+//! `location`, `dialog` and `version`, so that existing data is read as it is.
 //!
 //! Nothing here decides anything: who may register or call is a policy's
 //! business, and what bindings are is `sipbox_core::location`'s. All of it runs on
@@ -8,6 +8,7 @@
 //! [`LocationSink::submit`]: sipbox_core::location::LocationSink::submit
 
 mod credentials;
+mod dialog;
 mod error;
 mod location;
 mod schema;

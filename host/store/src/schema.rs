@@ -1,5 +1,5 @@
 //! The tables, with OpenSIPS's names, columns and versions (`subscriber` 8,
-//! `location` 1013): made where they are missing, checked where they are not.
+//! `location` 1013, `dialog` 12): made where they are missing, checked where they are not.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ const VERSION: &str = "CREATE TABLE IF NOT EXISTS version (
     CONSTRAINT t_name_idx UNIQUE (table_name)
 )";
 
-const TABLES: [Table; 2] = [
+const TABLES: [Table; 3] = [
     Table {
         name: "subscriber",
         version: 8,
@@ -59,6 +59,42 @@ const TABLES: [Table; 2] = [
             sip_instance VARCHAR(255) DEFAULT NULL,
             kv_store TEXT DEFAULT NULL,
             attr VARCHAR(255) DEFAULT NULL
+        )",
+        indexes: &[],
+    },
+    Table {
+        name: "dialog",
+        version: 12,
+        create: "CREATE TABLE dialog (
+            dlg_id INTEGER PRIMARY KEY NOT NULL,
+            callid VARCHAR(255) NOT NULL,
+            from_uri VARCHAR(255) NOT NULL,
+            from_tag VARCHAR(64) NOT NULL,
+            to_uri VARCHAR(255) NOT NULL,
+            to_tag VARCHAR(64) NOT NULL,
+            mangled_from_uri VARCHAR(255) DEFAULT NULL,
+            mangled_to_uri VARCHAR(255) DEFAULT NULL,
+            caller_cseq VARCHAR(11) NOT NULL,
+            callee_cseq VARCHAR(11) NOT NULL,
+            caller_ping_cseq INTEGER NOT NULL,
+            callee_ping_cseq INTEGER NOT NULL,
+            caller_route_set TEXT,
+            callee_route_set TEXT,
+            caller_contact VARCHAR(255),
+            callee_contact VARCHAR(255),
+            caller_sock VARCHAR(64) NOT NULL,
+            callee_sock VARCHAR(64) NOT NULL,
+            state INTEGER NOT NULL,
+            start_time INTEGER NOT NULL,
+            timeout INTEGER NOT NULL,
+            vars BLOB DEFAULT NULL,
+            profiles TEXT DEFAULT NULL,
+            script_flags VARCHAR(255) DEFAULT NULL,
+            module_flags INTEGER NOT NULL DEFAULT 0,
+            flags INTEGER NOT NULL DEFAULT 0,
+            rt_on_answer VARCHAR(64) DEFAULT NULL,
+            rt_on_timeout VARCHAR(64) DEFAULT NULL,
+            rt_on_hangup VARCHAR(64) DEFAULT NULL
         )",
         indexes: &[],
     },

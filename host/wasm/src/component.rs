@@ -70,11 +70,21 @@ pub enum Capability {
     Location,
     /// `nat`
     Nat,
+    /// `dialogs`
+    Dialogs,
+    /// `leases`
+    Leases,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 3] = [Self::Auth, Self::Location, Self::Nat];
+    pub const ALL: [Self; 5] = [
+        Self::Auth,
+        Self::Location,
+        Self::Nat,
+        Self::Dialogs,
+        Self::Leases,
+    ];
 
     /// The interface's name, as configuration spells it.
     #[must_use]
@@ -83,6 +93,8 @@ impl Capability {
             Self::Auth => "auth",
             Self::Location => "location",
             Self::Nat => "nat",
+            Self::Dialogs => "dialogs",
+            Self::Leases => "leases",
         }
     }
 
@@ -103,6 +115,7 @@ pub(crate) struct Exports {
     pub(crate) branch: Option<hooks::branch_hook::GuestIndices>,
     pub(crate) reply: Option<hooks::reply_hook::GuestIndices>,
     pub(crate) failure: Option<hooks::failure_hook::GuestIndices>,
+    pub(crate) dialog: Option<hooks::dialog_hook::GuestIndices>,
 }
 
 /// A compiled component: linked and checked, not yet bound to a tenant.
@@ -145,6 +158,7 @@ impl Policy {
             Hook::Branch => self.exports.branch.is_some(),
             Hook::Reply => self.exports.reply.is_some(),
             Hook::Failure => self.exports.failure.is_some(),
+            Hook::Dialog => self.exports.dialog.is_some(),
         }
     }
 
@@ -313,12 +327,14 @@ fn exports(pre: &InstancePre<CallCx>) -> Result<Exports, LoadError> {
         branch: probe!("branch-hook", branch_hook),
         reply: probe!("reply-hook", reply_hook),
         failure: probe!("failure-hook", failure_hook),
+        dialog: probe!("dialog-hook", dialog_hook),
     };
     let any = exports.route.is_some()
         || exports.request.is_some()
         || exports.branch.is_some()
         || exports.reply.is_some()
-        || exports.failure.is_some();
+        || exports.failure.is_some()
+        || exports.dialog.is_some();
     if any {
         Ok(exports)
     } else {

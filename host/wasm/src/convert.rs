@@ -3,13 +3,14 @@
 //! line, and no more bytes than the tenant allows.
 
 use bytes::Bytes;
+use sipbox_core::dialog::Change;
 use sipbox_core::policy::{
-    Body, CallError, Destination, Failure, HookFailure, Preloaded, RelayPlan, Reply, Target,
-    UriTarget, Verdict,
+    Body, CallError, Destination, DialogCall, Failure, HookFailure, Preloaded, RelayPlan, Reply,
+    Target, UriTarget, Verdict,
 };
 use sipbox_sip::{NameAddr, lex};
 
-use crate::bindings::hooks::failure_hook;
+use crate::bindings::hooks::{dialog_hook, failure_hook};
 use crate::bindings::wit::types as wit;
 use crate::edit;
 use crate::location::check_aor;
@@ -24,6 +25,28 @@ impl From<CallError> for wit::Error {
             CallError::Limit(text) => Self::Limit(text),
             CallError::Unavailable(text) => Self::Unavailable(text),
         }
+    }
+}
+
+/// What `on-dialog` is told.
+pub(crate) fn dialog_event(event: &DialogCall) -> dialog_hook::DialogEvent {
+    dialog_hook::DialogEvent {
+        change: match event.change {
+            Change::Created => dialog_hook::Change::Created,
+            Change::Confirmed => dialog_hook::Change::Confirmed,
+            Change::Ended(reason) => dialog_hook::Change::Ended(reason.text().to_owned()),
+            Change::Failed(status) => dialog_hook::Change::Failed(status),
+            Change::TimedOut => dialog_hook::Change::TimedOut,
+        },
+        id: event.dialog.id.clone(),
+        call_id: event.call_id.clone(),
+        from_uri: event.from_uri.clone(),
+        to_uri: event.to_uri.clone(),
+        from_tag: event.from_tag.clone(),
+        to_tag: event.to_tag.clone(),
+        start: event.start,
+        lifetime: event.dialog.lasted,
+        variables: event.dialog.vars.clone(),
     }
 }
 

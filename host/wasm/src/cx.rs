@@ -232,6 +232,7 @@ pub(crate) fn hook_name(hook: Hook) -> &'static str {
         Hook::Branch => "on-branch",
         Hook::Reply => "on-reply",
         Hook::Failure => "on-failure",
+        Hook::Dialog => "on-dialog",
     }
 }
 
@@ -339,6 +340,7 @@ pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
             route_params: RouteParams::new(),
             route_signature: RouteSignature::None,
             leaves: None,
+            dialog: None,
         }),
         state: CallState::default(),
         armed: sipbox_core::policy::Armed::default(),

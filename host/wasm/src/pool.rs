@@ -12,7 +12,7 @@ use sipbox_core::time::WallTime;
 use wasmtime::Store;
 
 use crate::bindings::hooks::{
-    branch_hook, failure_hook, lifecycle, reply_hook, request_hook, route_hook,
+    branch_hook, dialog_hook, failure_hook, lifecycle, reply_hook, request_hook, route_hook,
 };
 use crate::chain::{Chain, PolicyVersion};
 use crate::component::LoadError;
@@ -40,6 +40,7 @@ pub(crate) struct Instance {
     branch: Option<branch_hook::Guest>,
     reply: Option<reply_hook::Guest>,
     failure: Option<failure_hook::Guest>,
+    dialog: Option<dialog_hook::Guest>,
     /// Whether a trap has spoilt the store: it cannot serve another call.
     poisoned: bool,
     pub(crate) description: Description,
@@ -85,6 +86,7 @@ impl Instance {
         let branch = load!(branch);
         let reply = load!(reply);
         let failure = load!(failure);
+        let dialog = load!(dialog);
         let description = match lifecycle {
             None => Description::default(),
             Some(lifecycle) => {
@@ -110,6 +112,7 @@ impl Instance {
             branch,
             reply,
             failure,
+            dialog,
             poisoned: false,
             description,
         })
@@ -196,6 +199,13 @@ impl Instance {
                 }
                 None => Returned::Absent,
             },
+            HookInput::Dialog(event) => match &self.dialog {
+                Some(hook) => {
+                    hook.call_on_dialog(store, &convert::dialog_event(event))?;
+                    Returned::Done
+                }
+                None => Returned::Absent,
+            },
         })
     }
 
@@ -239,6 +249,7 @@ pub(crate) fn hook_of(input: &HookInput) -> Hook {
         HookInput::Branch(_) => Hook::Branch,
         HookInput::Reply => Hook::Reply,
         HookInput::Failure(_) => Hook::Failure,
+        HookInput::Dialog(_) => Hook::Dialog,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::read::{Diagnostics, Table, one_of, similar, suggest};
 use crate::syntax::{host, json};
 
 /// Capabilities that can be granted.
-const GRANTS: &[&str] = &["auth", "location", "nat"];
+const GRANTS: &[&str] = &["auth", "dialogs", "leases", "location", "nat"];
 const BUILTINS: &[(&str, ())] = &[("residential", ())];
 
 const MS: Duration = Duration::from_millis(1);
@@ -234,6 +234,11 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
     let output_bytes = small("output_bytes", 1 << 20, default.output_bytes, out);
     let log_bytes = small("log_bytes", 1 << 20, default.log_bytes, out);
     let transactions = transactions(&mut table, out);
+    let mut quota = |key| {
+        let found = table.number(key, 1..=1 << 30, out);
+        found.and_then(|number| u32::try_from(number).ok())
+    };
+    let (calls, calls_per_second) = (quota("calls"), quota("calls_per_second"));
     let limits = PolicyLimits {
         // Calls below two ticks of a millisecond are not measured.
         cpu: table
@@ -252,6 +257,8 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
         output_bytes,
         log_bytes,
         transactions,
+        calls,
+        calls_per_second,
     };
     table.finish(out);
     limits

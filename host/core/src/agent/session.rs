@@ -13,25 +13,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use sipbox_sip::build::RequestBuilder;
 use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage, lex};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::request::{Built, OwnRequest, Within};
 use crate::account::{Room, Ticket};
 use crate::cx::{Cx, Mutation};
-use crate::decision::ResolvedTarget;
-use crate::flow::{Flow, ListenerId, NextHop, TenantId};
-use crate::ids::{Ids, ResolveToken};
+use crate::flow::{Flow, NextHop, TenantId};
+use crate::ids::Ids;
 use crate::intake;
-use crate::locate::{Located, locate};
-use crate::outbox::{self, Candidates, NextHopCandidate, Resolve, ResolveError};
+use crate::outbox;
 use crate::settings::Settings;
 use crate::table::{Key, Table};
-use crate::transaction::{Due, Timer, Transactions, keep};
+use crate::transaction::{Due, Timer, Transactions};
 use crate::wheel::TimerHandle;
-
-/// Marks the look-ups of this module among those of branches.
-pub(crate) const SERIAL: u32 = u32::MAX - 1;
 
 /// What a 2xx and its ACK have in common (13.2.2.4): Call-ID, tags and CSeq number,
 /// as a keyed hash.
@@ -89,8 +84,6 @@ enum Stage {
     },
     /// What comes again is absorbed.
     Acknowledged,
-    /// The BYE waits for a name.
-    Ending { bye: OwnedMessage },
 }
 
 struct Session {
@@ -104,24 +97,6 @@ struct Session {
     end: Option<TimerHandle>,
     tenant: TenantId,
     _ticket: Ticket,
-}
-
-impl Session {
-    /// The first place that a listener of ours can send to.
-    fn first(&self, candidates: &Candidates) -> Option<(ListenerId, NextHop)> {
-        candidates.iter().find_map(|candidate| {
-            let NextHopCandidate { transport, address } = *candidate;
-            let arrived = self.arrived.listener;
-            let listener = self.settings.outbound(arrived, transport, address.ip())?;
-            let hop = NextHop::Address {
-                listener,
-                transport,
-                address,
-                local: None,
-            };
-            Some((listener, hop))
-        })
-    }
 }
 
 /// The sessions of a shard.
@@ -237,7 +212,7 @@ impl Transactions {
     /// 64 T1 are over. Without an ACK the dialog stands all the same, and the session
     /// in it is ended by a BYE.
     fn give_up_session(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
-        let Some(session) = self.sessions.table.get_mut(key) else {
+        let Some(session) = self.sessions.table.get(key) else {
             return;
         };
         let Stage::Open { invite, response } = &session.stage else {
@@ -247,114 +222,24 @@ impl Transactions {
         cx.out.event(outbox::Event::TimedOut {
             method: Method::Invite,
         });
-        let Some(Bye { request, next_hop }) = bye(invite.as_ref(), response) else {
+        let bye = (!cx.mutant(Mutation::NoBye)).then(|| bye(invite.as_ref(), response));
+        if let Some(built) = bye.flatten() {
+            let way = flows_back(invite.as_ref(), session.arrived)
+                .then_some((session.arrived.listener, session.hop));
+            let own = OwnRequest {
+                built,
+                way,
+                listener: session.arrived.listener,
+                settings: Arc::clone(&session.settings),
+                tenant: session.tenant,
+                // Whatever is answered, the session is over (15.1.1).
+                probe: None,
+            };
             self.end_session(key, cx);
-            return;
-        };
-        if cx.mutant(Mutation::NoBye) {
-            self.end_session(key, cx);
+            self.send_own(own, cx);
             return;
         }
-        if flows_back(invite.as_ref(), session.arrived) {
-            let (listener, hop) = (session.arrived.listener, session.hop);
-            self.send_bye(key, &request, Some((listener, hop)), cx);
-            return;
-        }
-        let target = ResolvedTarget {
-            next_hop,
-            ..ResolvedTarget::default()
-        };
-        match locate(request.as_ref(), &target, &session.settings) {
-            Located::At { candidates, .. } => {
-                let hop = session.first(&candidates);
-                self.send_bye(key, &request, hop, cx);
-            }
-            Located::Name {
-                host,
-                port,
-                transport,
-                secure,
-            } => {
-                let after = session.settings.timers.decide;
-                session.stage = Stage::Ending { bye: request };
-                if let Some(timer) = session.retransmit.take() {
-                    self.wheel.cancel(timer);
-                }
-                self.arm_session(key, SessionTimer::End, after, cx);
-                let token = ResolveToken {
-                    place: self.place(key),
-                    serial: SERIAL,
-                };
-                cx.out.resolves.push(Resolve {
-                    token,
-                    host,
-                    port,
-                    transport,
-                    secure,
-                });
-            }
-            Located::Nowhere => self.end_session(key, cx),
-        }
-    }
-
-    /// The answer to a look-up.
-    pub(crate) fn session_resolved(
-        &mut self,
-        key: Key,
-        result: Result<Candidates, ResolveError>,
-        cx: &mut Cx<'_, '_>,
-    ) {
-        let Some(session) = self.sessions.table.get(key) else {
-            return;
-        };
-        if let Stage::Ending { bye } = &session.stage {
-            let (bye, hop) = (bye.clone(), session.first(&result.unwrap_or_default()));
-            self.send_bye(key, &bye, hop, cx);
-        }
-    }
-
-    /// In a client transaction that has no user: whatever is answered, the session is
-    /// over (15.1.1).
-    fn send_bye(
-        &mut self,
-        key: Key,
-        bye: &OwnedMessage,
-        hop: Option<(ListenerId, NextHop)>,
-        cx: &mut Cx<'_, '_>,
-    ) {
-        let Some(session) = self.sessions.table.get(key) else {
-            return;
-        };
-        let settings = Arc::clone(&session.settings);
-        let ticket = settings.count(session.tenant);
         self.end_session(key, cx);
-        let Some((listener, hop)) = hop else { return };
-        let Some(leaves) = settings.listener(listener) else {
-            return;
-        };
-        let client = self.reserve_client(Key::NOBODY, 0, Method::Bye, hop, &settings, ticket);
-        let Some(client) = client else { return };
-        let branch = cx.ids.branch(
-            self.place(client),
-            intake::loop_hash(bye.as_ref(), bye.parts(), cx.ids).stateful,
-        );
-        let scratch = &mut self.scratch;
-        scratch.text.clear();
-        scratch.text.extend_from_slice(leaves.via.as_bytes());
-        scratch.text.extend_from_slice(branch.as_str().as_bytes());
-        scratch.edits.clear();
-        scratch.message.clear();
-        let written = scratch
-            .edits
-            .prepend_header(bye.as_ref(), HeaderId::Via, &scratch.text)
-            .and_then(|()| scratch.edits.write(bye.as_ref(), &mut scratch.message));
-        if written.is_err() {
-            cx.out.dropped(outbox::Dropped::Unbuildable);
-            self.end_client(client);
-            return;
-        }
-        let bytes = keep(&scratch.message);
-        self.launch(client, bytes, cx);
     }
 
     pub(crate) fn end_session(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
@@ -390,7 +275,7 @@ impl Transactions {
 /// Whether the caller itself is at the other end of the flow, and may be reached no other
 /// way: by its connection (RFC 5626 section 4.3), or through the NAT that its Via does
 /// not know of (RFC 3581 section 4).
-fn flows_back(invite: Message<'_>, arrived: Flow) -> bool {
+pub(crate) fn flows_back(invite: Message<'_>, arrived: Flow) -> bool {
     let mut vias = invite.values(HeaderId::Via);
     let direct = vias.next().is_some()
         && vias.next().is_none()
@@ -402,13 +287,6 @@ fn flows_back(invite: Message<'_>, arrived: Flow) -> bool {
     direct && (arrived.transport.reliable() || translated())
 }
 
-/// A BYE before it has a Via.
-struct Bye {
-    request: OwnedMessage,
-    /// As a URI.
-    next_hop: Bytes,
-}
-
 /// 15.1.1 and 12.2.1.1, for the dialog that `response` made of `invite`: to the
 /// remote target, which is the Contact of the INVITE, along its recorded routes in
 /// their order (12.1.1).
@@ -416,7 +294,7 @@ struct Bye {
 /// `None` where that is not possible: the INVITE has no Contact to send it to, or came
 /// inside a dialog. That dialog is of others, and a BYE in it would need their
 /// sequence numbers.
-fn bye(invite: Message<'_>, response: &[u8]) -> Option<Bye> {
+fn bye(invite: Message<'_>, response: &[u8]) -> Option<Built> {
     if intake::tag(invite, HeaderId::To).is_some() {
         return None;
     }
@@ -424,36 +302,21 @@ fn bye(invite: Message<'_>, response: &[u8]) -> Option<Bye> {
     let response = Message::parse(response, &mut index).ok()?;
     let contact = invite.values(HeaderId::Contact).next()?;
     let target = NameAddr::parse(contact.as_bytes()).ok()?.uri_raw();
-    let mut routes: Vec<Vec<u8>> = invite
+    let routes = invite
         .values(HeaderId::RecordRoute)
         .map(|value| lex::unfold(value.as_bytes()).into_owned())
         .collect();
-    let first = match routes.first() {
-        Some(first) => Some(NameAddr::parse(first).ok()?),
-        None => None,
-    };
-    let next_hop = keep(first.as_ref().map_or(target, |route| route.uri_raw()));
-    let mut uri = keep(target);
-    if first.is_some_and(|route| !route.uri.lr()) {
-        // A strict router: it gets itself as the Request-URI, and the target last.
-        routes.remove(0);
-        routes.push([b"<", target, b">"].concat());
-        uri = next_hop.clone();
-    }
     let from = lex::unfold(response.header(HeaderId::To)?);
     let to = lex::unfold(response.header(HeaderId::From)?);
-    let mut builder = RequestBuilder::new(Method::Bye.token().as_bytes(), &uri);
-    for route in &routes {
-        builder = builder.header(HeaderId::Route, route);
+    Within {
+        method: Method::Bye,
+        target,
+        routes,
+        from: &from,
+        to: &to,
+        call_id: response.call_id().ok()?,
+        cseq: 1,
+        extra: &[],
     }
-    let mut text = Vec::new();
-    builder
-        .header(HeaderId::From, &from)
-        .header(HeaderId::To, &to)
-        .header(HeaderId::CallId, response.call_id().ok()?)
-        .cseq(1)
-        .write(&mut text)
-        .ok()?;
-    let request = OwnedMessage::parse(text.into()).ok()?;
-    Some(Bye { request, next_hop })
+    .build()
 }

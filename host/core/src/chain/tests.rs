@@ -66,6 +66,7 @@ fn facts(in_dialog: bool) -> Arc<Facts> {
         route_signature: RouteSignature::None,
         leaves: None,
         route_params: RouteParams::new(),
+        dialog: None,
     })
 }
 

@@ -128,8 +128,9 @@ impl ResponseContext {
         let Some(Question::Branch(at)) = self.questions.answered(serial) else {
             return false;
         };
-        self.state = verdict.state;
-        let next_hop = self.state.nat.next_hop.take();
+        let mut state = verdict.state;
+        let next_hop = state.nat.next_hop.take();
+        self.remember(state, io);
         if !verdict.keep {
             // 16.5 lets a proxy leave out targets; there is nothing to answer for it.
             if let Some(branch) = self.branches.get_mut(at) {

@@ -205,7 +205,7 @@ impl ResponseContext {
         let Some(Question::Reply { status, .. }) = self.questions.answered(serial) else {
             return false;
         };
-        self.state = verdict.state;
+        self.remember(verdict.state, io);
         if verdict.forward || status >= 200 {
             self.pass_on(status, keep(verdict.response.as_ref().bytes()), io);
         }
@@ -240,7 +240,7 @@ impl ResponseContext {
         let Some(Question::Failure) = self.questions.answered(serial) else {
             return AfterFailure::Late;
         };
-        self.state = decision.state;
+        self.remember(decision.state, io);
         self.armed = decision.armed;
         if self.stopped.is_some() {
             // 9.2: the caller wants none of it any more.

@@ -19,7 +19,9 @@ use smallvec::SmallVec;
 
 use crate::cx::Mutation;
 use crate::decision::{ArmedSet, Relay, ResolvedTarget};
+use crate::dialog;
 use crate::error::Internal;
+use crate::lease::Lease;
 use crate::policy::{CallState, Facts, FailedTarget, Reply};
 use crate::transaction::UserTimer;
 use crate::user::{Deciding, Io, Stop};
@@ -123,6 +125,27 @@ impl ResponseContext {
 
     pub(crate) fn request(&self) -> &OwnedMessage {
         &self.request
+    }
+
+    /// The leases that it holds.
+    pub(crate) fn leases(&self) -> &[Lease] {
+        &self.state.leases
+    }
+
+    /// What its policies left behind; a dialog holds their leases as well.
+    fn remember(&mut self, state: CallState, io: &mut Io<'_, '_, '_>) {
+        if state.leases != self.state.leases {
+            for lease in &state.leases {
+                lease.commit();
+            }
+            if let Some(tie) = &state.dialog {
+                io.cx.out.dialog_events.push(dialog::Event::Leases {
+                    id: tie.id,
+                    leases: state.leases.clone(),
+                });
+            }
+        }
+        self.state = state;
     }
 
     /// The bytes that it keeps beside the request.
@@ -295,6 +318,12 @@ impl ResponseContext {
         }
         self.groups = Vec::new();
         self.best.clear();
+        if self.state.dialog.is_none() {
+            // They end with the transaction, for whose peers it is over.
+            for lease in self.state.leases.drain(..) {
+                lease.end();
+            }
+        }
     }
 
     fn finish_silently(&mut self, io: &mut Io<'_, '_, '_>) {

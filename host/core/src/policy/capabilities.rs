@@ -3,6 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{BindingFlags, HookCall, Reached};
+use crate::dialog::{Side, State, Validity, Wanted};
+use crate::lease::{Acquired, Lease};
 
 /// A write that a hook staged. It is committed with the verdict, or discarded
 /// with the call.
@@ -22,6 +24,115 @@ pub enum Effect {
     },
     /// `auth.challenge`: the reply carries the realm's challenges.
     Challenge(Realm),
+    /// `dialogs`: what the dialog of this call is to become.
+    Dialog(DialogOp),
+    /// `leases.release`
+    Release(Lease),
+}
+
+/// One change of a dialog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DialogOp {
+    /// `create-dialog`
+    Create(Wanted),
+    /// `store-dlg-value`
+    SetVar {
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// `set-dlg-flag`, `reset-dlg-flag`
+    SetFlag {
+        /// The flag.
+        name: String,
+        /// Whether it is to be set.
+        on: bool,
+    },
+    /// `set-dlg-profile`
+    Join {
+        /// The profile.
+        profile: String,
+        /// The value; empty: none.
+        value: String,
+        /// Other values of the profile are left.
+        clear: bool,
+    },
+    /// `unset-dlg-profile`
+    Leave {
+        /// The profile.
+        profile: String,
+        /// The value; empty: all.
+        value: String,
+    },
+    /// `set-dlg-timeout`: seconds from now on.
+    Timeout(u32),
+    /// `end-dialog`, with header fields for both BYEs.
+    End(Vec<(String, String)>),
+}
+
+/// A dialog as a policy sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialogView {
+    /// Its name, as `did` has it; empty before the verdict that begins it.
+    pub id: String,
+    /// Where it stands.
+    pub state: State,
+    /// Who sent the request of this call.
+    pub from: Option<Side>,
+    /// Seconds since it began, or since it was answered.
+    pub lasted: u32,
+    /// Seconds until its time is over.
+    pub left: u32,
+    /// Variables.
+    pub vars: Vec<(String, String)>,
+    /// The names of the flags that are set.
+    pub flags: Vec<String>,
+    /// Profiles and values.
+    pub profiles: Vec<(String, String)>,
+}
+
+impl DialogView {
+    /// The dialog after a change that was staged.
+    pub fn staged(&mut self, op: &DialogOp) {
+        match op {
+            DialogOp::Create(_) | DialogOp::End(_) => {}
+            DialogOp::Timeout(seconds) => self.left = *seconds,
+            DialogOp::SetVar { name, value } => {
+                match self.vars.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, old)) => old.clone_from(value),
+                    None => self.vars.push((name.clone(), value.clone())),
+                }
+            }
+            DialogOp::SetFlag { name, on } => {
+                self.flags.retain(|flag| flag != name);
+                if *on {
+                    self.flags.push(name.clone());
+                }
+            }
+            DialogOp::Join {
+                profile,
+                value,
+                clear,
+            } => {
+                self.profiles
+                    .retain(|(name, of)| name != profile || !(*clear || of == value));
+                self.profiles.push((profile.clone(), value.clone()));
+            }
+            DialogOp::Leave { profile, value } => {
+                self.profiles
+                    .retain(|(name, of)| name != profile || !(value.is_empty() || of == value));
+            }
+        }
+    }
+
+    /// Whether it is in a profile; with any value if `value` is empty.
+    #[must_use]
+    pub fn is_in(&self, profile: &str, value: &str) -> bool {
+        let is =
+            |(name, of): &(String, String)| name == profile && (value.is_empty() || of == value);
+        self.profiles.iter().any(is)
+    }
 }
 
 /// The limits of `location.save`.
@@ -160,6 +271,64 @@ pub trait Capabilities: Send + Sync {
     /// # Errors
     /// [`CallError::Malformed`] when `aor` is none.
     fn remove(&self, call: &HookCall, aor: &str) -> Result<u32, CallError>;
+
+    /// The dialog of this call, as it is now: the one that its request belongs to or that
+    /// its transaction began.
+    fn dialog(&self, call: &HookCall) -> Option<DialogView> {
+        let _ = call;
+        None
+    }
+
+    /// `dialogs.test-and-set-dlg-flag`, at once: whether the flag was set before.
+    ///
+    /// # Errors
+    /// [`CallError::Unavailable`] when there is no such dialog any more.
+    fn test_and_set(&self, call: &HookCall, flag: &str, on: bool) -> Result<bool, CallError> {
+        let _ = (call, flag, on);
+        Err(CallError::Unavailable("dialogs".to_owned()))
+    }
+
+    /// `dialogs.get-profile-size`
+    ///
+    /// # Errors
+    /// [`CallError::Unavailable`] where there are no dialogs.
+    fn profile_size(&self, call: &HookCall, profile: &str, value: &str) -> Result<u32, CallError> {
+        let _ = (call, profile, value);
+        Err(CallError::Unavailable("dialogs".to_owned()))
+    }
+
+    /// `dialogs.validate-dialog`
+    ///
+    /// # Errors
+    /// [`CallError::OutOfPlace`] when the request belongs to no dialog.
+    fn validate_dialog(&self, call: &HookCall) -> Result<Validity, CallError> {
+        let _ = call;
+        Err(CallError::Unavailable("dialogs".to_owned()))
+    }
+
+    /// `leases.acquire`: takes the place at once; it is given back with the lease.
+    ///
+    /// # Errors
+    /// [`CallError::Unavailable`] where there are no leases.
+    fn acquire(
+        &self,
+        call: &HookCall,
+        scope: &str,
+        key: &str,
+        limit: u32,
+    ) -> Result<Acquired, CallError> {
+        let _ = (call, scope, key, limit);
+        Err(CallError::Unavailable("leases".to_owned()))
+    }
+
+    /// `leases.held`
+    ///
+    /// # Errors
+    /// [`CallError::Unavailable`] where there are no leases.
+    fn leases_held(&self, call: &HookCall, scope: &str, key: &str) -> Result<u32, CallError> {
+        let _ = (call, scope, key);
+        Err(CallError::Unavailable("leases".to_owned()))
+    }
 
     /// `log.log`, with tenant and policy attached.
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str);

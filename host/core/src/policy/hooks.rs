@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sipbox_sip::OwnedMessage;
 
-use super::{Armed, CallState, Capabilities, Edit, Effect, Facts, Target, Verdict};
+use super::{Armed, CallState, Capabilities, DialogView, Edit, Effect, Facts, Target, Verdict};
+use crate::dialog::Change;
 
 /// Everything that one hook call reads and writes. It moves into the sandbox
 /// for the call and comes back with what the policy staged.
@@ -59,6 +60,27 @@ pub struct Failure {
     pub cancelled: bool,
 }
 
+/// What `on-dialog` is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialogCall {
+    /// What became of the dialog.
+    pub change: Change,
+    /// The Call-ID.
+    pub call_id: String,
+    /// The URI in From of the INVITE.
+    pub from_uri: String,
+    /// The URI in To of the INVITE.
+    pub to_uri: String,
+    /// The caller's tag.
+    pub from_tag: String,
+    /// The callee's tag; empty before there is one.
+    pub to_tag: String,
+    /// When it began, or was answered: seconds since 1970.
+    pub start: u32,
+    /// The dialog after the change.
+    pub dialog: DialogView,
+}
+
 /// What a hook is asked, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookInput {
@@ -72,6 +94,8 @@ pub enum HookInput {
     Reply,
     /// `on-failure`
     Failure(Failure),
+    /// `on-dialog`
+    Dialog(Box<DialogCall>),
 }
 
 /// What a hook returned.
@@ -83,7 +107,7 @@ pub enum HookOutput {
     Branch(bool),
     /// Of `on-reply`: whether the response is forwarded.
     Reply(bool),
-    /// Of `on-route`, which decides nothing.
+    /// Of `on-route` and `on-dialog`, which decide nothing.
     Done,
     /// The policy does not export the hook.
     Absent,

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use sipbox_sip::{Hop, HostPort, Method, Transport};
 
+use crate::dialog;
 use crate::flow::TenantId;
 use crate::location::PingSettings;
+use crate::quota::Quota;
 
 /// The timers of RFC 3261 section 17 and 16.6 that can be set; the others follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +111,8 @@ pub struct TenantSpec {
     /// The most transactions that it may have at a time; `None`: an equal share of
     /// [`SettingsSpec::transactions`].
     pub transactions: Option<u32>,
+    /// What it may have of calls.
+    pub quota: Quota,
 }
 
 /// How our Record-Route values are made and read: the options of OpenSIPS's rr module
@@ -181,6 +185,8 @@ pub struct SettingsSpec {
     pub transactions: u32,
     /// Pings of bindings.
     pub pings: PingSettings,
+    /// What is set for dialogs.
+    pub dialogs: dialog::Defaults,
 }
 
 impl Default for SettingsSpec {
@@ -200,6 +206,7 @@ impl Default for SettingsSpec {
             trying_at_once: false,
             transactions: 1 << 20,
             pings: PingSettings::default(),
+            dialogs: dialog::Defaults::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ fn tenant(id: u32, domains: &[&str]) -> TenantSpec {
         domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
         stateless: vec![],
         transactions: None,
+        quota: Default::default(),
     }
 }
 

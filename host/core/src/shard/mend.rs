@@ -26,13 +26,17 @@ impl Shard {
                 self.tx.end_session(key, cx);
                 return;
             }
+            Work::Own(key) => {
+                self.tx.own.remove(key);
+                return;
+            }
             Work::Waiting(key) => {
                 self.tx.waiting.remove(key);
                 return;
             }
         };
         if again {
-            self.free(key);
+            self.free(key, cx);
             return;
         }
         cx.out.event(outbox::Event::Broken);
@@ -44,7 +48,7 @@ impl Shard {
                 self.mending = false;
                 self.in_step = None;
             }
-            None => self.free(key),
+            None => self.free(key, cx),
         }
     }
 
@@ -74,11 +78,11 @@ impl Shard {
         io.reply_status(request.as_ref(), Internal::Broken.status());
     }
 
-    fn free(&mut self, key: Key) {
+    fn free(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
         for client in self.clients_of(key) {
             self.tx.end_client(client);
         }
-        self.tx.end_server(key);
+        self.tx.end_server(key, cx);
     }
 
     fn clients_of(&self, key: Key) -> Vec<Key> {

@@ -7,6 +7,7 @@ use sipbox_sip::{Message, Method, Via};
 use super::{Matched, Shard, Work};
 use crate::account::Room;
 use crate::cx::{Cx, Mutation};
+use crate::dialog::Tie;
 use crate::error::Internal;
 use crate::flow::Flow;
 use crate::ids::AskId;
@@ -56,6 +57,7 @@ impl Shard {
             facts,
             breadth,
             loop_hash,
+            call,
         } = intake;
         let room = if facts.continues(cx.env.settings.record_route.sign) {
             Room::Begun
@@ -87,6 +89,10 @@ impl Shard {
             let facts = Arc::clone(&facts);
             let deciding = Deciding::new(request.clone(), facts, breadth, loop_hash, timer);
             server.user = Some(User::Deciding(Box::new(deciding)));
+            if let Some(call) = call {
+                call.commit();
+                server.tie = Some(Box::new(Tie::Counts(Some(call))));
+            }
         }
         if cx.env.settings.trying_at_once {
             self.trying(server, cx);
@@ -194,7 +200,11 @@ impl Shard {
         Matched::Absorbed
     }
 
-    fn stop(&mut self, server: Key, why: Stop, cx: &mut Cx<'_, '_>) {
+    /// Stops a request that has no final response.
+    pub(crate) fn stop(&mut self, server: Key, why: Stop, cx: &mut Cx<'_, '_>) {
+        if let Some(tie) = self.tx.servers.get_mut(server).and_then(|s| s.tie.as_mut()) {
+            tie.cancelled();
+        }
         if self
             .tx
             .servers

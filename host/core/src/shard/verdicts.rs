@@ -1,17 +1,18 @@
 //! Answers of the policy chains.
 
-use sipbox_sip::{Message, OwnedMessage};
+use sipbox_sip::{Message, Method, OwnedMessage};
 
 use super::{Carried, Shard, Work, key, mend};
 use crate::agent::{self, LocalAgent};
 use crate::context::{AfterFailure, ResponseContext};
 use crate::cx::{Cx, Mutation};
 use crate::decision::{Decision, Ruling};
+use crate::dialog::{self, Tie};
 use crate::error::Internal;
 use crate::ids::AskId;
 use crate::intake;
 use crate::outbox::Dropped;
-use crate::policy::Reply;
+use crate::policy::{CallState, Facts, Reply};
 use crate::reply;
 use crate::stack::{BranchVerdict, ReplyVerdict};
 use crate::stateless;
@@ -93,6 +94,7 @@ impl Shard {
         };
         let user = match ruling {
             Ruling::Relay(relay) => {
+                tie(&decision.state, &decision.request, &decided.facts, &mut io);
                 let mut context = ResponseContext::new(
                     *decided,
                     decision.request,
@@ -101,9 +103,13 @@ impl Shard {
                 );
                 context.relay(relay, &mut io);
                 context.ask_next(&mut io);
+                carried = Carried::Relayed;
                 Some(User::Proxy(Box::new(context)))
             }
-            Ruling::Reply(reply) => answer(decision.request, &reply, &mut io),
+            Ruling::Reply(reply) => {
+                ends(&decision.request, &reply, &decided.facts, &mut io);
+                answer(decision.request, &reply, &mut io)
+            }
             Ruling::Redirect(targets) => {
                 answer(decision.request, &agent::redirect(&targets), &mut io)
             }
@@ -118,11 +124,11 @@ impl Shard {
             }
             Ruling::ReplyStateless(reply) => {
                 stateless_reply(key, decision.request.as_ref(), &reply, &mut io);
-                io.tx.end_server(key);
+                io.tx.end_server(key, io.cx);
                 None
             }
             Ruling::ForwardStateless(target) => {
-                io.tx.end_server(key);
+                io.tx.end_server(key, io.cx);
                 let id = name.stateless(decided.loop_hash);
                 carried = Carried::Forward(Box::new(stateless::Forward {
                     id,
@@ -189,6 +195,47 @@ impl Shard {
             context.reply_verdict(ask.serial, verdict, io)
         })
         .unwrap_or(false)
+    }
+}
+
+/// What a request that is relayed has to do with a dialog, and what its policies took.
+fn tie(state: &CallState, request: &OwnedMessage, facts: &Facts, io: &mut Io<'_, '_, '_>) {
+    for lease in &state.leases {
+        lease.commit();
+    }
+    let tie = Tie::of(state.dialog.as_ref(), facts, request.as_ref());
+    if let Some(Tie::Within { known, .. }) = tie.as_deref() {
+        io.cx.out.dialog_events.push(dialog::Event::Request {
+            known: *known,
+            request: request.clone(),
+            flow: facts.flow,
+        });
+    }
+    let (Some(server), Some(mut tie)) = (io.tx.servers.get_mut(io.server), tie) else {
+        return;
+    };
+    let counted = server.tie.as_mut().and_then(|tie| tie.take_call());
+    if let (Tie::Begins { id, call, .. }, Some(counted)) = (&mut *tie, counted) {
+        io.cx.out.dialog_events.push(dialog::Event::Leases {
+            id: *id,
+            leases: vec![counted.clone()],
+        });
+        *call = Some(counted);
+    }
+    server.tie = Some(tie);
+}
+
+/// A BYE that a policy answers with a 2xx ends its dialog as one that is relayed does.
+fn ends(request: &OwnedMessage, reply: &Reply, facts: &Facts, io: &mut Io<'_, '_, '_>) {
+    if let Some(known) = facts.dialog
+        && (200..300).contains(&reply.status)
+        && request.as_ref().method() == Method::Bye
+    {
+        io.cx.out.dialog_events.push(dialog::Event::Request {
+            known,
+            request: request.clone(),
+            flow: facts.flow,
+        });
     }
 }
 

@@ -135,6 +135,18 @@ impl World {
         if counts != Counts::default() {
             self.problems.push(format!("{counts:?} left"));
         }
+        let dialogs = self.rig.stack.dialogs();
+        let (left, leases) = (dialogs.counts(), dialogs.leases().list(None));
+        let members = dialogs.profiles().list(None);
+        if left.live != 0 || left.early != 0 || left.active != 0 {
+            self.problems.push(format!("dialogs left: {left:?}"));
+        }
+        if !leases.is_empty() || !members.is_empty() {
+            let text = format!("leases left: {leases:?}, members: {members:?}");
+            self.problems.push(text);
+        }
+        self.report.dialogs = left.processed;
+        self.report.expired = left.expired;
         let counted = self.rig.settings.account.live();
         if counted != 0 {
             self.problems
@@ -213,7 +225,9 @@ impl World {
         if self.books.answered.contains_key(&call) {
             let acked = self.books.answer_acked.contains_key(&call);
             let hung_up = self.books.hung_up.contains_key(&call);
-            if acked == hung_up {
+            // A dialog whose BYE was lost is ended by its time.
+            let by_time = self.setup.dialogs && acked && hung_up;
+            if acked == hung_up && !by_time {
                 say(format!(
                     "the policy picked up, acknowledged {acked}, ended by us {hung_up}"
                 ));

@@ -154,6 +154,46 @@ fn connections_that_break_leave_nothing_behind() {
     check(7100..7120, setup);
 }
 
+/// A dialog and leases for every call: whatever becomes of it (an answer, a failure, a
+/// CANCEL, silence, a trap, a lost BYE, a shutdown), nothing is left at the end.
+#[test]
+fn every_dialog_and_lease_ends_with_its_call() {
+    let setup = Setup {
+        calls: 100,
+        loss: 100,
+        duplication: 50,
+        delay_ms: 300,
+        hooks: true,
+        dialogs: true,
+        ..Setup::default()
+    };
+    let mut report = check(20_000..20_700, setup);
+    let setup = Setup { loss: 300, ..setup };
+    report.add(&check(21_000..21_200, setup));
+    let setup = Setup {
+        tcp: 500,
+        breaks: 30,
+        loss: 50,
+        ..setup
+    };
+    report.add(&check(22_000..22_050, setup));
+    let setup = Setup {
+        shutdown: true,
+        ..setup
+    };
+    report.add(&check(23_000..23_050, setup));
+    assert_eq!(report.calls, 100_000);
+    assert!(
+        report.dialogs > 40_000 && report.trapped > 2_000,
+        "{report:?}"
+    );
+    assert!(
+        report.cancelled > 5_000 && report.established > 10_000,
+        "{report:?}"
+    );
+    assert!(report.expired > 100 && report.audits > 1_000, "{report:?}");
+}
+
 /// Each deliberate fault must be found within a few runs, and by the check that is
 /// about it.
 #[test]

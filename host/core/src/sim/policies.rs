@@ -6,7 +6,9 @@ use sipbox_sip::Method;
 use super::call::Order;
 use super::world::{DESK, Event, Phone, World, call_of};
 use crate::decision::{Decision, Relay, ResolvedTarget, Ruling};
+use crate::dialog::Wanted;
 use crate::ids::AskId;
+use crate::lease::Acquired;
 use crate::outbox::Ask;
 use crate::policy::{Armed, CallState, Facts, Reply};
 use crate::stack::{BranchVerdict, ReplyVerdict};
@@ -79,6 +81,7 @@ impl World {
                 }
                 self.rig.armed = self.armed(&facts);
                 let decision = self.rig.decide(request, ruling);
+                let decision = self.with_dialog(decision, &facts);
                 let call = call_of(&text);
                 if !facts.in_dialog && self.plans[call].writes.is_some() {
                     self.write(call, id, false, decision);
@@ -132,6 +135,7 @@ impl World {
                 } else {
                     Ruling::Best
                 };
+                let state = self.with_leases(state);
                 let decision = Decision {
                     state: counted_on(state),
                     ..self.rig.decide(request, ruling)
@@ -231,6 +235,58 @@ impl World {
             total_timeout: 0,
             record_route: Some(vec![]),
         })
+    }
+}
+
+impl World {
+    /// A dialog and a lease for a call, which are lost if the policy traps after it.
+    fn with_dialog(&mut self, decision: Decision, facts: &Facts) -> Decision {
+        if !self.setup.dialogs {
+            return decision;
+        }
+        let wanted = Wanted {
+            bye_on_timeout: true,
+            timeout: Some(90),
+            delete_delay: Some(u32::try_from(self.random.below(3)).unwrap()),
+            end_on_race_condition: self.random.permille(500),
+            ..Wanted::default()
+        };
+        let limit = u32::MAX;
+        let state = self
+            .rig
+            .dialog_state(&decision.request, facts, wanted, limit);
+        if !facts.in_dialog && self.random.permille(50) {
+            self.report.trapped += 1;
+            return decision;
+        }
+        Decision { state, ..decision }
+    }
+
+    /// The place of another target, and perhaps not that of the one that failed.
+    fn with_leases(&mut self, mut state: CallState) -> CallState {
+        if self.setup.dialogs {
+            let leases = self.rig.stack.leases();
+            let tenant = crate::flow::TenantId(0);
+            if let Acquired::Granted(lease) = leases.acquire(tenant, "target", "next", u32::MAX) {
+                state.leases.push(lease);
+            }
+            if self.random.permille(300) {
+                state.leases.remove(0).end();
+            }
+        }
+        state
+    }
+
+    /// Now and then: what is counted is what somebody holds.
+    pub(super) fn audit(&mut self) {
+        if !self.setup.dialogs || !self.random.permille(5) {
+            return;
+        }
+        self.report.audits += 1;
+        let drift = self.rig.stack.audit_leases().drift;
+        if !drift.is_empty() {
+            self.problems.push(format!("leases drift: {drift:?}"));
+        }
     }
 }
 

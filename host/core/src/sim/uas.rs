@@ -94,6 +94,8 @@ impl Uas {
         let method = text.split(' ').next().unwrap_or_default();
         // CANCEL, and ACK for a failure, go from hop to hop.
         let wanted = match (method, self.final_status) {
+            // Of the caller, or of a proxy that ends the dialog.
+            ("BYE", _) => all(text, "Via").len().clamp(1, 2),
             ("CANCEL", _) => 1,
             ("ACK", Some(300..)) => 1,
             _ => 2,

@@ -30,6 +30,8 @@ pub(super) struct Setup {
     pub(super) shutdown: bool,
     /// Policies arm their later hooks, and take their time in them.
     pub(super) hooks: bool,
+    /// Policies have a dialog and leases for each call, and trap now and then.
+    pub(super) dialogs: bool,
     /// How many phones use TCP.
     pub(super) tcp: u64,
     /// How many messages are the last of their connection.
@@ -58,6 +60,11 @@ pub(super) struct Report {
     pub(super) streamed: usize,
     pub(super) broken: usize,
     pub(super) refused: usize,
+    /// Dialogs: begun, and ended by their time; hooks that trapped.
+    pub(super) dialogs: u64,
+    pub(super) expired: u64,
+    pub(super) trapped: usize,
+    pub(super) audits: usize,
 }
 
 /// Who picks up where a policy does.
@@ -82,6 +89,10 @@ impl Report {
         self.streamed += other.streamed;
         self.broken += other.broken;
         self.refused += other.refused;
+        self.dialogs += other.dialogs;
+        self.expired += other.expired;
+        self.trapped += other.trapped;
+        self.audits += other.audits;
     }
 }
 
@@ -262,6 +273,7 @@ impl World {
             let stack = &self.rig.stack;
             let timer = (0..stack.shards())
                 .filter_map(|shard| stack.next_deadline(shard))
+                .chain(stack.dialogs().next_deadline())
                 .min();
             let event = self.queue.peek().map(|Reverse((at, _))| *at);
             let next = match (timer, event) {
@@ -284,8 +296,10 @@ impl World {
                 for shard in 0..self.rig.stack.shards() {
                     self.rig.call(|stack, env, out| stack.tick(env, shard, out));
                 }
+                self.rig.call(Stack::dialogs_due);
             }
             self.collect();
+            self.audit();
         }
     }
 

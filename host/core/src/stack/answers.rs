@@ -43,12 +43,18 @@ impl Stack {
         &self,
         env: &mut Env<'_>,
         ask: AskId,
-        decision: Decision,
+        mut decision: Decision,
         out: &mut Outbox,
     ) -> bool {
+        let (begun, notices) = (
+            self.begin_dialog(env, ask, &mut decision),
+            out.notices.len(),
+        );
         let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
             shard.request_verdict(ask, decision, cx)
         });
+        let relayed = matches!(done, Some(Carried::Relayed));
+        self.dialog_began(begun, relayed, notices, out);
         let in_time = in_time(
             done.as_ref()
                 .map(|carried| !matches!(carried, Carried::Late)),
@@ -115,7 +121,10 @@ impl Stack {
     ) {
         let request = decision.request.clone();
         match stateless::outcome(id, facts, decision) {
-            Outcome::Forward(forward) => self.send_stateless(env, *forward, out),
+            Outcome::Forward(forward) => {
+                self.dialog_goes_on(env, &forward, out);
+                self.send_stateless(env, *forward, out);
+            }
             Outcome::Reply(reply) => self.refuse(env, request.as_ref(), facts.flow, &reply, out),
             Outcome::Nothing(why) => out.dropped(why),
         }

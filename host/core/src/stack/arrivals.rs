@@ -108,7 +108,16 @@ impl Stack {
             _ => {}
         }
         let scratch = &mut out.scratch;
-        let judged = intake::judge(env, &self.ids, message, parts, bytes, flow, scratch);
+        let judged = intake::judge(
+            env,
+            &self.ids,
+            &self.dialogs,
+            message,
+            parts,
+            bytes,
+            flow,
+            scratch,
+        );
         match judged {
             Ok(intake) => self.admit(env, key, message, via, intake, flow, out),
             Err(_) if message.method() == Method::Ack => out.dropped(Dropped::LostAck),
@@ -127,7 +136,7 @@ impl Stack {
         key: TransactionKey,
         message: Message<'_>,
         via: &Via<'_>,
-        intake: Intake,
+        mut intake: Intake,
         flow: Flow,
         out: &mut Outbox,
     ) {
@@ -156,6 +165,16 @@ impl Stack {
                 facts,
             });
             return;
+        }
+        if new && method == Method::Invite {
+            match self.admit_call(env, tenant) {
+                Ok(call) => intake.call = call,
+                Err(error) => {
+                    env.settings.refuse(tenant);
+                    self.refuse(env, message, flow, &error.reply(), out);
+                    return;
+                }
+            }
         }
         let shard = key.shard(self.shards.len());
         let begun = self.step(shard, env, out, |shard, cx| {

@@ -3,6 +3,7 @@
 
 mod answers;
 mod calls;
+mod dialogs;
 mod failures;
 mod forks;
 mod homes;
@@ -28,8 +29,10 @@ use sipbox_sip::{Index, Message, OwnedMessage, Transport};
 
 use crate::cx::Mutation;
 use crate::decision::{ArmedSet, Decision, Relay, ResolvedTarget, Ruling};
+use crate::dialog::{DID_PARAM, DialogTie, NewDialog, Notice, Wanted};
 use crate::flow::{ConnectionId, Flow, ListenerId, NextHop, TenantId};
 use crate::ids::SendToken;
+use crate::lease::Acquired;
 use crate::outbox::{Ask, Event, Outbox, Resolve};
 use crate::policy::{Armed, CallState, Facts};
 use crate::settings::{ListenerSpec, Settings, SettingsSpec, TenantSpec};
@@ -98,6 +101,9 @@ pub(crate) struct Rig {
     pub(crate) armed: Armed,
     /// What the policies left behind.
     pub(crate) state: CallState,
+    /// Each call that begins has a dialog, and a lease of one key.
+    pub(crate) dialogs: Option<Wanted>,
+    pub(crate) notices: Vec<Notice>,
     pub(crate) asks: Vec<Ask>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) resolves: Vec<Resolve>,
@@ -124,6 +130,7 @@ pub(crate) fn spec() -> SettingsSpec {
             domains: vec!["home.example".into()],
             stateless: vec![],
             transactions: None,
+            quota: Default::default(),
         }],
         ..SettingsSpec::default()
     }
@@ -217,6 +224,8 @@ impl Rig {
             judge: Some(Box::new(judge)),
             armed: Armed::default(),
             state: CallState::default(),
+            dialogs: None,
+            notices: Vec::new(),
             asks: Vec::new(),
             sent: Vec::new(),
             resolves: Vec::new(),
@@ -269,6 +278,7 @@ impl Rig {
         }
         self.resolves.append(&mut self.out.resolves);
         self.events.append(&mut self.out.events);
+        self.notices.append(&mut self.out.notices);
         let asks = std::mem::take(&mut self.out.asks);
         self.out.clear();
         for ask in asks {
@@ -305,7 +315,49 @@ impl Rig {
         let mut judge = self.judge.take().unwrap();
         let ruling = judge(request.as_ref(), facts);
         self.judge = Some(judge);
-        self.decide(request, ruling)
+        let mut decision = self.decide(request, ruling);
+        if let Some(wanted) = self.dialogs {
+            decision.state = self.dialog_state(&decision.request, facts, wanted, 2);
+        }
+        decision
+    }
+
+    /// What a policy leaves behind that wants a dialog and a lease for each call.
+    pub(crate) fn dialog_state(
+        &self,
+        request: &OwnedMessage,
+        facts: &Facts,
+        wanted: Wanted,
+        limit: u32,
+    ) -> CallState {
+        let mut state = CallState::default();
+        let message = request.as_ref();
+        if facts.in_dialog || message.method() != sipbox_sip::Method::Invite {
+            return state;
+        }
+        let dialogs = self.stack.dialogs();
+        let id = dialogs.reserve(facts.tenant, message.call_id().unwrap());
+        let new = NewDialog {
+            id,
+            wanted,
+            vars: vec![("who".into(), "alice".into())],
+            flags: vec!["answered-here".into()],
+            profiles: vec![dialogs.profiles().take_among(facts.tenant, "calls", "out")],
+            watched: true,
+            facts: Arc::new(facts.clone()),
+        };
+        let new = Some(Arc::new(new));
+        state.dialog = Some(DialogTie { id, new });
+        state.route_params.push((DID_PARAM.into(), id.to_string()));
+        match self
+            .stack
+            .leases()
+            .acquire(facts.tenant, "user", "alice", limit)
+        {
+            Acquired::Granted(lease) => state.leases.push(lease),
+            Acquired::Full(held) => panic!("full with {held}"),
+        }
+        state
     }
 
     pub(crate) fn decide(&self, request: OwnedMessage, ruling: Ruling) -> Decision {
@@ -338,12 +390,14 @@ impl Rig {
         loop {
             let next = (0..self.stack.shards())
                 .filter_map(|shard| self.stack.next_deadline(shard))
+                .chain(self.stack.dialogs().next_deadline())
                 .min()
                 .filter(|at| *at <= end);
             self.now = next.unwrap_or(end).max(self.now);
             for shard in 0..self.stack.shards() {
                 self.call(|stack, env, out| stack.tick(env, shard, out));
             }
+            self.call(Stack::dialogs_due);
             if next.is_none() {
                 return;
             }

@@ -54,6 +54,7 @@ fn it_tells_direction_and_tenant_later() {
             domains: vec!["work.example".into()],
             stateless: vec![],
             transactions: None,
+            quota: Default::default(),
         });
         let mut rig = Rig::with(two.clone(), |_, _| recorded(BOB, &[("nat", "yes")]));
         let invite = request_to("INVITE", "sip:bob@Work.Example", "1", "");

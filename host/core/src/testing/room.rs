@@ -19,6 +19,7 @@ fn overcommitted(transactions: u32, each: Option<u32>) -> Rig {
         domains: vec!["work.example".into()],
         stateless: vec![],
         transactions: None,
+        quota: Default::default(),
     });
     for tenant in &mut spec.tenants {
         tenant.transactions = each;

@@ -149,6 +149,7 @@ fn the_tenant_is_found_by_domain_then_caller_then_listener() {
             domains: vec![domain.into()],
             stateless: vec![],
             transactions: None,
+            quota: Default::default(),
         });
     }
     spec.listeners[0].tenant = Some(TenantId(2));

@@ -13,6 +13,7 @@ use super::cancel::Cancel;
 use super::machine::{self, Action, Event, Letter, Machine, State};
 use super::{Due, Timer, Transactions, keep};
 use crate::account::{Room, Ticket};
+use crate::agent::request::Probe;
 use crate::cx::{Cx, Mutation};
 use crate::flow::NextHop;
 use crate::ids::SendToken;
@@ -44,6 +45,8 @@ pub(crate) struct Client {
     pub(super) cancel: Cancel,
     /// Timer C ended it.
     pub(super) given_up: bool,
+    /// Who wants to know what is answered, of a request of our own.
+    pub(crate) probe: Option<Box<Probe>>,
     ticket: Ticket,
 }
 
@@ -138,6 +141,7 @@ impl Transactions {
             timer_c: None,
             cancel: Cancel::No,
             given_up: false,
+            probe: None,
             ticket,
         })
     }

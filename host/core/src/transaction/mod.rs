@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use sipbox_sip::{EditList, Method};
 use std::collections::HashMap;
 
+use crate::agent::request::OwnRequests;
 use crate::agent::session::{SessionTimer, Sessions};
 use crate::ids::Place;
 use crate::stateless::Waiting;
@@ -39,6 +40,8 @@ pub(crate) enum Due {
     Cancel(Letter),
     User(UserTimer),
     Session(SessionTimer),
+    /// A request of our own whose name nobody has resolved.
+    Own,
     /// A stateless forward that waits for a name or a connection.
     Waiting,
 }
@@ -79,6 +82,7 @@ pub(crate) struct Transactions {
     pub(crate) clients: Table<Client>,
     pub(crate) waiting: Table<Waiting>,
     pub(crate) sessions: Sessions,
+    pub(crate) own: OwnRequests,
     /// The keys are keyed hashes already.
     matching: HashMap<TransactionKey, Key, FixedState>,
     pub(crate) scratch: Scratch,
@@ -93,6 +97,7 @@ impl Transactions {
             clients: Table::new(),
             waiting: Table::new(),
             sessions: Sessions::new(),
+            own: OwnRequests::new(),
             matching: HashMap::with_hasher(FixedState::default()),
             scratch: Scratch::default(),
         }
@@ -118,7 +123,7 @@ impl Transactions {
         let servers = self.servers.iter().filter(|(_, server)| server.open());
         let clients = self.clients.iter().filter(|(_, client)| client.pending());
         let names = self.waiting.iter().filter(|(_, waiting)| waiting.open());
-        servers.count() + clients.count() + names.count() + self.sessions.open()
+        servers.count() + clients.count() + names.count() + self.sessions.open() + self.own.len()
     }
 
     pub(crate) fn place(&self, key: Key) -> Place {

@@ -12,6 +12,7 @@ use super::machine::{self, Action, Event, Letter, Machine, State};
 use super::{Due, Timer, Transactions, is_success};
 use crate::account::Ticket;
 use crate::cx::{Cx, Mutation};
+use crate::dialog::Tie;
 use crate::flow::{Flow, NextHop, TenantId};
 use crate::ids::TagText;
 use crate::outbox;
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) ack_tag: Option<u64>,
     pub(crate) rfc2543: bool,
     pub(crate) user: Option<User>,
+    /// The dialog that it began or belongs to.
+    pub(crate) tie: Option<Box<Tie>>,
     pub(super) ticket: Ticket,
     /// The bytes that the user holds beside the request as it came.
     held: u32,
@@ -148,6 +151,7 @@ impl Transactions {
             ack_tag: None,
             rfc2543: new.rfc2543,
             user: new.user,
+            tie: None,
             ticket: new.ticket,
             held: 0,
             began: cx.now(),
@@ -189,6 +193,7 @@ impl Transactions {
             // upstream, whatever went before; anything else is too late.
             let late = server.method == Method::Invite && is_success(status);
             if late && !cx.mutant(Mutation::DropLateSuccess) {
+                cx.out.tell(server.tie.as_deref(), status, &bytes);
                 cx.out.send(server.reply_to, &bytes, None);
             }
             return;
@@ -196,8 +201,11 @@ impl Transactions {
         if status >= 300 && server.rfc2543 {
             server.ack_tag = to_tag_hash(&bytes, cx);
         }
+        cx.out.tell(server.tie.as_deref(), status, &bytes);
         server.last = Some(bytes);
         if status >= 200 {
+            // From here on a dialog has it, or nobody.
+            drop(server.tie.as_mut().and_then(|tie| tie.take_call()));
             cx.out.event(outbox::Event::Final {
                 tenant: server.tenant,
                 method: server.method,
@@ -223,6 +231,7 @@ impl Transactions {
             return;
         };
         server.last = None;
+        drop(server.tie.as_mut().and_then(|tie| tie.take_call()));
         let (state, letter) = match server.machine {
             Machine::ServerInvite => (State::Accepted, Letter::L),
             _ => (State::Completed, Letter::J),
@@ -259,7 +268,7 @@ impl Transactions {
             }
         }
         match next {
-            State::Terminated => self.end_server(key),
+            State::Terminated => self.end_server(key, cx),
             State::Confirmed => {
                 if let Some(server) = self.servers.get_mut(key) {
                     server.last = None;
@@ -289,10 +298,13 @@ impl Transactions {
     }
 
     /// Frees the transaction, whatever state it is in. Its clients go on alone.
-    pub(crate) fn end_server(&mut self, key: Key) {
+    pub(crate) fn end_server(&mut self, key: Key, cx: &mut Cx<'_, '_>) {
         let Some(server) = self.servers.remove(key) else {
             return;
         };
+        if let Some(tie) = &server.tie {
+            cx.out.dialog_events.extend(tie.gone());
+        }
         let other = (server.method == Method::Other).then(|| server.key.with_method(Method::Other));
         for name in [Some(server.key), other].into_iter().flatten() {
             if self.matching.get(&name) == Some(&key) {

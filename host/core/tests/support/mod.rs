@@ -101,6 +101,7 @@ impl Bench {
                 domains: vec!["home.example".into()],
                 stateless: vec![],
                 transactions: None,
+                quota: Default::default(),
             }],
             ..SettingsSpec::default()
         };

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use sipbox_core::dialog::Notice;
 use sipbox_core::flow::TenantId;
 use sipbox_core::outbox::Ask;
 use sipbox_core::policy::HookFailure;
@@ -37,6 +38,8 @@ pub(crate) enum Confined {
     Refuse(Box<Pending>, Place),
     /// Ask another hook.
     Ask(TenantId, Box<Ask>, Place),
+    /// Tell what became of a dialog.
+    Notice(TenantId, Box<Notice>, Place),
     /// The snapshot changed: let the instances of the old one go.
     Reloaded,
     /// Leave.
@@ -48,6 +51,7 @@ enum Task {
     Run(Box<Pending>),
     Refuse(Box<Pending>),
     Ask(Box<Ask>),
+    Notice(Box<Notice>),
 }
 
 /// Who waits here.
@@ -105,6 +109,7 @@ impl Worker {
                     });
                 }
                 Task::Ask(ask) => worker.answering(ask.id(), |worker| worker.ask(*ask)),
+                Task::Notice(notice) => worker.notify(*notice),
             });
             waiting.charge(tenant, thread_cpu().saturating_sub(begun));
             if let Some(answer) = self.answer.take()
@@ -143,6 +148,9 @@ impl Worker {
                 waiting.push(pending.tenant.id, (Task::Refuse(pending), place));
             }
             Confined::Ask(tenant, ask, place) => waiting.push(tenant, (Task::Ask(ask), place)),
+            Confined::Notice(tenant, notice, place) => {
+                waiting.push(tenant, (Task::Notice(notice), place));
+            }
             Confined::Reloaded => {
                 let (_, wall) = self.node.clock.now();
                 self.pools.sweep(wall);

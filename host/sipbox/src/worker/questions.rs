@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use sipbox_core::chain::{ChainRun, Failed, Outcome};
+use sipbox_core::dialog::DialogId;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::AskId;
 use sipbox_core::outbox::Ask;
-use sipbox_core::policy::{BranchCall, CallState, Facts, HookFailure, PolicyVersions};
+use sipbox_core::policy::{BranchCall, CallState, Effect, Facts, HookFailure, PolicyVersions};
 use sipbox_core::stack::{BranchVerdict, ReplyVerdict};
 use sipbox_sip::OwnedMessage;
 use sipbox_wasm::ChainHost;
+use smallvec::SmallVec;
 
 use super::Worker;
 use super::confined::{Confined, Turn};
@@ -26,15 +28,14 @@ pub(crate) struct Answer {
     verdict: Given,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most are never more than passed on; one that is kept is boxed whole"
-)]
 enum Given {
     Ruling(Question, Arc<RequestCapabilities>, Outcome),
-    Branch(AskId, BranchVerdict, Option<Failed>),
-    Reply(AskId, ReplyVerdict, Option<Failed>),
+    Branch(AskId, BranchVerdict, Option<Failed>, Staged),
+    Reply(AskId, ReplyVerdict, Option<Failed>, Staged),
 }
+
+/// What `on-branch` or `on-reply` staged.
+type Staged = SmallVec<[Effect; 1]>;
 
 impl Answer {
     /// What it answers; `None`: no transaction waits for it.
@@ -132,7 +133,7 @@ impl Worker {
                     route: result.route,
                     state: result.state,
                 };
-                let verdict = Given::Branch(id, verdict, result.failed);
+                let verdict = Given::Branch(id, verdict, result.failed, result.effects);
                 self.answer(Answer {
                     tenant,
                     facts,
@@ -161,7 +162,7 @@ impl Worker {
                     response: result.message.unwrap_or(original),
                     state: result.state,
                 };
-                let verdict = Given::Reply(id, verdict, result.failed);
+                let verdict = Given::Reply(id, verdict, result.failed, result.effects);
                 self.answer(Answer {
                     tenant,
                     facts,
@@ -188,19 +189,27 @@ impl Worker {
                 log_failed(&tenant, &facts, hook, outcome.failed.as_ref());
                 self.rule(question, &tenant, facts, &capabilities, outcome);
             }
-            Given::Branch(id, verdict, failed) => {
+            Given::Branch(id, verdict, failed, staged) => {
                 log_failed(&tenant, &facts, "on-branch", failed.as_ref());
-                let snapshot = node.snapshot.load();
+                let dialog = dialog_of(&verdict.state, &facts);
+                let (snapshot, mut counts) = (node.snapshot.load(), false);
                 self.step(&snapshot, |env, out| {
-                    node.stack.branch_verdict(env, id, verdict, out);
+                    counts = node.stack.branch_verdict(env, id, verdict, out);
                 });
+                if counts {
+                    self.commit_effects(dialog, staged);
+                }
             }
-            Given::Reply(id, verdict, failed) => {
+            Given::Reply(id, verdict, failed, staged) => {
                 log_failed(&tenant, &facts, "on-reply", failed.as_ref());
-                let snapshot = node.snapshot.load();
+                let dialog = dialog_of(&verdict.state, &facts);
+                let (snapshot, mut counts) = (node.snapshot.load(), false);
                 self.step(&snapshot, |env, out| {
-                    node.stack.reply_verdict(env, id, verdict, out);
+                    counts = node.stack.reply_verdict(env, id, verdict, out);
                 });
+                if counts {
+                    self.commit_effects(dialog, staged);
+                }
             }
         }
     }
@@ -214,7 +223,7 @@ impl Worker {
         kept.or_else(|| self.node.snapshot.load().tenant(id).cloned())
     }
 
-    fn capabilities(
+    pub(super) fn capabilities(
         &self,
         tenant: &Arc<Tenant>,
         credentials: Vec<Fetched>,
@@ -390,7 +399,14 @@ impl Worker {
         let (_, wall) = node.clock.now();
         let committed = decide::commit(&node, tenant, question, facts, capabilities, outcome, wall);
         let changes = committed.changes();
-        let Committed { mut ruled, commits } = committed;
+        let Committed {
+            mut ruled,
+            commits,
+            dialog,
+        } = committed;
+        if let Some((id, ops)) = dialog {
+            self.change_dialog(id, ops);
+        }
         if changes.is_empty() {
             self.carry_out(ruled);
             return;
@@ -456,7 +472,7 @@ impl Worker {
     }
 }
 
-fn log_failed(tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed>) {
+pub(super) fn log_failed(tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed>) {
     let Some(failed) = failed else { return };
     let policy = tenant
         .chain
@@ -472,6 +488,12 @@ fn log_failed(tenant: &Tenant, facts: &Facts, hook: &str, failed: Option<&Failed
         peer = %facts.flow.peer,
         "policy failed"
     );
+}
+
+/// The dialog that a transaction began or belongs to.
+fn dialog_of(state: &CallState, facts: &Facts) -> Option<DialogId> {
+    let begun = state.dialog.as_ref().map(|tie| tie.id);
+    begun.or_else(|| facts.dialog.map(|known| known.id))
 }
 
 /// One line for each decision.

@@ -61,6 +61,7 @@ impl Bench {
             domains: vec![format!("{name}.test")],
             stateless: vec![],
             transactions: None,
+            quota: Default::default(),
         };
         let settings = SettingsSpec {
             listeners: vec![ListenerSpec {

@@ -1,5 +1,6 @@
 //! What capabilities were asked and what they answered.
 
+use super::dialogs::ViewRecord;
 use serde::{Deserialize, Serialize};
 use sipbox_core::policy::{
     AuthOutcome, BindingFlags, BindingView, CallError, Reached, Realm, SaveLimits, SaveOutcome,
@@ -31,6 +32,22 @@ pub(super) enum Asked {
     },
     /// `location.remove`
     Remove { aor: String },
+    /// What `dialogs` knows of the dialog.
+    Dialog,
+    /// `dialogs.test-and-set-dlg-flag`
+    TestAndSet { flag: String, on: bool },
+    /// `dialogs.get-profile-size`
+    ProfileSize { profile: String, value: String },
+    /// `dialogs.validate-dialog`
+    Validate,
+    /// `leases.acquire`
+    Acquire {
+        scope: String,
+        key: String,
+        limit: u32,
+    },
+    /// `leases.held`
+    Held { scope: String, key: String },
 }
 
 impl Asked {
@@ -68,6 +85,26 @@ impl Asked {
         Self::Remove {
             aor: aor.to_owned(),
         }
+    }
+
+    pub(super) fn test_and_set(flag: &str, on: bool) -> Self {
+        let flag = flag.to_owned();
+        Self::TestAndSet { flag, on }
+    }
+
+    pub(super) fn profile_size(profile: &str, value: &str) -> Self {
+        let (profile, value) = (profile.to_owned(), value.to_owned());
+        Self::ProfileSize { profile, value }
+    }
+
+    pub(super) fn acquire(scope: &str, key: &str, limit: u32) -> Self {
+        let (scope, key) = (scope.to_owned(), key.to_owned());
+        Self::Acquire { scope, key, limit }
+    }
+
+    pub(super) fn held(scope: &str, key: &str) -> Self {
+        let (scope, key) = (scope.to_owned(), key.to_owned());
+        Self::Held { scope, key }
     }
 }
 
@@ -108,6 +145,11 @@ pub(super) enum Value {
     Queried(u32),
     SaveRefused(u16),
     Count(u32),
+    Dialog(Option<Box<ViewRecord>>),
+    Flag(bool),
+    Validity(String),
+    Granted(u64, String, String),
+    Full(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

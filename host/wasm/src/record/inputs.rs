@@ -6,14 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
+use sipbox_core::lease::Lease;
 use sipbox_core::policy::{
-    Armed, BranchCall, CallState, Destination, Direction, Facts, FailedTarget, Failure, HookCall,
-    HookInput, NatState, RecordRouting, RouteOutcome, RouteParams, RoutePreset, RouteSignature,
+    Armed, BranchCall, CallState, Destination, DialogCall, Direction, Facts, FailedTarget, Failure,
+    HookCall, HookInput, NatState, RecordRouting, RouteOutcome, RouteParams, RoutePreset,
+    RouteSignature,
     Target, UriTarget,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
 
+use super::dialogs::DialogRecord;
 use super::{hex, unhex};
 
 /// Bytes of the wire: as text where they are text.
@@ -58,6 +61,7 @@ pub(super) enum Input {
         failed: Vec<(u32, String, u16)>,
         cancelled: bool,
     },
+    Dialog(Box<DialogRecord>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +104,7 @@ impl From<&HookInput> for Input {
                     .collect(),
                 cancelled: failure.cancelled,
             },
+            HookInput::Dialog(event) => Self::Dialog(Box::new(DialogRecord::from(&**event))),
         }
     }
 }
@@ -131,6 +136,7 @@ impl From<&Input> for HookInput {
                     .collect(),
                 cancelled: *cancelled,
             }),
+            Input::Dialog(event) => Self::Dialog(Box::new(DialogCall::from(&**event))),
         }
     }
 }
@@ -275,6 +281,8 @@ impl FactsRecord {
             route_params: RouteParams::from_slice(&self.route_params.bytes()?),
             route_signature: named(&SIGNATURES, &self.route_signature)?,
             leaves: self.leaves.map(ListenerId),
+            // What there is to know of it, its capability answers.
+            dialog: None,
         })
     }
 }
@@ -290,6 +298,9 @@ pub(super) struct CallRecord {
     record_route: Option<Option<(String, Option<String>)>>,
     /// Branch, reply, failure.
     armed: (bool, bool, bool),
+    /// Number, scope and key of each lease.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leases: Vec<(u64, String, String)>,
     #[serde(default)]
     nat: NatRecord,
 }
@@ -335,6 +346,15 @@ impl CallRecord {
             }),
             armed: (call.armed.branch, call.armed.reply, call.armed.failure),
             nat: NatRecord::of(&call.state.nat),
+            leases: call
+                .state
+                .leases
+                .iter()
+                .map(|lease| {
+                    let key = lease.key();
+                    (lease.id(), key.scope.to_string(), key.key.to_string())
+                })
+                .collect(),
         }
     }
 
@@ -348,6 +368,11 @@ impl CallRecord {
                     .map(|(outbound, inbound)| Box::new(RoutePreset { outbound, inbound })),
             }),
             nat: self.nat.state(),
+            leases: self
+                .leases
+                .iter()
+                .map(|(id, scope, key)| Lease::detached(*id, scope, key))
+                .collect(),
             ..CallState::default()
         }
     }

@@ -3,15 +3,18 @@
 //! verdict and edits, because all that a policy can see is in it.
 
 mod answers;
+mod dialogs;
 mod inputs;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use sipbox_core::dialog::Validity;
+use sipbox_core::lease::Acquired;
 use sipbox_core::policy::{
-    AuthOutcome, BindingView, CallError, Capabilities, HookCall, HookFailure, HookInput,
-    HookOutput, LogLevel, PolicyHost, Realm, SaveLimits, SaveOutcome,
+    AuthOutcome, BindingView, CallError, Capabilities, DialogView, HookCall, HookFailure,
+    HookInput, HookOutput, LogLevel, PolicyHost, Realm, SaveLimits, SaveOutcome,
 };
 
 use self::answers::{Answer, Asked};
@@ -313,6 +316,48 @@ impl Capabilities for Tape {
         answer
     }
 
+    fn dialog(&self, call: &HookCall) -> Option<DialogView> {
+        let dialog = self.inner.dialog(call);
+        self.keep(Answer::new(Asked::Dialog, &Ok(dialog.clone())));
+        dialog
+    }
+
+    fn test_and_set(&self, call: &HookCall, flag: &str, on: bool) -> Result<bool, CallError> {
+        let answer = self.inner.test_and_set(call, flag, on);
+        self.keep(Answer::new(Asked::test_and_set(flag, on), &answer));
+        answer
+    }
+
+    fn profile_size(&self, call: &HookCall, profile: &str, value: &str) -> Result<u32, CallError> {
+        let answer = self.inner.profile_size(call, profile, value);
+        self.keep(Answer::new(Asked::profile_size(profile, value), &answer));
+        answer
+    }
+
+    fn validate_dialog(&self, call: &HookCall) -> Result<Validity, CallError> {
+        let answer = self.inner.validate_dialog(call);
+        self.keep(Answer::new(Asked::Validate, &answer));
+        answer
+    }
+
+    fn acquire(
+        &self,
+        call: &HookCall,
+        scope: &str,
+        key: &str,
+        limit: u32,
+    ) -> Result<Acquired, CallError> {
+        let answer = self.inner.acquire(call, scope, key, limit);
+        self.keep(Answer::new(Asked::acquire(scope, key, limit), &answer));
+        answer
+    }
+
+    fn leases_held(&self, call: &HookCall, scope: &str, key: &str) -> Result<u32, CallError> {
+        let answer = self.inner.leases_held(call, scope, key);
+        self.keep(Answer::new(Asked::held(scope, key), &answer));
+        answer
+    }
+
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
         self.log
             .lock()
@@ -366,6 +411,36 @@ impl Capabilities for Script {
 
     fn remove(&self, _: &HookCall, aor: &str) -> Result<u32, CallError> {
         self.answer(&Asked::remove(aor))
+    }
+
+    fn dialog(&self, _: &HookCall) -> Option<DialogView> {
+        self.answer(&Asked::Dialog).ok().flatten()
+    }
+
+    fn test_and_set(&self, _: &HookCall, flag: &str, on: bool) -> Result<bool, CallError> {
+        self.answer(&Asked::test_and_set(flag, on))
+    }
+
+    fn profile_size(&self, _: &HookCall, profile: &str, value: &str) -> Result<u32, CallError> {
+        self.answer(&Asked::profile_size(profile, value))
+    }
+
+    fn validate_dialog(&self, _: &HookCall) -> Result<Validity, CallError> {
+        self.answer(&Asked::Validate)
+    }
+
+    fn acquire(
+        &self,
+        _: &HookCall,
+        scope: &str,
+        key: &str,
+        limit: u32,
+    ) -> Result<Acquired, CallError> {
+        self.answer(&Asked::acquire(scope, key, limit))
+    }
+
+    fn leases_held(&self, _: &HookCall, scope: &str, key: &str) -> Result<u32, CallError> {
+        self.answer(&Asked::held(scope, key))
     }
 
     fn log(&self, _: &HookCall, _: &str, level: LogLevel, text: &str) {

@@ -224,6 +224,7 @@ pub(crate) fn facts() -> Facts {
         route_params: RouteParams::from_slice(b";lr;nat=yes"),
         route_signature: RouteSignature::None,
         leaves: None,
+        dialog: None,
     }
 }
 

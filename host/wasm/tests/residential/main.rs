@@ -197,6 +197,7 @@ impl Case {
             },
             route_outcome: self.route,
             route_params: RouteParams::new(),
+            dialog: None,
             ..facts()
         }
     }

@@ -1,0 +1,655 @@
+//! One dialog, and what it makes of what happens to it. Under its shard's lock; what is
+//! to be done comes out as [`Order`]s and [`Notice`]s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage};
+use smallvec::SmallVec;
+
+use super::event::{Change, EndReason, Event, NewDialog, Notice, Order, Side};
+use super::id::DialogId;
+use super::leg::{Leg, same_routes, same_target};
+use super::options::{Defaults, Wanted};
+use super::state::{Happened, State, next};
+use crate::agent::request::{OwnRequest, Probe, Within};
+use crate::flow::{Flow, ListenerId, TenantId};
+use crate::ids::Place;
+use crate::intake;
+use crate::lease::Lease;
+use crate::settings::Settings;
+use crate::time::{Time, WallTime};
+use crate::transaction::{is_success, keep};
+
+/// The most callees of one INVITE that are remembered.
+const MAX_CALLEES: usize = 32;
+/// A dialog that is over waits for the end of its transaction this long at most.
+const GONE_BY: Duration = Duration::from_secs(600);
+
+/// What a step makes known to the outside.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) orders: Vec<Order>,
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// What a step of a dialog may know.
+#[derive(Clone, Copy)]
+pub(crate) struct Now<'a> {
+    pub(crate) now: Time,
+    pub(crate) wall: WallTime,
+    pub(crate) settings: &'a Arc<Settings>,
+}
+
+impl Now<'_> {
+    fn defaults(&self) -> &Defaults {
+        &self.settings.dialogs
+    }
+}
+
+/// A dialog.
+#[derive(Debug)]
+pub(super) struct Dialog {
+    pub(super) id: DialogId,
+    pub(super) tenant: TenantId,
+    pub(super) tenant_name: Arc<str>,
+    pub(super) call_id: Bytes,
+    pub(super) from_uri: Bytes,
+    pub(super) to_uri: Bytes,
+    pub(super) caller: Leg,
+    pub(super) callees: SmallVec<[Leg; 1]>,
+    /// The callee whose 2xx was the first.
+    pub(super) answered: Option<usize>,
+    pub(super) state: State,
+    pub(super) bye_seen: bool,
+    pub(super) reason: Option<EndReason>,
+    /// When it began, and was answered from then on.
+    pub(super) start: WallTime,
+    pub(super) wanted: Wanted,
+    pub(super) vars: Vec<(String, String)>,
+    pub(super) flags: Vec<String>,
+    pub(super) profiles: Vec<Lease>,
+    pub(super) leases: Vec<Lease>,
+    pub(super) watched: bool,
+    /// The transaction of the INVITE, while it lives.
+    pub(super) invite: Option<Place>,
+    /// When its time is over.
+    pub(super) ends: Time,
+    /// When it is forgotten.
+    pub(super) forgotten: Option<Time>,
+    pub(super) race: Option<Time>,
+    pub(super) ping: Option<Time>,
+    /// Under which time the shard has it.
+    pub(super) scheduled: Option<Time>,
+    /// A change that the table does not have.
+    pub(super) dirty: bool,
+    /// It is among those that are to be written.
+    pub(super) queued: bool,
+    /// The table has a row of it.
+    pub(super) stored: bool,
+}
+
+impl Dialog {
+    pub(super) fn new(new: &NewDialog, invite: Message<'_>, place: Place, at: Now<'_>) -> Self {
+        let uri = |id| {
+            let value = invite.header(id).unwrap_or_default();
+            NameAddr::parse(value).map_or_else(|_| Bytes::new(), |address| keep(address.uri_raw()))
+        };
+        let mut dialog = Self {
+            id: new.id,
+            tenant: new.facts.tenant,
+            tenant_name: Arc::clone(&new.facts.tenant_name),
+            call_id: keep(invite.call_id().unwrap_or_default()),
+            from_uri: uri(HeaderId::From),
+            to_uri: uri(HeaderId::To),
+            caller: Leg::caller(invite, new.facts.flow),
+            callees: SmallVec::new(),
+            answered: None,
+            state: State::Unconfirmed,
+            bye_seen: false,
+            reason: None,
+            start: at.wall,
+            wanted: new.wanted,
+            vars: new.vars.clone(),
+            flags: new.flags.clone(),
+            profiles: new.profiles.clone(),
+            leases: Vec::new(),
+            watched: new.watched,
+            invite: Some(place),
+            ends: at.now,
+            forgotten: None,
+            race: None,
+            ping: None,
+            scheduled: None,
+            dirty: false,
+            queued: false,
+            stored: false,
+        };
+        dialog.ends = at.now + dialog.lifetime(at);
+        for seat in &dialog.profiles {
+            seat.commit();
+        }
+        dialog
+    }
+
+    /// One that a restart has brought back.
+    pub(super) fn restored(mut self, at: Now<'_>) -> Self {
+        self.ping = self.pings().then(|| at.now + self.ping_interval(at));
+        self
+    }
+
+    /// The parts of a dialog that a row does not tell.
+    pub(super) fn empty(id: DialogId, tenant: TenantId, tenant_name: Arc<str>) -> Self {
+        Self {
+            id,
+            tenant,
+            tenant_name,
+            call_id: Bytes::new(),
+            from_uri: Bytes::new(),
+            to_uri: Bytes::new(),
+            caller: Leg::default(),
+            callees: SmallVec::new(),
+            answered: None,
+            state: State::Confirmed,
+            bye_seen: false,
+            reason: None,
+            start: WallTime::default(),
+            wanted: Wanted::default(),
+            vars: Vec::new(),
+            flags: Vec::new(),
+            profiles: Vec::new(),
+            leases: Vec::new(),
+            watched: false,
+            invite: None,
+            ends: Time::default(),
+            forgotten: None,
+            race: None,
+            ping: None,
+            scheduled: None,
+            dirty: false,
+            queued: false,
+            stored: true,
+        }
+    }
+
+    fn lifetime(&self, at: Now<'_>) -> Duration {
+        let own = self.wanted.timeout;
+        own.map_or(at.defaults().timeout, |own| Duration::from_secs(own.into()))
+    }
+
+    fn ping_interval(&self, at: Now<'_>) -> Duration {
+        let own = self.wanted.ping_interval.filter(|own| *own > 0);
+        own.map_or(at.defaults().ping_interval, |own| {
+            Duration::from_secs(own.into())
+        })
+    }
+
+    const fn pings(&self) -> bool {
+        self.wanted.ping_caller || self.wanted.ping_callee
+    }
+
+    /// The callee that the dialog is with.
+    pub(super) fn callee(&self) -> Option<&Leg> {
+        self.callees.get(self.answered.unwrap_or(0))
+    }
+
+    fn leg_mut(&mut self, side: Side) -> Option<&mut Leg> {
+        match side {
+            Side::Caller => Some(&mut self.caller),
+            Side::Callee => {
+                let at = self.answered.unwrap_or(0);
+                self.callees.get_mut(at)
+            }
+        }
+    }
+
+    fn leg(&self, side: Side) -> Option<&Leg> {
+        match side {
+            Side::Caller => Some(&self.caller),
+            Side::Callee => self.callee(),
+        }
+    }
+
+    /// Who sent a request with these tags, if it belongs here.
+    pub(super) fn sender(&self, from_tag: &[u8], to_tag: &[u8]) -> Option<Side> {
+        let callee = |tag: &[u8]| self.callees.iter().any(|leg| leg.tag == tag);
+        if self.caller.tag == from_tag && callee(to_tag) {
+            return Some(Side::Caller);
+        }
+        (self.caller.tag == to_tag && callee(from_tag)).then_some(Side::Callee)
+    }
+
+    /// When it has something to do by itself.
+    pub(super) fn due(&self) -> Option<Time> {
+        if self.state == State::Deleted {
+            return self.forgotten;
+        }
+        [Some(self.ends), self.race, self.ping]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether nobody needs it any more.
+    pub(super) fn is_forgotten(&self, now: Time) -> bool {
+        self.state == State::Deleted && self.forgotten.is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn set_timeout(&mut self, seconds: u32, at: Now<'_>) {
+        self.wanted.timeout = Some(seconds);
+        self.ends = at.now + self.lifetime(at);
+        self.dirty = true;
+    }
+
+    fn notice(&self, change: Change, at: Now<'_>, out: &mut Outcome) {
+        if self.watched {
+            out.notices.push(Notice {
+                tenant: self.tenant,
+                change,
+                dialog: Box::new(self.view(at.now)),
+            });
+        }
+    }
+
+    pub(super) fn created(&self, at: Now<'_>, out: &mut Outcome) {
+        self.notice(Change::Created, at, out);
+    }
+
+    /// Something happened; the new state if it is another one.
+    pub(super) fn apply(&mut self, event: Event, at: Now<'_>, out: &mut Outcome) {
+        match event {
+            Event::Response {
+                status,
+                response,
+                flow,
+                cancelled,
+                ..
+            } => self.response(status, &response, flow, cancelled, at, out),
+            Event::Gone { .. } => {
+                self.invite = None;
+                if self.happened(Happened::Gone) {
+                    self.failed(408, at, out);
+                } else if self.state == State::Deleted {
+                    self.forget(at);
+                }
+            }
+            Event::Request {
+                known,
+                request,
+                flow,
+            } => self.request(known.from, &request, flow, at, out),
+            Event::Refreshed {
+                known,
+                contact,
+                response,
+            } => {
+                let mut index = Index::new();
+                let answer = Message::parse(&response, &mut index).ok();
+                let answer = answer.and_then(super::event::contact_of);
+                for (side, contact) in [(known.from, contact), (known.from.other(), answer)] {
+                    if let Some(leg) = self.leg_mut(side) {
+                        leg.moved(contact);
+                    }
+                }
+                self.dirty = true;
+            }
+            Event::Leases { leases, .. } => {
+                for lease in leases {
+                    if !self.leases.contains(&lease) && self.state != State::Deleted {
+                        self.leases.push(lease);
+                    }
+                }
+                self.leases.retain(|lease| !lease.is_ended());
+                self.dirty = true;
+            }
+            Event::Probed { side, status, .. } => self.probed(side, status, at, out),
+        }
+    }
+
+    /// One step of the states; whether it is another one.
+    fn happened(&mut self, happened: Happened) -> bool {
+        match next(self.state, happened, self.bye_seen) {
+            Some(state) => {
+                self.state = state;
+                self.dirty = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn response(
+        &mut self,
+        status: u16,
+        response: &Bytes,
+        flow: Option<Flow>,
+        cancelled: bool,
+        at: Now<'_>,
+        out: &mut Outcome,
+    ) {
+        if status >= 300 {
+            if self.happened(Happened::Failure) {
+                self.failed(status, at, out);
+            }
+            return;
+        }
+        let mut index = Index::new();
+        let Ok(message) = Message::parse(response, &mut index) else {
+            return;
+        };
+        let leg = self.hear(message, flow, at);
+        if !is_success(status) {
+            self.happened(Happened::Provisional);
+            return;
+        }
+        let revived = self.state == State::Deleted;
+        if !self.happened(Happened::Success) {
+            return;
+        }
+        self.answered = leg;
+        self.start = at.wall;
+        self.ends = at.now + self.lifetime(at);
+        self.forgotten = None;
+        self.reason = None;
+        if revived {
+            for lease in self.leases.iter().chain(&self.profiles) {
+                lease.revive();
+            }
+        }
+        if cancelled && self.wanted.end_on_race_condition {
+            self.race = Some(at.now + at.defaults().race_condition_timeout);
+        }
+        if self.pings() {
+            self.ping = Some(at.now + self.ping_interval(at));
+        }
+        self.notice(Change::Confirmed, at, out);
+    }
+
+    /// Remembers what a callee says of itself; which one it is.
+    fn hear(&mut self, response: Message<'_>, flow: Option<Flow>, at: Now<'_>) -> Option<usize> {
+        let leg = Leg::callee(response, self.id, flow, at.settings);
+        if leg.tag.is_empty() {
+            return None;
+        }
+        let known = self.callees.iter().position(|known| known.tag == leg.tag);
+        match known {
+            Some(known) if self.answered.is_none() => {
+                if let Some(old) = self.callees.get_mut(known) {
+                    old.learn(leg);
+                }
+                Some(known)
+            }
+            Some(known) => Some(known),
+            None if self.callees.len() < MAX_CALLEES => {
+                self.callees.push(leg);
+                Some(self.callees.len() - 1)
+            }
+            None => None,
+        }
+    }
+
+    fn request(
+        &mut self,
+        from: Side,
+        request: &OwnedMessage,
+        flow: Flow,
+        at: Now<'_>,
+        out: &mut Outcome,
+    ) {
+        let message = request.as_ref();
+        let method = message.method();
+        if method == Method::Ack {
+            self.happened(Happened::Ack);
+            return;
+        }
+        let tag = match from {
+            Side::Caller => intake::tag(message, HeaderId::To),
+            Side::Callee => intake::tag(message, HeaderId::From),
+        };
+        let number = message.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        let leg = match from {
+            Side::Caller => Some(&mut self.caller),
+            Side::Callee => self.callees.iter_mut().find(|leg| Some(&*leg.tag) == tag),
+        };
+        if let Some(leg) = leg {
+            leg.cseq = leg.cseq.max(number);
+            // Whoever has a new connection is reached by that one.
+            if leg.by_flow || leg.flow.is_none() {
+                leg.flow = Some(flow);
+            }
+            self.dirty = true;
+        }
+        if method != Method::Bye {
+            return;
+        }
+        let answered = self.answered.and_then(|at| self.callees.get(at));
+        if answered.is_none_or(|leg| Some(&*leg.tag) != tag) {
+            // It ends another leg of a fork, or comes before any answer.
+            return;
+        }
+        self.bye_seen = true;
+        if self.happened(Happened::Bye) {
+            let reason = match from {
+                Side::Caller => EndReason::DownstreamBye,
+                Side::Callee => EndReason::UpstreamBye,
+            };
+            self.over(reason, at, out);
+        }
+    }
+
+    fn probed(&mut self, side: Side, status: u16, at: Now<'_>, out: &mut Outcome) {
+        if let Some(leg) = self.leg_mut(side) {
+            leg.probing = false;
+        }
+        // Whoever answers otherwise is there. No answer at all counts as 408.
+        if matches!(status, 408 | 481 | 503) && self.state.is_confirmed() {
+            self.end(EndReason::Ping, &[], at, out);
+        }
+    }
+
+    /// It came to nothing.
+    fn failed(&mut self, status: u16, at: Now<'_>, out: &mut Outcome) {
+        self.over(EndReason::Failed(status), at, out);
+    }
+
+    /// The state is `Deleted` from now on.
+    fn over(&mut self, reason: EndReason, at: Now<'_>, out: &mut Outcome) {
+        self.reason = Some(reason);
+        (self.race, self.ping) = (None, None);
+        for lease in self.leases.iter().chain(&self.profiles) {
+            lease.end();
+        }
+        self.forget(at);
+        let change = match reason {
+            EndReason::Failed(status) => Change::Failed(status),
+            EndReason::Lifetime => Change::TimedOut,
+            reason => Change::Ended(reason),
+        };
+        self.notice(change, at, out);
+    }
+
+    /// Sets when it is forgotten: not before its transaction is gone, since a late 2xx
+    /// may come as long.
+    fn forget(&mut self, at: Now<'_>) {
+        let delay = self
+            .wanted
+            .delete_delay
+            .map_or(at.defaults().delete_delay, |own| {
+                Duration::from_secs(own.into())
+            });
+        let delay = if self.invite.is_some() {
+            delay.max(GONE_BY)
+        } else {
+            delay
+        };
+        self.forgotten = Some(at.now + delay);
+    }
+
+    /// Ends it from the middle: BYE to both sides, or CANCEL. Whether there was something
+    /// to end.
+    pub(super) fn end(
+        &mut self,
+        reason: EndReason,
+        extra: &[(String, String)],
+        at: Now<'_>,
+        out: &mut Outcome,
+    ) -> bool {
+        if self.state.is_early() {
+            // Its own 487 ends it, or a 2xx that was faster.
+            let place = self.invite.map(Order::Cancel);
+            let any = place.is_some();
+            out.orders.extend(place);
+            return any;
+        }
+        if !self.happened(Happened::Ended) {
+            return false;
+        }
+        self.bye_seen = true;
+        for side in [Side::Caller, Side::Callee] {
+            let number = self.leg(side.other()).map_or(1, Leg::next_cseq);
+            let order = self.own(side, Method::Bye, number, extra, false, at);
+            out.orders.extend(order);
+        }
+        self.over(reason, at, out);
+        true
+    }
+
+    /// What is due by now.
+    pub(super) fn fire(&mut self, at: Now<'_>, out: &mut Outcome) -> bool {
+        if self.state == State::Deleted {
+            return false;
+        }
+        if self.ends <= at.now {
+            return self.timed_out(at, out);
+        }
+        if self.race.is_some_and(|race| race <= at.now) {
+            self.race = None;
+            self.end(EndReason::Race, &[], at, out);
+        }
+        if self.ping.is_some_and(|ping| ping <= at.now) {
+            self.ping = Some(at.now + self.ping_interval(at));
+            self.ask(at, out);
+        }
+        false
+    }
+
+    /// Whether it counts as expired.
+    fn timed_out(&mut self, at: Now<'_>, out: &mut Outcome) -> bool {
+        if self.state.is_early() {
+            // The transaction has its own timers; this is only for one that was lost.
+            out.orders.extend(self.invite.take().map(Order::Cancel));
+            self.happened(Happened::Gone);
+            self.failed(408, at, out);
+            return false;
+        }
+        if self.wanted.bye_on_timeout {
+            return self.end(EndReason::Lifetime, &[], at, out);
+        }
+        self.happened(Happened::Ended);
+        self.over(EndReason::Lifetime, at, out);
+        true
+    }
+
+    /// OPTIONS to the sides that are to be asked. Its CSeq number is the last one that
+    /// came from the other end: a higher one would make the next real request of that end
+    /// look like an old one.
+    fn ask(&mut self, at: Now<'_>, out: &mut Outcome) {
+        for (side, wanted) in [
+            (Side::Caller, self.wanted.ping_caller),
+            (Side::Callee, self.wanted.ping_callee),
+        ] {
+            if !wanted || self.leg(side).is_none_or(|leg| leg.probing) {
+                continue;
+            }
+            let number = self.leg(side.other()).map_or(1, |leg| leg.cseq.max(1));
+            let order = self.own(side, Method::Options, number, &[], true, at);
+            if let (Some(leg), Some(order)) = (self.leg_mut(side), order) {
+                leg.probing = true;
+                leg.ping_cseq = number;
+                out.orders.push(order);
+            }
+        }
+    }
+
+    /// A request of our own to one side, in the name of the other.
+    fn own(
+        &self,
+        side: Side,
+        method: Method,
+        cseq: u32,
+        extra: &[(String, String)],
+        probes: bool,
+        at: Now<'_>,
+    ) -> Option<Order> {
+        let (to, from) = (self.leg(side)?, self.leg(side.other())?);
+        let (to_uri, from_uri) = match side {
+            Side::Caller => (&self.from_uri, &self.to_uri),
+            Side::Callee => (&self.to_uri, &self.from_uri),
+        };
+        let built = Within {
+            method,
+            target: &to.contact,
+            routes: to.routes.iter().map(|route| route.to_vec()).collect(),
+            from: &tagged(from_uri, &from.tag),
+            to: &tagged(to_uri, &to.tag),
+            call_id: &self.call_id,
+            cseq,
+            extra,
+        }
+        .build()?;
+        let flow = to.flow.filter(|_| to.by_flow);
+        let id = self.id;
+        Some(Order::Send(Box::new(OwnRequest {
+            built,
+            way: flow.map(|flow| (flow.listener, flow.request_hop())),
+            listener: to.flow.map_or(ListenerId(0), |flow| flow.listener),
+            settings: Arc::clone(at.settings),
+            tenant: self.tenant,
+            probe: probes.then_some(Probe { id, side }),
+        })))
+    }
+
+    /// What `validate_dialog` says of a request that came from a side.
+    pub(super) fn validate(&self, from: Side, request: Message<'_>) -> Validity {
+        let (Some(sender), Some(other)) = (self.leg(from), self.leg(from.other())) else {
+            return Validity::Other;
+        };
+        let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        if request.method() != Method::Ack && number <= sender.cseq {
+            return Validity::CSeq;
+        }
+        if !same_target(request.request_uri(), &other.contact) {
+            return Validity::RemoteTarget;
+        }
+        if !same_routes(request, &other.routes) {
+            return Validity::RouteSet;
+        }
+        Validity::Valid
+    }
+}
+
+/// What `validate_dialog` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// All of it is as it should be.
+    Valid,
+    /// The CSeq number does not grow.
+    CSeq,
+    /// The Request-URI is not the remote target.
+    RemoteTarget,
+    /// The Route values are not the route set.
+    RouteSet,
+    /// There is nothing to compare with.
+    Other,
+}
+
+/// `<uri>;tag=tag`
+fn tagged(uri: &[u8], tag: &[u8]) -> Vec<u8> {
+    let mut value = [b"<", uri, b">"].concat();
+    if !tag.is_empty() {
+        value.extend_from_slice(b";tag=");
+        value.extend_from_slice(tag);
+    }
+    value
+}

@@ -1,0 +1,589 @@
+//! The dialogs of all tenants: shards behind mutexes, one locked at a time and never
+//! with one of the transactions'.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::FixedState;
+use sipbox_sip::{HeaderId, Message, Transport};
+use smallvec::SmallVec;
+
+use super::event::{EndReason, Event, Known, NewDialog};
+use super::id::{DialogId, ENTRIES};
+use super::options::MatchMode;
+use super::record::{Dialog, Now, Outcome, Validity};
+use super::row::{Context, DialogRow, Loaded, RowChange};
+use super::state::State;
+use super::view::View;
+use crate::flow::{Flow, Home, TenantId};
+use crate::ids::Place;
+use crate::intake;
+use crate::lease::{Lease, LeaseTable};
+use crate::location::KeyedState;
+use crate::settings::Settings;
+use crate::time::{Time, WallTime};
+
+/// Dialogs of one shard.
+#[derive(Default)]
+pub(super) struct Shard {
+    dialogs: HashMap<DialogId, Dialog, FixedState>,
+    due: BTreeSet<(Time, DialogId)>,
+    /// Those that changed since they were written.
+    changed: Vec<DialogId>,
+    /// Rows that the table still has.
+    deleted: Vec<DialogId>,
+}
+
+type Calls = HashMap<u64, SmallVec<[DialogId; 1]>, FixedState>;
+
+/// Dialogs, their leases and their profiles.
+pub struct DialogService {
+    shards: Box<[Mutex<Shard>]>,
+    /// The dialogs of each call, by the keyed hash of tenant and Call-ID. The name of a
+    /// dialog outlives the key, so this is apart.
+    calls: Box<[Mutex<Calls>]>,
+    keyed: KeyedState,
+    next: AtomicU32,
+    leases: LeaseTable,
+    profiles: LeaseTable,
+    totals: Totals,
+}
+
+#[derive(Default)]
+struct Totals {
+    /// All that can be found, those that are over included.
+    live: AtomicUsize,
+    early: AtomicUsize,
+    active: AtomicUsize,
+    processed: AtomicU64,
+    expired: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// How many dialogs there are and were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All that are known, those that are over and not forgotten included.
+    pub live: usize,
+    /// Those with a provisional response.
+    pub early: usize,
+    /// Those that are answered.
+    pub active: usize,
+    /// All that were answered or are to be, since the start.
+    pub processed: u64,
+    /// Those whose time was over.
+    pub expired: u64,
+    /// Those that came to nothing.
+    pub failed: u64,
+}
+
+impl DialogService {
+    /// An empty service whose maps are seeded by a secret key. Numbers of dialogs go on
+    /// from `first`.
+    #[must_use]
+    pub fn new(shards: usize, key: &[u8; 16], first: u32) -> Self {
+        let shards = shards.max(1);
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            calls: (0..shards).map(|_| Mutex::default()).collect(),
+            keyed: KeyedState::new(key),
+            next: AtomicU32::new(first),
+            leases: LeaseTable::new(shards, key),
+            profiles: LeaseTable::new(shards, key),
+            totals: Totals::default(),
+        }
+    }
+
+    /// The leases of dialogs and transactions.
+    #[must_use]
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// The members of profiles: the scope is the profile, the key the value.
+    #[must_use]
+    pub fn profiles(&self) -> &LeaseTable {
+        &self.profiles
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let totals = &self.totals;
+        Counts {
+            live: totals.live.load(Ordering::Acquire),
+            early: totals.early.load(Ordering::Acquire),
+            active: totals.active.load(Ordering::Acquire),
+            processed: totals.processed.load(Ordering::Relaxed),
+            expired: totals.expired.load(Ordering::Relaxed),
+            failed: totals.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A name for a dialog of this call.
+    #[must_use]
+    pub fn reserve(&self, tenant: TenantId, call_id: &[u8]) -> DialogId {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        DialogId::new(self.entry(self.call(tenant, call_id)), number)
+    }
+
+    fn call(&self, tenant: TenantId, call_id: &[u8]) -> u64 {
+        self.keyed.hash((tenant, call_id))
+    }
+
+    fn entry(&self, call: u64) -> u32 {
+        u32::try_from(call >> 32).unwrap_or(0) % ENTRIES
+    }
+
+    /// A dialog begins: before its INVITE is sent.
+    pub(crate) fn create(
+        &self,
+        new: &NewDialog,
+        invite: Message<'_>,
+        place: Place,
+        leases: Vec<Lease>,
+        at: Now<'_>,
+    ) -> Outcome {
+        let mut dialog = Dialog::new(new, invite, place, at);
+        dialog.leases = leases;
+        let mut created = Outcome::default();
+        dialog.created(at, &mut created);
+        self.totals.processed.fetch_add(1, Ordering::Relaxed);
+        self.insert(dialog);
+        created
+    }
+
+    pub(super) fn insert(&self, mut dialog: Dialog) {
+        let (id, call) = (dialog.id, self.call(dialog.tenant, &dialog.call_id));
+        self.totals.live.fetch_add(1, Ordering::AcqRel);
+        self.count(None, Some(dialog.state));
+        let mut shard = self.shard(id);
+        dialog.scheduled = dialog.due();
+        if let Some(due) = dialog.scheduled {
+            shard.due.insert((due, id));
+        }
+        shard.dialogs.insert(id, dialog);
+        drop(shard);
+        self.calls(call).entry(call).or_default().push(id);
+    }
+
+    /// The verdict that wanted it did not count after all.
+    pub(crate) fn discard(&self, id: DialogId) {
+        let mut shard = self.shard(id);
+        if let Some(dialog) = shard.dialogs.remove(&id) {
+            self.totals.processed.fetch_sub(1, Ordering::Relaxed);
+            self.removed(shard, &dialog);
+        }
+    }
+
+    fn removed(&self, mut shard: MutexGuard<'_, Shard>, dialog: &Dialog) {
+        if let Some(due) = dialog.scheduled {
+            shard.due.remove(&(due, dialog.id));
+        }
+        if dialog.stored {
+            shard.deleted.push(dialog.id);
+        }
+        drop(shard);
+        let call = self.call(dialog.tenant, &dialog.call_id);
+        let mut calls = self.calls(call);
+        if let Some(of_call) = calls.get_mut(&call) {
+            of_call.retain(|id| *id != dialog.id);
+            if of_call.is_empty() {
+                calls.remove(&call);
+            }
+        }
+        drop(calls);
+        self.count(Some(dialog.state), None);
+        self.totals.live.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn count(&self, before: Option<State>, after: Option<State>) {
+        let change = |total: &AtomicUsize, is: fn(State) -> bool| match (
+            before.is_some_and(is),
+            after.is_some_and(is),
+        ) {
+            (false, true) => {
+                total.fetch_add(1, Ordering::AcqRel);
+            }
+            (true, false) => {
+                total.fetch_sub(1, Ordering::AcqRel);
+            }
+            _ => {}
+        };
+        change(&self.totals.early, |state| state == State::Early);
+        change(&self.totals.active, State::is_confirmed);
+    }
+
+    /// One step of a dialog, and what follows for the books.
+    fn step(&self, id: DialogId, step: impl FnOnce(&mut Dialog, &mut Outcome)) -> Outcome {
+        let mut out = Outcome::default();
+        self.with(id, |dialog| step(dialog, &mut out));
+        out
+    }
+
+    /// Works on a dialog. `None`: there is no such dialog.
+    fn with<R>(&self, id: DialogId, step: impl FnOnce(&mut Dialog) -> R) -> Option<R> {
+        if self.totals.live.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let mut guard = self.shard(id);
+        let shard = &mut *guard;
+        let dialog = shard.dialogs.get_mut(&id)?;
+        let before = dialog.state;
+        let result = step(dialog);
+        let after = dialog.state;
+        let due = dialog.due();
+        if due != dialog.scheduled {
+            if let Some(old) = dialog.scheduled {
+                shard.due.remove(&(old, id));
+            }
+            if let Some(due) = due {
+                shard.due.insert((due, id));
+            }
+            dialog.scheduled = due;
+        }
+        if dialog.dirty && !dialog.queued {
+            dialog.queued = true;
+            shard.changed.push(id);
+        }
+        if before != after {
+            self.count(Some(before), Some(after));
+            if before.is_early()
+                && matches!(dialog.reason, Some(EndReason::Failed(_)))
+                && after == State::Deleted
+            {
+                self.totals.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Some(result)
+    }
+
+    /// Takes a dialog away that nobody needs any more.
+    fn sweep(&self, id: DialogId, now: Time) {
+        let mut shard = self.shard(id);
+        let forgotten = |dialog: &Dialog| dialog.is_forgotten(now);
+        if shard.dialogs.get(&id).is_some_and(forgotten)
+            && let Some(dialog) = shard.dialogs.remove(&id)
+        {
+            self.removed(shard, &dialog);
+        }
+    }
+
+    /// Something happened to a dialog.
+    pub(crate) fn apply(&self, event: Event, at: Now<'_>) -> Outcome {
+        let id = event.id();
+        let out = self.step(id, |dialog, out| dialog.apply(event, at, out));
+        self.sweep(id, at.now);
+        out
+    }
+
+    /// Ends a dialog from the middle. `None`: there is none, or it is over.
+    pub(crate) fn end(
+        &self,
+        id: DialogId,
+        extra: &[(String, String)],
+        at: Now<'_>,
+    ) -> Option<Outcome> {
+        let mut out = Outcome::default();
+        let ended = self.with(id, |dialog| {
+            dialog.end(EndReason::Command, extra, at, &mut out)
+        });
+        self.sweep(id, at.now);
+        (ended == Some(true)).then_some(out)
+    }
+
+    /// Does what is due by now, for one dialog after the other.
+    pub(crate) fn fire(&self, at: Now<'_>) -> Outcome {
+        let mut all = Outcome::default();
+        for at_shard in 0..self.shards.len() {
+            while let Some(id) = self.first_due(at_shard, at.now) {
+                let mut out = Outcome::default();
+                let expired = self.with(id, |dialog| dialog.fire(at, &mut out));
+                if expired == Some(true) {
+                    self.totals.expired.fetch_add(1, Ordering::Relaxed);
+                }
+                self.sweep(id, at.now);
+                all.orders.append(&mut out.orders);
+                all.notices.append(&mut out.notices);
+            }
+        }
+        all
+    }
+
+    fn first_due(&self, shard: usize, now: Time) -> Option<DialogId> {
+        let shard = lock(self.shards.get(shard)?);
+        let (due, id) = shard.due.first()?;
+        (*due <= now).then_some(*id)
+    }
+
+    /// When the next dialog has something to do by itself.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        if self.totals.live.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let first = |mutex: &Mutex<Shard>| lock(mutex).due.first().map(|(due, _)| *due);
+        self.shards.iter().filter_map(first).min()
+    }
+
+    /// The dialog of a request that came inside one, and who sent it.
+    pub(crate) fn find(
+        &self,
+        tenant: TenantId,
+        request: Message<'_>,
+        did: Option<&[u8]>,
+        mode: MatchMode,
+    ) -> Option<Known> {
+        if self.totals.live.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let call_id = request.call_id().ok()?;
+        let from_tag = intake::tag(request, HeaderId::From).unwrap_or_default();
+        let to_tag = intake::tag(request, HeaderId::To).unwrap_or_default();
+        let sender = |dialog: &Dialog| {
+            (dialog.tenant == tenant && dialog.call_id == call_id)
+                .then(|| dialog.sender(from_tag, to_tag))
+                .flatten()
+        };
+        let named = did
+            .filter(|_| mode != MatchMode::DidNone)
+            .and_then(DialogId::parse);
+        if let Some(id) = named {
+            // Whoever makes up a name still has to know Call-ID and tags.
+            let from = self.shard(id).dialogs.get(&id).and_then(sender)?;
+            return Some(Known { id, from });
+        }
+        if mode == MatchMode::DidOnly {
+            return None;
+        }
+        let call = self.call(tenant, call_id);
+        let of_call = self.calls(call).get(&call).cloned()?;
+        of_call.into_iter().find_map(|id| {
+            let from = self.shard(id).dialogs.get(&id).and_then(sender)?;
+            Some(Known { id, from })
+        })
+    }
+
+    /// A dialog as it is now.
+    #[must_use]
+    pub fn view(&self, id: DialogId, now: Time) -> Option<View> {
+        self.shard(id)
+            .dialogs
+            .get(&id)
+            .map(|dialog| dialog.view(now))
+    }
+
+    /// What `validate_dialog` says of a request.
+    #[must_use]
+    pub fn validate(&self, known: Known, request: Message<'_>) -> Validity {
+        let shard = self.shard(known.id);
+        let dialog = shard.dialogs.get(&known.id);
+        dialog.map_or(Validity::Other, |dialog| {
+            dialog.validate(known.from, request)
+        })
+    }
+
+    /// Shows every dialog of a tenant, or of all. No lock is held while `visit` runs.
+    pub fn dump(&self, tenant: Option<TenantId>, now: Time, mut visit: impl FnMut(View)) {
+        for mutex in &self.shards {
+            let views: Vec<View> = lock(mutex)
+                .dialogs
+                .values()
+                .filter(|dialog| tenant.is_none_or(|tenant| tenant == dialog.tenant))
+                .map(|dialog| dialog.view(now))
+                .collect();
+            views.into_iter().for_each(&mut visit);
+        }
+    }
+
+    /// The leases of all dialogs, for an audit.
+    #[must_use]
+    pub fn held(&self) -> Vec<Lease> {
+        let mut held = Vec::new();
+        for mutex in &self.shards {
+            let shard = lock(mutex);
+            let dialogs = shard.dialogs.values();
+            held.extend(dialogs.flat_map(|dialog| dialog.leases.iter().cloned()));
+        }
+        held
+    }
+
+    /// What the table does not have yet: calls that were answered, and rows of those that
+    /// are over. `socket` is the text of the socket of a flow.
+    pub fn take_changes(
+        &self,
+        now: Time,
+        wall: WallTime,
+        socket: impl Fn(Flow) -> Arc<str>,
+    ) -> Vec<RowChange> {
+        let mut changes = Vec::new();
+        for mutex in &self.shards {
+            let mut guard = lock(mutex);
+            let shard = &mut *guard;
+            changes.extend(shard.deleted.drain(..).map(RowChange::Delete));
+            for id in shard.changed.drain(..) {
+                let Some(dialog) = shard.dialogs.get_mut(&id) else {
+                    continue;
+                };
+                (dialog.dirty, dialog.queued) = (false, false);
+                if dialog.state.is_confirmed() {
+                    dialog.stored = true;
+                    let row = dialog.row(now, wall, &socket);
+                    changes.push(RowChange::Upsert(Box::new(row)));
+                } else if std::mem::take(&mut dialog.stored) {
+                    changes.push(RowChange::Delete(id));
+                }
+            }
+        }
+        changes
+    }
+
+    /// Changes that could not be written: they are to be taken again, as they are then.
+    pub fn take_back(&self, changes: Vec<RowChange>) {
+        for change in changes {
+            let id = match &change {
+                RowChange::Upsert(row) => DialogId(row.dlg_id),
+                RowChange::Delete(id) => *id,
+            };
+            let there = self.with(id, |dialog| {
+                dialog.dirty = true;
+                dialog.stored = true;
+            });
+            if there.is_none() {
+                self.shard(id).deleted.push(id);
+            }
+        }
+    }
+
+    /// Takes over the rows of a database at start. `tenant` finds a tenant by its name,
+    /// `home` the listener of a socket's text.
+    pub fn load(
+        &self,
+        rows: impl IntoIterator<Item = DialogRow>,
+        (now, wall): (Time, WallTime),
+        settings: &Arc<Settings>,
+        tenant: impl Fn(&str) -> Option<(TenantId, Arc<str>)>,
+        home: impl Fn(&str) -> Option<(Home, Transport)>,
+    ) -> Loaded {
+        let mut loaded = Loaded::default();
+        let context = Context {
+            now,
+            wall,
+            tenant: &tenant,
+            home: &home,
+            leases: &self.leases,
+            profiles: &self.profiles,
+        };
+        for row in rows {
+            let id = DialogId(row.dlg_id);
+            let Some(dialog) = row.into_dialog(&context) else {
+                loaded.foreign += 1;
+                self.shard(id).deleted.push(id);
+                continue;
+            };
+            self.insert(dialog.restored(Now {
+                now,
+                wall,
+                settings,
+            }));
+            loaded.dialogs += 1;
+        }
+        loaded
+    }
+
+    /// Whether policies of a tenant are told of dialogs, of those that were loaded.
+    pub fn watch(&self, is_told: impl Fn(TenantId) -> bool) {
+        for mutex in &self.shards {
+            for dialog in lock(mutex).dialogs.values_mut() {
+                dialog.watched = is_told(dialog.tenant);
+            }
+        }
+    }
+
+    /// Sets a variable.
+    pub fn set_var(&self, id: DialogId, name: &str, value: &str) {
+        self.with(id, |dialog| {
+            match dialog.vars.iter_mut().find(|(known, _)| known == name) {
+                Some((_, old)) => value.clone_into(old),
+                None => dialog.vars.push((name.to_owned(), value.to_owned())),
+            }
+            dialog.dirty = true;
+        });
+    }
+
+    /// Sets a flag, or takes it away; whether it was set before.
+    pub fn set_flag(&self, id: DialogId, name: &str, on: bool) -> Option<bool> {
+        self.with(id, |dialog| {
+            let before = dialog.flags.iter().any(|flag| flag == name);
+            if before && !on {
+                dialog.flags.retain(|flag| flag != name);
+            } else if !before && on {
+                dialog.flags.push(name.to_owned());
+            }
+            dialog.dirty |= before != on;
+            before
+        })
+    }
+
+    /// Makes a dialog a member of a profile; with `clear` it leaves the profile's other
+    /// values.
+    pub fn join(&self, id: DialogId, profile: &str, value: &str, clear: bool) {
+        // The seat is taken before the dialog is locked, and given back if it has one.
+        let seat = self.profiles.take_among(self.tenant_of(id), profile, value);
+        seat.commit();
+        self.with(id, |dialog| {
+            let is = |lease: &Lease| &*lease.key().scope == profile;
+            if clear {
+                let leaves = |lease: &Lease| is(lease) && &*lease.key().key != value;
+                dialog.profiles.retain(|lease| !leaves(lease));
+            }
+            let member = |lease: &Lease| is(lease) && &*lease.key().key == value;
+            if dialog.state != State::Deleted && !dialog.profiles.iter().any(member) {
+                dialog.profiles.push(seat);
+            }
+            dialog.dirty = true;
+        });
+    }
+
+    fn tenant_of(&self, id: DialogId) -> TenantId {
+        let shard = self.shard(id);
+        let dialog = shard.dialogs.get(&id);
+        dialog.map_or(TenantId(u32::MAX), |dialog| dialog.tenant)
+    }
+
+    /// Takes a dialog out of a profile: out of one value, or out of all if it is empty.
+    pub fn leave(&self, id: DialogId, profile: &str, value: &str) {
+        self.with(id, |dialog| {
+            dialog.profiles.retain(|lease| {
+                let key = lease.key();
+                *key.scope != *profile || !(value.is_empty() || *key.key == *value)
+            });
+            dialog.dirty = true;
+        });
+    }
+
+    /// Gives a dialog so many seconds from now on.
+    pub(crate) fn set_timeout(&self, id: DialogId, seconds: u32, at: Now<'_>) {
+        self.with(id, |dialog| dialog.set_timeout(seconds, at));
+    }
+
+    fn calls(&self, call: u64) -> MutexGuard<'_, Calls> {
+        let at = usize::try_from(call >> 32).unwrap_or(0) % self.calls.len();
+        // `at` is below the length, and there is at least one shard.
+        #[allow(clippy::indexing_slicing, reason = "in range by construction")]
+        lock(&self.calls[at])
+    }
+
+    fn shard(&self, id: DialogId) -> MutexGuard<'_, Shard> {
+        let at = usize::try_from(id.entry()).unwrap_or(0) % self.shards.len();
+        // `at` is below the length, and there is at least one shard.
+        #[allow(clippy::indexing_slicing, reason = "in range by construction")]
+        lock(&self.shards[at])
+    }
+}
+
+/// A panic elsewhere leaves a shard usable: each step changes one dialog.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,202 @@
+//! Dialogs beside the transactions: what a step of a shard tells them is carried to them
+//! once that shard is let go of, and what comes of it to whichever shard it is about.
+
+use sipbox_sip::Method;
+
+use super::{Env, Stack};
+use crate::decision::{Decision, Ruling};
+use crate::dialog::{DialogId, DialogService, Event, NewDialog, Now, Order, Outcome};
+use crate::error::Internal;
+use crate::flow::TenantId;
+use crate::ids::AskId;
+use crate::lease::{Acquired, Audit, Lease, LeaseTable};
+use crate::outbox::Outbox;
+use crate::quota::CALLS;
+use crate::shard;
+use crate::stateless::Forward;
+use crate::user::{Stop, User};
+use rand_core::Rng as _;
+
+/// What a step may know, for dialogs.
+fn now<'a>(env: &Env<'a>) -> Now<'a> {
+    Now {
+        now: env.now,
+        wall: env.wall,
+        settings: env.settings,
+    }
+}
+
+impl Stack {
+    /// The dialogs.
+    #[must_use]
+    pub fn dialogs(&self) -> &DialogService {
+        &self.dialogs
+    }
+
+    /// The leases of dialogs and transactions.
+    #[must_use]
+    pub fn leases(&self) -> &LeaseTable {
+        self.dialogs.leases()
+    }
+
+    /// Compares the leases that are counted with those that dialogs and transactions hold.
+    #[must_use]
+    pub fn audit_leases(&self) -> Audit {
+        self.leases().audit(|| {
+            let mut held = self.dialogs.held();
+            for shard in 0..self.shards.len() {
+                self.peek(shard, |shard| {
+                    for (_, server) in shard.tx.servers.iter() {
+                        held.extend(server.tie.as_ref().and_then(|tie| tie.call()).cloned());
+                        if let Some(User::Proxy(context)) = &server.user {
+                            held.extend(context.leases().iter().cloned());
+                        }
+                    }
+                });
+            }
+            held
+        })
+    }
+
+    /// Counts a call that begins, if its tenant has a quota.
+    ///
+    /// # Errors
+    /// The tenant has as many as it may have, or they begin too fast.
+    pub(super) fn admit_call(
+        &self,
+        env: &Env<'_>,
+        tenant: TenantId,
+    ) -> Result<Option<Lease>, Internal> {
+        let Some(known) = env.settings.tenant(tenant) else {
+            return Ok(None);
+        };
+        let quota = known.quota;
+        let too_fast = |per_second| !known.rate.admits(per_second, env.now);
+        if quota.calls_per_second.is_some_and(too_fast) {
+            return Err(Internal::TenantRate);
+        }
+        let Some(limit) = quota.calls else {
+            return Ok(None);
+        };
+        let (scope, key) = CALLS;
+        match self.leases().acquire(tenant, scope, key, limit) {
+            Acquired::Granted(lease) => Ok(Some(lease)),
+            Acquired::Full(_) => Err(Internal::TenantCalls),
+        }
+    }
+
+    /// Does what dialogs have to do by themselves: [`DialogService::next_deadline`] tells
+    /// when that is.
+    pub fn dialogs_due(&self, env: &mut Env<'_>, out: &mut Outbox) {
+        let outcome = self.dialogs.fire(now(env));
+        self.carry_orders(outcome, env, out);
+    }
+
+    /// Ends a dialog: BYE to both sides, or CANCEL before an answer. `false`: there is none
+    /// that could be ended.
+    pub fn end_dialog(
+        &self,
+        env: &mut Env<'_>,
+        id: DialogId,
+        extra: &[(String, String)],
+        out: &mut Outbox,
+    ) -> bool {
+        let ended = self.dialogs.end(id, extra, now(env));
+        let any = ended.is_some();
+        if let Some(outcome) = ended {
+            self.carry_orders(outcome, env, out);
+        }
+        any
+    }
+
+    /// Gives a dialog so many seconds from now on.
+    pub fn set_dialog_timeout(&self, env: &Env<'_>, id: DialogId, seconds: u32) {
+        self.dialogs.set_timeout(id, seconds, now(env));
+    }
+
+    /// The dialog that a verdict begins is there before its INVITE leaves, since what
+    /// comes back may be seen by another worker at once.
+    pub(super) fn begin_dialog(
+        &self,
+        env: &Env<'_>,
+        ask: AskId,
+        decision: &mut Decision,
+    ) -> Option<(DialogId, Outcome)> {
+        let new = decision.state.dialog.as_mut()?.new.take()?;
+        if !matches!(decision.ruling, Ruling::Relay(_)) {
+            decision.state.dialog = None;
+            return None;
+        }
+        let NewDialog { id, .. } = *new;
+        let leases: Vec<Lease> = decision.state.leases.clone();
+        let invite = decision.request.as_ref();
+        let created = self
+            .dialogs
+            .create(&new, invite, ask.place, leases, now(env));
+        Some((id, created))
+    }
+
+    /// What [`Self::begin_dialog`] began is told, or taken back if the verdict did not count.
+    pub(super) fn dialog_began(
+        &self,
+        begun: Option<(DialogId, Outcome)>,
+        relayed: bool,
+        notices: usize,
+        out: &mut Outbox,
+    ) {
+        match begun {
+            Some((_, created)) if relayed => {
+                let at = notices.min(out.notices.len());
+                out.notices.splice(at..at, created.notices);
+            }
+            Some((id, _)) => self.dialogs.discard(id),
+            None => {}
+        }
+    }
+
+    /// An ACK for a 2xx, which has no transaction, goes on.
+    pub(super) fn dialog_goes_on(&self, env: &mut Env<'_>, forward: &Forward, out: &mut Outbox) {
+        if let Some(known) = forward.facts.dialog
+            && forward.request.as_ref().method() == Method::Ack
+        {
+            out.dialog_events.push(Event::Request {
+                known,
+                request: forward.request.clone(),
+                flow: forward.facts.flow,
+            });
+            self.settle_dialogs(env, out);
+        }
+    }
+
+    /// Tells dialogs what happened to them.
+    pub(super) fn settle_dialogs(&self, env: &mut Env<'_>, out: &mut Outbox) {
+        let mut events = std::mem::take(&mut out.dialog_events);
+        for event in events.drain(..) {
+            let outcome = self.dialogs.apply(event, now(env));
+            self.carry_orders(outcome, env, out);
+        }
+        if out.dialog_events.is_empty() {
+            // Its memory is used again.
+            out.dialog_events = events;
+        }
+    }
+
+    fn carry_orders(&self, outcome: Outcome, env: &mut Env<'_>, out: &mut Outbox) {
+        out.notices.extend(outcome.notices);
+        for order in outcome.orders {
+            match order {
+                Order::Send(own) => {
+                    // Any shard will do.
+                    let any = usize::try_from(env.rng.next_u32()).unwrap_or(0);
+                    let shard = any % self.shards.len();
+                    self.step(shard, env, out, |shard, cx| shard.tx.send_own(*own, cx));
+                }
+                Order::Cancel(place) => {
+                    self.step(usize::from(place.shard), env, out, |shard, cx| {
+                        shard.stop(shard::key(place), Stop::Cancel, cx);
+                    });
+                }
+            }
+        }
+    }
+}

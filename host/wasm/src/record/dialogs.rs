@@ -1,0 +1,197 @@
+//! What is written down of dialogs: as a capability answers, and as `on-dialog` is told.
+
+use serde::{Deserialize, Serialize};
+use sipbox_core::dialog::{Change, EndReason, Side, State, Validity};
+use sipbox_core::lease::{Acquired, Lease};
+use sipbox_core::policy::{DialogCall, DialogView};
+
+use super::answers::{Recorded, Value};
+
+/// [`DialogView`]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ViewRecord {
+    id: String,
+    state: u32,
+    caller: Option<bool>,
+    lasted: u32,
+    left: u32,
+    vars: Vec<(String, String)>,
+    flags: Vec<String>,
+    profiles: Vec<(String, String)>,
+}
+
+impl From<&DialogView> for ViewRecord {
+    fn from(view: &DialogView) -> Self {
+        Self {
+            id: view.id.clone(),
+            state: view.state.number(),
+            caller: view.from.map(|from| from == Side::Caller),
+            lasted: view.lasted,
+            left: view.left,
+            vars: view.vars.clone(),
+            flags: view.flags.clone(),
+            profiles: view.profiles.clone(),
+        }
+    }
+}
+
+impl From<&ViewRecord> for DialogView {
+    fn from(record: &ViewRecord) -> Self {
+        let side = |caller| if caller { Side::Caller } else { Side::Callee };
+        Self {
+            id: record.id.clone(),
+            state: State::from_number(record.state).unwrap_or(State::Deleted),
+            from: record.caller.map(side),
+            lasted: record.lasted,
+            left: record.left,
+            vars: record.vars.clone(),
+            flags: record.flags.clone(),
+            profiles: record.profiles.clone(),
+        }
+    }
+}
+
+/// [`Change`]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum ChangeRecord {
+    Created,
+    Confirmed,
+    Ended(String),
+    Failed(u16),
+    TimedOut,
+}
+
+const REASONS: [EndReason; 6] = [
+    EndReason::UpstreamBye,
+    EndReason::DownstreamBye,
+    EndReason::Lifetime,
+    EndReason::Command,
+    EndReason::Ping,
+    EndReason::Race,
+];
+
+/// [`DialogCall`]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DialogRecord {
+    change: ChangeRecord,
+    call_id: String,
+    from_uri: String,
+    to_uri: String,
+    from_tag: String,
+    to_tag: String,
+    start: u32,
+    dialog: ViewRecord,
+}
+
+impl From<&DialogCall> for DialogRecord {
+    fn from(call: &DialogCall) -> Self {
+        Self {
+            change: match call.change {
+                Change::Created => ChangeRecord::Created,
+                Change::Confirmed => ChangeRecord::Confirmed,
+                Change::Ended(reason) => ChangeRecord::Ended(reason.text().to_owned()),
+                Change::Failed(status) => ChangeRecord::Failed(status),
+                Change::TimedOut => ChangeRecord::TimedOut,
+            },
+            call_id: call.call_id.clone(),
+            from_uri: call.from_uri.clone(),
+            to_uri: call.to_uri.clone(),
+            from_tag: call.from_tag.clone(),
+            to_tag: call.to_tag.clone(),
+            start: call.start,
+            dialog: ViewRecord::from(&call.dialog),
+        }
+    }
+}
+
+impl From<&DialogRecord> for DialogCall {
+    fn from(record: &DialogRecord) -> Self {
+        Self {
+            change: match &record.change {
+                ChangeRecord::Created => Change::Created,
+                ChangeRecord::Confirmed => Change::Confirmed,
+                ChangeRecord::Ended(text) => {
+                    let reason = REASONS.iter().find(|reason| reason.text() == text);
+                    Change::Ended(reason.copied().unwrap_or(EndReason::Command))
+                }
+                ChangeRecord::Failed(status) => Change::Failed(*status),
+                ChangeRecord::TimedOut => Change::TimedOut,
+            },
+            call_id: record.call_id.clone(),
+            from_uri: record.from_uri.clone(),
+            to_uri: record.to_uri.clone(),
+            from_tag: record.from_tag.clone(),
+            to_tag: record.to_tag.clone(),
+            start: record.start,
+            dialog: DialogView::from(&record.dialog),
+        }
+    }
+}
+
+impl Recorded for Option<DialogView> {
+    fn record(&self) -> Value {
+        Value::Dialog(self.as_ref().map(|view| Box::new(ViewRecord::from(view))))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Dialog(view) => Some(view.as_deref().map(DialogView::from)),
+            _ => None,
+        }
+    }
+}
+
+impl Recorded for bool {
+    fn record(&self) -> Value {
+        Value::Flag(*self)
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+}
+
+const VALIDITIES: [Validity; 5] = [
+    Validity::Valid,
+    Validity::CSeq,
+    Validity::RemoteTarget,
+    Validity::RouteSet,
+    Validity::Other,
+];
+
+impl Recorded for Validity {
+    fn record(&self) -> Value {
+        Value::Validity(format!("{self:?}"))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let Value::Validity(name) = value else {
+            return None;
+        };
+        let named = |validity: &&Self| format!("{validity:?}") == *name;
+        VALIDITIES.iter().find(named).copied()
+    }
+}
+
+impl Recorded for Acquired {
+    fn record(&self) -> Value {
+        match self {
+            Self::Granted(lease) => {
+                let key = lease.key();
+                Value::Granted(lease.id(), key.scope.to_string(), key.key.to_string())
+            }
+            Self::Full(held) => Value::Full(*held),
+        }
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        Some(match value {
+            Value::Granted(id, scope, key) => Self::Granted(Lease::detached(*id, scope, key)),
+            Value::Full(held) => Self::Full(*held),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Limits how many calls a user, a source and a tenant have at a time. Each limit is a
+//! lease: taken when the call begins, in one step over all workers, and given back when
+//! it ends, however it ends. Who is let in goes to the next policy of the chain.
+
+use std::collections::BTreeMap;
+
+use sipbox_guest::dialogs::{self, CreateFlags};
+use sipbox_guest::leases::{self, Outcome};
+use sipbox_guest::{Error, Policy, Request, Verdict, error, export, warn};
+
+/// The settings; see the README.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Calls that a user of ours makes at a time.
+    user: Option<Limit>,
+    /// Calls that come from one address at a time.
+    source: Option<Limit>,
+    /// Calls of the tenant at a time.
+    tenant: Option<u32>,
+    /// What who has too many is answered.
+    #[serde(default = "busy")]
+    status: u16,
+    #[serde(default)]
+    reason: String,
+    /// Seconds that a call may last.
+    #[serde(default = "six_hours")]
+    timeout: u32,
+    /// OPTIONS to both sides, so many seconds apart; 0: none.
+    #[serde(default)]
+    ping: u32,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    /// For whoever is not among `special`.
+    calls: u32,
+    /// `user@domain` or an address, and how many calls it has.
+    #[serde(default)]
+    special: BTreeMap<String, u32>,
+}
+
+impl Limit {
+    fn of(&self, key: &str) -> u32 {
+        self.special.get(key).copied().unwrap_or(self.calls)
+    }
+}
+
+fn busy() -> u16 {
+    486
+}
+
+fn six_hours() -> u32 {
+    21_600
+}
+
+impl Policy for Limits {
+    type Settings = Self;
+
+    fn configure(settings: Self) -> Result<Self, String> {
+        if !(400..700).contains(&settings.status) {
+            return Err(format!("`status` is {}: 400 to 699", settings.status));
+        }
+        if settings.timeout == 0 {
+            return Err("`timeout` is 0: every call would end at once".into());
+        }
+        Ok(settings)
+    }
+
+    fn on_request(&self, request: &Request) -> Verdict {
+        if request.method() != "INVITE" || request.in_dialog() {
+            return Verdict::Next;
+        }
+        match self.let_in(request) {
+            Ok(None) => Verdict::Next,
+            Ok(Some((scope, key))) => {
+                warn!("{scope} {key} has as many calls as it may have");
+                let reply = Verdict::reply(self.status);
+                if self.reason.is_empty() {
+                    reply.into()
+                } else {
+                    reply.reason(&self.reason).into()
+                }
+            }
+            Err(reason) => {
+                error!("calls cannot be counted: {reason:?}");
+                Verdict::reply(500).into()
+            }
+        }
+    }
+}
+
+impl Limits {
+    /// Takes a place of everything that is limited; what has none left.
+    fn let_in(&self, request: &Request) -> Result<Option<(&'static str, String)>, Error> {
+        let mut flags = CreateFlags::BYE_ON_TIMEOUT;
+        let (timeout, ping) = (self.timeout.to_string(), self.ping.to_string());
+        let mut options = vec![("timeout", timeout.as_str())];
+        if self.ping > 0 {
+            flags |= CreateFlags::OPTIONS_PING_CALLER | CreateFlags::OPTIONS_PING_CALLEE;
+            options.push(("options-ping-interval", ping.as_str()));
+        }
+        dialogs::create_with(flags, &options)?;
+        let from = request.from().aor();
+        let user = request.authenticated_user().map(str::to_owned).or(from);
+        let source = request.source().address.to_owned();
+        let mut wanted = Vec::new();
+        if let (Some(limit), Some(user)) = (&self.user, user) {
+            wanted.push(("user", limit.of(&user), user));
+        }
+        if let Some(limit) = &self.source {
+            wanted.push(("source", limit.of(&source), source));
+        }
+        if let Some(limit) = self.tenant {
+            wanted.push(("tenant", limit, "calls".to_owned()));
+        }
+        for (scope, limit, key) in wanted {
+            if let Outcome::Full(_) = leases::acquire(scope, &key, limit)? {
+                return Ok(Some((scope, key)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+export!(Limits, hooks = [request]);
+
+#[cfg(test)]
+mod tests {
+    use sipbox_guest::RouteOutcome;
+    use sipbox_testkit::{Call, Kit, World};
+
+    use super::*;
+
+    const SETTINGS: &str = r#"{
+        "user": { "calls": 1, "special": { "bob@example.com": 3 } },
+        "source": { "calls": 2 },
+        "tenant": 5,
+        "timeout": 60,
+        "ping": 30
+    }"#;
+
+    fn invite(from: &str) -> Call {
+        Call::request("INVITE", "sip:carol@example.com").from(&format!("<sip:{from}>"))
+    }
+
+    #[test]
+    fn a_call_that_is_let_in_has_a_dialog_and_a_lease_of_each_kind() {
+        let kit = Kit::<Limits>::new(SETTINGS);
+        let run = kit.on_request(invite("alice@example.com"));
+        assert_eq!(run.verdict, Verdict::Next);
+        let dialog = run.dialog.clone().expect("a dialog");
+        assert!(dialog.wanted.contains(CreateFlags::BYE_ON_TIMEOUT));
+        assert!(dialog.wanted.contains(CreateFlags::OPTIONS_PING_CALLEE));
+        let held: Vec<_> = run.leases.iter().map(|held| held.scope.as_str()).collect();
+        assert_eq!(held, ["user", "source", "tenant"]);
+        assert_eq!(kit.world().leases("user", "alice@example.com"), 1);
+    }
+
+    #[test]
+    fn each_limit_refuses_what_is_beyond_it() {
+        let kit = Kit::<Limits>::new(SETTINGS);
+        kit.on_request(invite("alice@example.com"));
+        kit.on_request(invite("alice@example.com"))
+            .assert_reply(486);
+        // Another user from the same address, and then that is full as well.
+        assert_eq!(
+            kit.on_request(invite("bob@example.com")).verdict,
+            Verdict::Next
+        );
+        kit.on_request(invite("bob@example.com")).assert_reply(486);
+        let elsewhere =
+            invite("bob@example.com").source("192.0.2.77", 5060, sipbox_guest::Transport::Udp);
+        assert_eq!(kit.on_request(elsewhere).verdict, Verdict::Next);
+
+        let full = World::new().leased("tenant", "calls", 5);
+        Kit::<Limits>::new(SETTINGS)
+            .in_world(full)
+            .on_request(invite("alice@example.com"))
+            .assert_reply(486);
+    }
+
+    #[test]
+    fn the_authenticated_user_counts_not_the_one_in_from() {
+        let kit = Kit::<Limits>::new(SETTINGS);
+        let call = invite("somebody@example.com").authenticated_user("alice@example.com");
+        kit.on_request(call);
+        assert_eq!(kit.world().leases("user", "alice@example.com"), 1);
+    }
+
+    #[test]
+    fn other_requests_are_not_counted() {
+        let kit = Kit::<Limits>::new(SETTINGS);
+        let register = Call::register("alice", "example.com", "<sip:alice@192.0.2.10>");
+        assert!(kit.on_request(register).dialog.is_none());
+        let within = invite("alice@example.com").in_dialog(RouteOutcome::Loose);
+        assert!(kit.on_request(within).leases.is_empty());
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        for (settings, word) in [
+            (r#"{"status": 200}"#, "status"),
+            (r#"{"timeout": 0}"#, "timeout"),
+            (r#"{"users": 1}"#, "users"),
+        ] {
+            let refused = Kit::<Limits>::configured(settings).err();
+            assert!(refused.is_some_and(|reason| reason.contains(word)));
+        }
+    }
+}

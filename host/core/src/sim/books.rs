@@ -193,7 +193,9 @@ impl World {
             .map(|number| &self.phones[&Phone { call, number }])
             .collect();
         for (at, phone) in phones.iter().enumerate() {
-            if phone.unacknowledged && !vanished {
+            // A call whose CANCEL crossed its 2xx may be ended before the caller knows of it.
+            let ended = self.setup.dialogs && phone.hung_up;
+            if phone.unacknowledged && !vanished && !ended {
                 say(format!(
                     "phone {at} got no ACK for {:?}",
                     phone.final_status
@@ -204,7 +206,7 @@ impl World {
             }
             let picked_up = phone.final_status.is_some_and(|status| status / 100 == 2);
             if plan.invite && picked_up && !vanished {
-                if !caller.talked_to(at + 1) {
+                if !caller.talked_to(at + 1) && !ended {
                     say(format!(
                         "phone {at} picked up, and the caller does not know"
                     ));

@@ -98,6 +98,7 @@ pub fn hook_call(request: OwnedMessage) -> HookCall {
             route_params: RouteParams::new(),
             route_signature: RouteSignature::None,
             leaves: None,
+            dialog: None,
         }),
         state: CallState::default(),
         armed: Armed::default(),

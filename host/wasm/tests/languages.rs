@@ -94,6 +94,7 @@ fn hook_name(input: &HookInput) -> &'static str {
         HookInput::Branch(_) => "on-branch",
         HookInput::Reply => "on-reply",
         HookInput::Failure(_) => "on-failure",
+        HookInput::Dialog(_) => "on-dialog",
     }
 }
 

@@ -120,8 +120,9 @@ class Message {
   get source(): { address: string; port: number; transport: Transport } {
     return call.source();
   }
-  get sourceClass(): SourceClass {
-    return call.classifySource();
+  /** Which of these facts hold of the addresses in the message and its source. */
+  sourceClass(asked: SourceClass): SourceClass {
+    return call.classifySource(asked);
   }
   get listener(): string {
     return call.listener();

@@ -3,6 +3,7 @@
 // the refusal, a variant is an object with `tag` and `val`.
 
 declare module "sipbox:policy/types@0.1.0" {
+  export interface BindingFlags { natted?: boolean; sipping?: boolean; removeOnTimeout?: boolean }
   export type Transport = "udp" | "tcp" | "tls" | "ws" | "wss";
   export type Options = [name: string, value: string][];
   export interface Header { name: string; value: string }
@@ -74,14 +75,17 @@ declare module "sipbox:policy/call@0.1.0" {
   export type SignatureResult = "none" | "valid" | "invalid";
   export interface Hooks { branch?: boolean; reply?: boolean; failure?: boolean }
   export interface SourceClass {
-    privateSource: boolean;
-    viaMismatch: boolean;
-    portMismatch: boolean;
-    privateVia: boolean;
-    privateContact: boolean;
-    contactMismatch: boolean;
-    loopback: boolean;
-    ipv6: boolean;
+    diffPortSrcVia?: boolean;
+    diffIpSrcVia?: boolean;
+    privateContact?: boolean;
+    privateSdp?: boolean;
+    privateVia?: boolean;
+    diffIpSrcContact?: boolean;
+    diffPortSrcContact?: boolean;
+    carrierGradeNat?: boolean;
+    privateSource?: boolean;
+    loopback?: boolean;
+    ipv6?: boolean;
   }
   const call: {
     source(): { address: string; port: number; transport: Transport };
@@ -101,7 +105,7 @@ declare module "sipbox:policy/call@0.1.0" {
     authenticatedUser(): string | null | undefined;
     var(name: string): string | null | undefined;
     setVar(name: string, value: string): void;
-    classifySource(): SourceClass;
+    classifySource(asked: SourceClass): SourceClass;
     arm(hooks: Hooks): void;
   };
   export default call;
@@ -132,7 +136,7 @@ declare module "sipbox:policy/auth@0.1.0" {
 }
 
 declare module "sipbox:policy/location@0.1.0" {
-  import type { Options } from "sipbox:policy/types@0.1.0";
+  import type { BindingFlags, Options } from "sipbox:policy/types@0.1.0";
   export interface Binding {
     contact: string;
     q: number;
@@ -142,6 +146,7 @@ declare module "sipbox:policy/location@0.1.0" {
     flow: string;
     instance: string;
     userAgent: string;
+    flags: BindingFlags;
   }
   export interface SaveLimits {
     minExpires: number;
@@ -160,4 +165,26 @@ declare module "sipbox:policy/location@0.1.0" {
     remove(aor: string): number;
   };
   export default location;
+}
+
+declare module "sipbox:policy/nat@0.1.0" {
+  import type { BindingFlags } from "sipbox:policy/types@0.1.0";
+  export interface SdpFixes {
+    addDirActive?: boolean;
+    rewriteMediaIp?: boolean;
+    addNoRtpproxy?: boolean;
+    rewriteOriginIp?: boolean;
+    rewriteNullIps?: boolean;
+    oldipSkip?: boolean;
+  }
+  const nat: {
+    forceRport(): void;
+    fixNatedContact(params: string, preserveUri: boolean): void;
+    restoreNatedRuri(): boolean;
+    fixNatedRegister(): void;
+    setBindingFlags(marks: BindingFlags): void;
+    fixNatedSdp(fixes: SdpFixes, address: string, fields: string): void;
+    addRcvParam(inUri: boolean): void;
+  };
+  export default nat;
 }

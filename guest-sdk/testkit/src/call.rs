@@ -2,8 +2,8 @@
 
 use sipbox_guest::{Direction, RouteOutcome, RouteSignature, SourceClass, Transport};
 
-use crate::nat::NatState;
 use crate::dialogs::{HeldLease, TestDialog};
+use crate::nat::NatState;
 
 /// What the request proves about its sender. The digest itself is the host's;
 /// here a password is compared.

@@ -16,8 +16,8 @@ use sipbox_guest::sys::Host;
 use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass, ids};
 
 use crate::call::Call;
-use crate::nat::{self, NatState};
 use crate::dialogs::TestDialog;
+use crate::nat::{self, NatState};
 use crate::run::{Effect, RecordRoute};
 use crate::view::{NameAddr, view};
 use crate::world::{World, binding};

@@ -9,8 +9,8 @@ use sipbox_guest::log::Level;
 use sipbox_guest::{Destination, Edit, Hooks, Target, Verdict};
 
 use crate::call::Call;
-use crate::nat::NatState;
 use crate::dialogs::{HeldLease, TestDialog};
+use crate::nat::NatState;
 use crate::record::Recording;
 
 /// A write that the hook staged.

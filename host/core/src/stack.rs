@@ -9,8 +9,8 @@
 
 mod answers;
 mod arrivals;
-mod pings;
 mod dialogs;
+mod pings;
 mod types;
 mod unsent;
 

@@ -10,8 +10,7 @@ use sipbox_core::lease::Lease;
 use sipbox_core::policy::{
     Armed, BranchCall, CallState, Destination, DialogCall, Direction, Facts, FailedTarget, Failure,
     HookCall, HookInput, NatState, RecordRouting, RouteOutcome, RouteParams, RoutePreset,
-    RouteSignature,
-    Target, UriTarget,
+    RouteSignature, Target, UriTarget,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};

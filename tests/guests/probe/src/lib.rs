@@ -5,8 +5,8 @@ use serde::Deserialize;
 use sipbox_guest::auth::Realm;
 use sipbox_guest::verdict::registered;
 use sipbox_guest::{
-    BranchVerdict, Error, Failure, Hooks, Policy, ReplyVerdict, Request, Response, SourceClass, Target,
-    Verdict, location, nat,
+    BranchVerdict, Error, Failure, Hooks, Policy, ReplyVerdict, Request, Response, SourceClass,
+    Target, Verdict, location, nat,
 };
 
 #[derive(Deserialize)]
@@ -135,7 +135,11 @@ impl Policy for Probe {
             let facts = response.classify_source(SourceClass::all());
             let mended = nat::fix_nated_contact("", false);
             let refused = [nat::force_rport(), nat::add_rcv_param(true)];
-            let said = format!("{facts:?} {} {}", word(&mended), refused.map(|r| word(&r)).join(" "));
+            let said = format!(
+                "{facts:?} {} {}",
+                word(&mended),
+                refused.map(|r| word(&r)).join(" ")
+            );
             let _ = response.set_header("X-Mended", &said);
             return ReplyVerdict::Forward;
         }
@@ -173,9 +177,21 @@ fn mend(request: &Request) -> Verdict {
         word(&nat::add_rcv_param(false)),
         word(&nat::fix_nated_register()),
         word(&nat::set_binding_flags(nat::BindingFlags::SIPPING)),
-        word(&nat::fix_nated_sdp(nat::SdpFixes::REWRITE_MEDIA_IP, "", "no line")),
-        word(&nat::fix_nated_sdp(nat::SdpFixes::REWRITE_MEDIA_IP, "192.0.2.7", "")),
-        word(&nat::fix_nated_sdp(nat::SdpFixes::ADD_DIR_ACTIVE, "", "a=x")),
+        word(&nat::fix_nated_sdp(
+            nat::SdpFixes::REWRITE_MEDIA_IP,
+            "",
+            "no line",
+        )),
+        word(&nat::fix_nated_sdp(
+            nat::SdpFixes::REWRITE_MEDIA_IP,
+            "192.0.2.7",
+            "",
+        )),
+        word(&nat::fix_nated_sdp(
+            nat::SdpFixes::ADD_DIR_ACTIVE,
+            "",
+            "a=x",
+        )),
     ];
     let restored = match nat::restore_nated_ruri() {
         Ok(restored) => restored.to_string(),

@@ -78,7 +78,11 @@ impl Policy for RecordRoute {
     fn on_request(&self, request: &Request) -> Verdict {
         let settings = &self.0;
         if request.in_dialog() {
-            return if settings.next { Verdict::Next } else { Verdict::relay().into() };
+            return if settings.next {
+                Verdict::Next
+            } else {
+                Verdict::relay().into()
+            };
         }
         let mut refused = Vec::new();
         let mut note = |outcome: Result<(), Error>| {
@@ -88,8 +92,10 @@ impl Policy for RecordRoute {
             note(request.add_route_param(name, value));
         }
         if let Some(params) = &settings.record {
-            let params: Vec<(&str, &str)> =
-                params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let params: Vec<(&str, &str)> = params
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.as_str()))
+                .collect();
             note(request.record_route(&params));
             if settings.again {
                 note(request.record_route(&[]));

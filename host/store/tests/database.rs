@@ -35,7 +35,11 @@ async fn a_new_file_gets_the_tables_and_an_old_one_is_taken_as_it_is() {
             .unwrap();
     assert_eq!(
         versions,
-        [("location".into(), 1013), ("subscriber".into(), 8)]
+        [
+            ("dialog".into(), 12),
+            ("location".into(), 1013),
+            ("subscriber".into(), 8)
+        ]
     );
     let columns: Vec<(String,)> =
         sqlx::query_as("SELECT name FROM pragma_table_info('location') ORDER BY cid")

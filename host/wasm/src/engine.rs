@@ -170,9 +170,10 @@ const MODULES: u32 = 12;
 const MEMORIES: u32 = 3;
 const TABLES: u32 = 4;
 
-/// Room for memories costs addresses, of which there are enough for so many. Up to 8000 instances
-/// all of them may have an interpreter, of [`MAX_INSTANCES`] a quarter.
-const MAX_MEMORIES: u32 = 24_000;
+/// Room for memories costs addresses, 4 GiB for each and all of them in one piece: a program is
+/// loaded at 85 TiB, so that there is room below it for so many. Up to 6000 instances all of them
+/// may have an interpreter, of [`MAX_INSTANCES`] a thousand.
+const MAX_MEMORIES: u32 = 18_000;
 
 /// The pool of instances that [`Engine::new`] sets up; the bench uses the same.
 #[must_use]

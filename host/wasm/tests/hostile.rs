@@ -121,6 +121,7 @@ fn a_capability_that_is_not_granted_is_refused_by_its_name() {
     let [
         (0, LoadError::NotGranted { import, capability }),
         (0, LoadError::NotGranted { import: other, .. }),
+        (0, LoadError::NotGranted { import: last, .. }),
     ] = &errors[..]
     else {
         panic!("{errors:?}")
@@ -131,6 +132,7 @@ fn a_capability_that_is_not_granted_is_refused_by_its_name() {
         other.starts_with("sipbox:policy/location@0.1.0#"),
         "{other}"
     );
+    assert!(last.starts_with("sipbox:policy/nat@0.1.0#"), "{last}");
     // With wrong settings besides, both are said.
     let without = PolicySpec {
         grants: vec![],

@@ -1,7 +1,7 @@
 //! Our Record-Route (RFC 3261 16.6 step 4): what its values look like, and the signature
 //! by which their parameters are known when they come back in a Route.
 //!
-//! Taking them off again is [`crate::routing`]'s.
+//! Taking them off again is `routing`'s.
 
 use std::hash::Hasher;
 

@@ -3,7 +3,7 @@
 //!
 //! Dialogs are kept in shards, each behind its own mutex, which is never held together
 //! with that of a transaction's shard. A dialog is put there before its INVITE leaves;
-//! what its transactions do with it later comes as an [`Event`] when their shard has been
+//! what its transactions do with it later comes as an event when their shard has been
 //! let go of, and before anything of that step is sent. So an event that another one
 //! brings about comes behind it; those that two workers see at the same time come in any
 //! order, which the states bear.

@@ -91,9 +91,11 @@ pub(crate) fn process(
         None if signature == RouteSignature::Invalid => Direction::Unknown,
         None => record_route::direction(params, message, parts),
     };
+    // What somebody else wrote chooses neither the tenant nor the way out.
+    let believed = signature != RouteSignature::Invalid;
     let tenant = params
         .get(record_route::TENANT.as_bytes())
-        .filter(|_| in_dialog)
+        .filter(|_| in_dialog && believed)
         .and_then(|name| settings.tenant_by_param(name));
     let params = match signature {
         RouteSignature::Invalid => RouteParams::new(),
@@ -113,7 +115,7 @@ pub(crate) fn process(
         params,
         signature,
         tenant,
-        leaves: taken.leaves,
+        leaves: taken.leaves.filter(|_| believed),
     })
 }
 

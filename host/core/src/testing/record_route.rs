@@ -256,6 +256,27 @@ fn parameters_count_in_the_dialog_that_they_were_written_for_only() {
     }
 }
 
+/// Neither the tenant nor the listener is for strangers to choose.
+#[test]
+fn a_forged_route_chooses_neither_tenant_nor_listener() {
+    let mut two = spec();
+    two.tenants.push(TenantSpec {
+        id: TenantId(1),
+        name: "work".into(),
+        domains: vec!["work.example".into()],
+        ..two.tenants[0].clone()
+    });
+    let forged = [
+        "<sip:192.0.2.100:5060;r2=on;lr;tn=work>".to_owned(),
+        "<sip:192.0.2.100:5060;transport=tcp;r2=on;lr;tn=work>".to_owned(),
+    ];
+    let request = back("BYE", &forged, false).replace("@192.0.2.2 ", "@home.example ");
+    let (facts, _) = facts_of(two, &request);
+    assert_eq!(facts.route_signature, RouteSignature::Invalid);
+    assert_eq!(facts.tenant, TenantId(0));
+    assert_eq!(facts.leaves, None);
+}
+
 /// Another key is another proxy; the same key is the same one after a restart.
 #[test]
 fn the_key_of_routes_outlives_the_others() {

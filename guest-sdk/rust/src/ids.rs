@@ -63,6 +63,10 @@ pub const FLAG_RESPONSE: u32 = 2;
 pub const FLAG_ROUTE_SIGNED: u32 = 4;
 /// Bit of [`FLAGS`]: somebody else wrote or changed it.
 pub const FLAG_ROUTE_FORGED: u32 = 8;
+/// Bit of [`FLAGS`]: we wrote it for this dialog, but longer ago than that counts.
+pub const FLAG_ROUTE_EXPIRED: u32 = 16;
+/// Bit of [`FLAGS`]: the request belongs to a dialog that the host keeps.
+pub const FLAG_KNOWN_DIALOG: u32 = 32;
 
 /// Name of a header field that [`FIELDS`] does not list; its value is the next triple.
 pub const OTHER_NAME: u32 = 128;

@@ -121,6 +121,8 @@ impl Request {
             RouteSignature::Valid
         } else if flags & ids::FLAG_ROUTE_FORGED != 0 {
             RouteSignature::Invalid
+        } else if flags & ids::FLAG_ROUTE_EXPIRED != 0 {
+            RouteSignature::Expired
         } else {
             RouteSignature::None
         }
@@ -319,6 +321,13 @@ impl Message {
     pub fn in_dialog(&self) -> bool {
         self.words(ids::FLAGS)
             .is_some_and(|(flags, _)| flags & ids::FLAG_IN_DIALOG != 0)
+    }
+
+    /// Whether the request belongs to a dialog that the host keeps (`dialogs`).
+    #[must_use]
+    pub fn has_known_dialog(&self) -> bool {
+        self.words(ids::FLAGS)
+            .is_some_and(|(flags, _)| flags & ids::FLAG_KNOWN_DIALOG != 0)
     }
 
     /// Where an in-dialog request goes.

@@ -164,6 +164,7 @@ fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
         RouteSignature::None => 0,
         RouteSignature::Valid => ids::FLAG_ROUTE_SIGNED,
         RouteSignature::Invalid => ids::FLAG_ROUTE_FORGED,
+        RouteSignature::Expired => ids::FLAG_ROUTE_EXPIRED,
     };
     writer.words(ids::FLAGS, flags, word(call.body.len()));
     writer.fact(ids::TENANT, &call.tenant);

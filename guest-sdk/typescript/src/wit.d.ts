@@ -72,7 +72,7 @@ declare module "sipbox:policy/message@0.1.0" {
 declare module "sipbox:policy/call@0.1.0" {
   import type { Transport } from "sipbox:policy/types@0.1.0";
   export type RouteResult = "none" | "loose" | "strict" | "preloaded" | "foreign";
-  export type SignatureResult = "none" | "valid" | "invalid";
+  export type SignatureResult = "none" | "valid" | "invalid" | "expired";
   export interface Hooks { branch?: boolean; reply?: boolean; failure?: boolean }
   export interface SourceClass {
     diffPortSrcVia?: boolean;

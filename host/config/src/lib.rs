@@ -18,7 +18,7 @@ mod tests;
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use model::{
     Auth, Component, Config, Control, Datagram, Dns, Durability, Limits, Listener, Log, LogFormat,
-    Nathelper, Policy, PolicyLimits, RecordRoute, Route, Span, Store, Tenant, Timers,
+    MatchMode, Nathelper, Policy, PolicyLimits, RecordRoute, Route, Span, Store, Tenant, Timers,
 };
 pub use read::similar;
 pub use restart::needs_restart;

@@ -44,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// `[auth]`
     pub auth: Auth,
+    /// `[dialog]`
+    pub dialog: Dialog,
     /// `[nathelper]`
     pub nathelper: Nathelper,
 }
@@ -188,6 +190,34 @@ pub struct RecordRoute {
     pub enable_socket_mismatch_warning: bool,
     /// `sign`: the parameters of our value are signed, and count only as they were written.
     pub sign: bool,
+    /// `signature_lifetime`: how long a signature counts.
+    pub signature_lifetime: Duration,
+}
+
+/// `[dialog]`: OpenSIPS's dialog module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialog {
+    /// `default_timeout`: how long a dialog may last, from its answer on.
+    pub default_timeout: Duration,
+    /// `delete_delay`: how long one that is over can be looked at.
+    pub delete_delay: Duration,
+    /// `options_ping_interval`
+    pub options_ping_interval: Duration,
+    /// `race_condition_timeout`
+    pub race_condition_timeout: Duration,
+    /// `dlg_match_mode`
+    pub dlg_match_mode: MatchMode,
+}
+
+/// `dlg_match_mode`: how a request finds its dialog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchMode {
+    /// `did_only`: by the parameter `did` of our Route value.
+    DidOnly,
+    /// `did_fallback`: by `did`; by Call-ID and tags where it names none.
+    DidFallback,
+    /// `did_none`: by Call-ID and tags.
+    DidNone,
 }
 
 /// `[timers]`: RFC 3261 section 17 and 16.6.

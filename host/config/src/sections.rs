@@ -1,6 +1,7 @@
 //! The sections of the file: what each may hold, and what must fit together.
 
 mod listener;
+mod dialog;
 mod nathelper;
 mod once;
 mod tenant;
@@ -101,6 +102,7 @@ fn read(root: &Spanned<DeTable<'_>>, folder: &Path, out: &mut Diagnostics) -> Co
         control: control(&mut table, folder, out),
         log: log(&mut table, out),
         auth: auth(&mut table, out),
+        dialog: dialog::dialog(&mut table, out),
         nathelper: nathelper::nathelper(&mut table, out),
     };
     table.finish(out);

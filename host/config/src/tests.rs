@@ -134,6 +134,28 @@ fn timers_b_and_f_follow_t1() {
 }
 
 #[test]
+fn what_holds_for_all_dialogs_has_opensips_names_and_defaults() {
+    let default = parse(SHORTEST).unwrap().dialog;
+    assert_eq!(default.default_timeout, Duration::from_secs(43_200));
+    assert_eq!(default.dlg_match_mode, crate::MatchMode::DidFallback);
+    let with = |lines: &str| parse(&format!("{SHORTEST}[dialog]\n{lines}\n"));
+    let config = with(
+        "default_timeout = \"2h\"\ndelete_delay = \"10s\"\n\
+         options_ping_interval = \"1m\"\nrace_condition_timeout = \"8s\"\n\
+         dlg_match_mode = \"did_only\"",
+    );
+    let dialog = config.unwrap().dialog;
+    assert_eq!(dialog.default_timeout, Duration::from_secs(7200));
+    assert_eq!(dialog.delete_delay, Duration::from_secs(10));
+    assert_eq!(dialog.options_ping_interval, Duration::from_secs(60));
+    assert_eq!(dialog.race_condition_timeout, Duration::from_secs(8));
+    assert_eq!(dialog.dlg_match_mode, crate::MatchMode::DidOnly);
+    for wrong in ["default_timeout = \"0s\"", "dlg_match_mode = \"by_call\""] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn pings_have_opensips_names_and_nothing_is_pinged_by_default() {
     let quiet = parse(SHORTEST).unwrap().nathelper;
     assert_eq!(quiet.natping_interval, Duration::ZERO);
@@ -224,6 +246,7 @@ fn every_setting_reloads_or_needs_a_restart() {
         "auth",
         "timers",
         "record_route",
+        "dialog",
         "nathelper",
     ];
     let repeated = ["listener", "tenant", "route"];
@@ -238,7 +261,7 @@ fn every_setting_reloads_or_needs_a_restart() {
         };
         let at_start = AT_START.iter().any(|(t, k, _)| of_table(*t) && *k == key);
         let reloaded = RELOADED.contains(&(table, key))
-            || matches!(table, "`[timers]`" | "`[record_route]`" | "`[nathelper]`")
+            || matches!(table, "`[timers]`" | "`[record_route]`" | "`[dialog]`" | "`[nathelper]`")
             || tables.contains(&key)
             || repeated.contains(&key);
         assert!(at_start != reloaded, "{key} of {table}");

@@ -63,10 +63,10 @@ pub struct ChainRun<'a> {
 impl ChainRun<'_> {
     /// Asks the policies in order until one decides.
     ///
-    /// The fallback after a failure: in-dialog requests are relayed as they are,
-    /// others get 503. A chain that ends without a verdict relays in-dialog
-    /// requests along their route set and answers others 404. For an ACK any reply
-    /// means drop (RFC 3261 17: an ACK is never answered).
+    /// The fallback after a failure: requests of dialogs that went through here
+    /// ([`Facts::goes_on`]) are relayed as they are, others get 503. A chain that ends
+    /// without a verdict relays the former along their route set and answers others 404.
+    /// For an ACK any reply means drop (RFC 3261 17: an ACK is never answered).
     pub fn on_request(&mut self, request: OwnedMessage, state: CallState) -> Outcome {
         let received = request.clone();
         let begun = state.clone();
@@ -98,7 +98,7 @@ impl ChainRun<'_> {
                 return outcome(call, armed, verdict, Some(policy));
             }
         }
-        let verdict = if self.facts.in_dialog {
+        let verdict = if self.facts.goes_on(received.as_ref().method()) {
             Verdict::Relay(RelayPlan::default())
         } else {
             Verdict::Reply(Reply::of(404))
@@ -323,7 +323,7 @@ impl ChainRun<'_> {
     }
 
     fn fallback(&self, request: OwnedMessage, state: CallState, failed: Failed) -> Outcome {
-        let verdict = if self.facts.in_dialog {
+        let verdict = if self.facts.goes_on(request.as_ref().method()) {
             Verdict::Relay(RelayPlan::default())
         } else {
             let warning = format!("399 sipbox \"policy failed: {}\"", failed.reason.name());

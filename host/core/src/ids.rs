@@ -306,13 +306,16 @@ impl Ids {
 
 /// Thirteen letters that stand for 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TagText([u8; 13]);
+pub struct TagText([u8; Self::LEN]);
 
 impl TagText {
+    /// Bytes of the text.
+    pub const LEN: usize = 13;
+
     /// Spells the bits.
     #[must_use]
     pub fn of(bits: u64) -> Self {
-        let mut text = [0; 13];
+        let mut text = [0; Self::LEN];
         for (at, out) in text.iter_mut().enumerate() {
             *out = letter(bits >> (5 * at));
         }

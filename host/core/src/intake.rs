@@ -63,8 +63,10 @@ pub(crate) fn judge(
         proxy_require(message, settings)?;
     }
     let in_dialog = !parts.to.tag.is_empty();
-    let routed = routing::process(message, parts, bytes, in_dialog, settings, ids, scratch)
-        .map_err(|_| refusal(Internal::Unbuildable.status()))?;
+    let routed = routing::process(
+        message, parts, bytes, in_dialog, env.wall, settings, ids, scratch,
+    )
+    .map_err(|_| refusal(Internal::Unbuildable.status()))?;
     let tenant = tenant(message, &routed, settings, flow)
         .ok_or_else(|| refusal(Internal::NoVerdict.status()))?;
     let dialog = in_dialog

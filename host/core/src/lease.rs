@@ -256,6 +256,20 @@ impl LeaseTable {
         counter.map_or(0, |counter| counter.held.load(Ordering::Acquire))
     }
 
+    /// How many places are taken in all, and for how many of them the verdict has not been
+    /// carried out.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let (mut held, mut reserved) = (0, 0);
+        for mutex in &self.shards {
+            for counter in lock(mutex).counters.values() {
+                held += u64::from(counter.held.load(Ordering::Acquire));
+                reserved += u64::from(counter.reserved.load(Ordering::Acquire));
+            }
+        }
+        (held, reserved)
+    }
+
     /// Every key of which a place is taken, and how many.
     #[must_use]
     pub fn list(&self, tenant: Option<TenantId>) -> Vec<(LeaseKey, u32)> {

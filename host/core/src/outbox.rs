@@ -326,9 +326,9 @@ impl Outbox {
     }
 
     /// What we asked inside a dialog was answered, or was not.
-    pub(crate) fn probed(&mut self, probe: Probe, status: u16) {
+    pub(crate) fn probed(&mut self, probe: Probe, heard: dialog::Heard) {
         let Probe { id, side } = probe;
-        let event = dialog::Event::Probed { id, side, status };
+        let event = dialog::Event::Probed { id, side, heard };
         self.dialog_events.push(event);
     }
 

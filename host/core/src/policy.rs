@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sipbox_sip::Method;
 use smallvec::SmallVec;
 
 use crate::dialog::{DialogTie, Known};
@@ -268,6 +269,8 @@ pub enum RouteSignature {
     None,
     /// Its parameters are those that we wrote for this dialog.
     Valid,
+    /// So they are, but longer ago than a signature counts. They are told all the same.
+    Expired,
     /// Somebody else wrote or changed them: they are not told to policies. Of a request of
     /// a dialog that brings our address alone, nobody knows that it went through us.
     Invalid,
@@ -320,11 +323,25 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Whether the request belongs to a dialog that went through us: where we sign, our
-    /// Route value says so, else whoever writes a To tag.
+    /// Whether the request belongs to a dialog that went through us: we know the dialog, or
+    /// where we sign, our Route value says so, else whoever writes a To tag.
     pub(crate) fn continues(&self, signs: bool) -> bool {
-        let proven = self.route_signature == RouteSignature::Valid;
+        let proven = self.route_signature == RouteSignature::Valid || self.dialog.is_some();
         self.in_dialog && (proven || !signs)
+    }
+
+    /// Whether a request belongs to a dialog that is kept, or goes along a route set that
+    /// came from here: then it may go on where no policy decides. A To tag alone proves
+    /// nothing. An INVITE with a route that has expired has to be decided about.
+    #[must_use]
+    pub fn goes_on(&self, method: Method) -> bool {
+        let routed = match self.route_signature {
+            // Nothing is signed here, or there is nothing of ours.
+            RouteSignature::None | RouteSignature::Valid => self.follows_local_route(),
+            RouteSignature::Expired => method != Method::Invite,
+            RouteSignature::Invalid => false,
+        };
+        self.in_dialog && (self.dialog.is_some() || routed)
     }
 
     /// Whether a Route value of ours was taken off a request of a dialog, so that

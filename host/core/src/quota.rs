@@ -13,9 +13,10 @@ pub const CALLS: (&str, &str) = (":tenant", "calls");
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Calls at a time. A call counts from its INVITE to the end of its dialog, or to its
-    /// final response if no dialog is kept.
+    /// final response if no dialog is kept. So does an INVITE of a dialog that is not
+    /// kept, from its arrival to its final response.
     pub calls: Option<u32>,
-    /// Calls that may begin in a second.
+    /// Calls that a chain may let in within a second.
     pub calls_per_second: Option<u32>,
 }
 

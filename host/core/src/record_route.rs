@@ -4,6 +4,7 @@
 //! Taking them off again is `routing`'s.
 
 use std::hash::Hasher;
+use std::time::Duration;
 
 use sipbox_sip::{EditError, EditList, HeaderId, Message, Params, Parts, Scheme, Transport, Uri};
 use smallvec::SmallVec;
@@ -13,6 +14,7 @@ use crate::ids::{Ids, TagText};
 use crate::intake;
 use crate::policy::{BranchRoute, CallState, Direction, Facts, RoutePreset};
 use crate::settings::{Listener, Settings, push_param_text};
+use crate::time::WallTime;
 
 /// The parameter that names the tenant.
 pub(crate) const TENANT: &str = "tn";
@@ -52,6 +54,8 @@ pub(crate) struct RecordRoute<'a> {
     pub(crate) tenant: TenantId,
     /// Whose tag is the caller's.
     pub(crate) direction: Direction,
+    /// From when on the signature counts.
+    pub(crate) now: WallTime,
 }
 
 impl<'a> RecordRoute<'a> {
@@ -76,6 +80,7 @@ impl<'a> RecordRoute<'a> {
             preset: asked.and_then(|asked| asked.preset.as_deref()),
             tenant: facts.tenant,
             direction: facts.direction,
+            now: facts.now,
         })
     }
 
@@ -139,6 +144,7 @@ fn value(
     let uri = Uri::parse(request.request_uri()).ok();
     // 16.6 step 4: who asked for a SIPS URI gets one.
     let secure = uri.is_some_and(|uri| matches!(uri.scheme, Scheme::Sips));
+    let begin = text.len() + 1;
     text.extend_from_slice(if secure { b"<sips:" } else { b"<sip:" });
     if let Some(user) = uri
         .filter(|_| options.add_username)
@@ -147,8 +153,6 @@ fn value(
         text.extend_from_slice(user);
         text.push(b'@');
     }
-    let address = host.find(';').unwrap_or(host.len());
-    let params = text.len() + address;
     text.extend_from_slice(host.as_bytes());
     if pair {
         push(PAIR, "on", text);
@@ -172,10 +176,14 @@ fn value(
         push(name, value, text);
     }
     if options.sign {
+        let written = Written::at(wanted.now);
+        let own = Uri::parse(text.get(begin..).unwrap_or_default());
         let call_id = request.call_id().unwrap_or_default();
-        let written = Params::new(text.get(params..).unwrap_or_default());
-        let signature = signature(written, call_id, caller, ids);
-        push(SIGNATURE, signature.as_str(), text);
+        let signature = own.map(|own| signature(&own, call_id, caller, written, ids));
+        if let Ok(signature) = signature {
+            push(SIGNATURE, signature.as_str(), text);
+            text.extend_from_slice(&written.text());
+        }
     }
     text.push(b'>');
 }
@@ -199,19 +207,60 @@ fn callers_tag(request: Message<'_>, direction: Direction) -> &[u8] {
     intake::tag(request, of).unwrap_or_default()
 }
 
-/// What signs the parameters of a value of ours. `lr` and the ways to reach us are left
-/// out: user agents are known to rewrite the former, and a pair differs in the latter.
-fn signature(params: Params<'_>, call_id: &[u8], caller: &[u8], ids: &Ids) -> TagText {
+/// When a signature was made, in steps of 1024 seconds; after two years the count begins
+/// again.
+#[derive(Clone, Copy)]
+struct Written(u16);
+
+impl Written {
+    const STEP: u64 = 1024;
+
+    fn at(now: WallTime) -> Self {
+        // The lower bits are what is wanted.
+        Self((now.seconds() / Self::STEP & u64::from(u16::MAX)) as u16)
+    }
+
+    fn text(self) -> [u8; 4] {
+        let digit = |shift: u16| {
+            let digit = u32::from(self.0 >> shift & 15);
+            char::from_digit(digit, 16).map_or(b'0', |digit| digit as u8)
+        };
+        [digit(12), digit(8), digit(4), digit(0)]
+    }
+
+    fn read(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text)
+            .ok()
+            .filter(|text| text.len() == 4)?;
+        u16::from_str_radix(text, 16).ok().map(Self)
+    }
+
+    /// How long ago that was, to the step. What seems to come from the future was written
+    /// by a clock that is before ours.
+    fn age(self, now: WallTime) -> Duration {
+        let age = Self::at(now).0.wrapping_sub(self.0);
+        let age = if age > u16::MAX - 64 { 0 } else { age };
+        Duration::from_secs(u64::from(age) * Self::STEP)
+    }
+}
+
+/// What signs a value of ours. `lr` and the transport are left out: user agents are
+/// known to rewrite the former, and of two names of one address either will do.
+fn signature(own: &Uri<'_>, call_id: &[u8], caller: &[u8], written: Written, ids: &Ids) -> TagText {
     let mut hasher = ids.route_hasher();
     let mut part = |bytes: &[u8]| {
         hasher.write_usize(bytes.len());
         hasher.write(bytes);
     };
+    let lower =
+        |text: &[u8]| -> SmallVec<[u8; 32]> { text.iter().map(u8::to_ascii_lowercase).collect() };
+    part(&lower(own.host_raw));
+    part(&own.port.unwrap_or_default().to_be_bytes());
+    part(&written.0.to_be_bytes());
     part(call_id);
     part(caller);
-    for param in params.into_iter().filter(|param| is_signed(param.name)) {
-        let name: SmallVec<[u8; 16]> = param.name.iter().map(u8::to_ascii_lowercase).collect();
-        part(&name);
+    for param in own.params.into_iter().filter(|param| is_signed(param.name)) {
+        part(&lower(param.name));
         part(param.value.unwrap_or_default());
     }
     TagText::of(hasher.finish())
@@ -229,31 +278,45 @@ pub(crate) fn says_something(params: Params<'_>) -> bool {
     params.into_iter().any(|param| is_signed(param.name))
 }
 
-/// Whether the parameters are those that we wrote for this dialog, and then which way the
-/// request goes: the caller's tag that was signed is its From tag or its To tag.
+/// What a signature proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// Which way the request goes: the caller's tag that was signed is its From tag or its
+    /// To tag.
+    pub(crate) direction: Direction,
+    /// How long ago it was signed, to 17 minutes.
+    pub(crate) age: Duration,
+}
+
+/// Whether a value is one that we wrote for this dialog.
 pub(crate) fn verify(
-    params: Params<'_>,
+    own: &Uri<'_>,
     message: Message<'_>,
     parts: &Parts,
+    now: WallTime,
     ids: &Ids,
-) -> Option<Direction> {
-    let found = params.get(SIGNATURE.as_bytes())?;
+) -> Option<Proof> {
+    let found = own.params.get(SIGNATURE.as_bytes())?;
+    let (found, written) = found.split_at_checked(TagText::LEN)?;
+    let written = Written::read(written)?;
     let call_id = message.call_id().unwrap_or_default();
     let signed_for = |caller: &[u8]| {
-        let signature = signature(params, call_id, caller, ids);
+        let signature = signature(own, call_id, caller, written, ids);
         // In constant time: who guesses learns nothing from how long it takes.
         bool::from(subtle::ConstantTimeEq::ct_eq(
             signature.as_str().as_bytes(),
             found,
         ))
     };
-    if signed_for(message.get(parts.from.tag)) {
-        Some(Direction::Downstream)
+    let direction = if signed_for(message.get(parts.from.tag)) {
+        Direction::Downstream
     } else if signed_for(message.get(parts.to.tag)) {
-        Some(Direction::Upstream)
+        Direction::Upstream
     } else {
-        None
-    }
+        return None;
+    };
+    let age = written.age(now);
+    Some(Proof { direction, age })
 }
 
 /// OpenSIPS's `is_direction`: what `ftag` tells where nothing is signed.

@@ -2,15 +2,14 @@
 //! Route values that name us are removed, and what was found becomes facts.
 
 use bytes::Bytes;
-use sipbox_sip::{
-    EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Params, Parts, Uri,
-};
+use sipbox_sip::{EditError, EditList, HeaderId, Message, NameAddr, OwnedMessage, Parts, Uri};
 
 use crate::flow::{ListenerId, TenantId};
 use crate::ids::Ids;
 use crate::policy::{Direction, RouteOutcome, RouteParams, RouteSignature};
 use crate::record_route;
 use crate::settings::Settings;
+use crate::time::WallTime;
 use crate::transaction::{Scratch, keep};
 
 /// A request after Route processing.
@@ -31,9 +30,10 @@ pub(crate) struct Routed {
 /// What was taken off a request.
 #[derive(Default)]
 struct Taken<'a> {
-    /// The parameters of the first value of ours.
-    params: Option<&'a [u8]>,
-    leaves: Option<ListenerId>,
+    /// The first value of ours.
+    first: Option<Uri<'a>>,
+    /// The other one of a pair.
+    second: Option<Uri<'a>>,
     removed: usize,
     strict: bool,
 }
@@ -44,6 +44,7 @@ pub(crate) fn process(
     parts: &Parts,
     bytes: &Bytes,
     in_dialog: bool,
+    now: WallTime,
     settings: &Settings,
     ids: &Ids,
     scratch: &mut Scratch,
@@ -76,13 +77,12 @@ pub(crate) fn process(
         (false, _, removed) if removed < total => RouteOutcome::Preloaded,
         (false, ..) => RouteOutcome::None,
     };
-    let raw = taken.params.unwrap_or_default();
-    let params = Params::new(raw);
+    let params = taken.first.map(|uri| uri.params).unwrap_or_default();
     let due = settings.record_route.sign
-        && taken.params.is_some()
+        && taken.first.is_some()
         && (in_dialog || record_route::says_something(params));
     let (signature, signed) = match due {
-        true => judge(params, message, parts, ids),
+        true => judge(&taken, (message, parts), now, settings, ids),
         false => (RouteSignature::None, None),
     };
     let direction = match signed {
@@ -99,8 +99,9 @@ pub(crate) fn process(
         .and_then(|name| settings.tenant_by_param(name));
     let params = match signature {
         RouteSignature::Invalid => RouteParams::new(),
-        _ => RouteParams::from_slice(raw),
+        _ => RouteParams::from_slice(params.raw()),
     };
+    let leaves = taken.second.filter(|_| believed && in_dialog);
     let request = if edits.is_empty() {
         OwnedMessage::new(bytes.clone(), message.index().clone(), Some(*parts))
     } else {
@@ -115,7 +116,7 @@ pub(crate) fn process(
         params,
         signature,
         tenant,
-        leaves: taken.leaves.filter(|_| believed),
+        leaves: leaves.and_then(|uri| settings.listener_of(&uri)),
     })
 }
 
@@ -135,7 +136,7 @@ fn strict<'a>(
     edits: &mut EditList,
 ) -> Result<Taken<'a>, EditError> {
     let mut taken = Taken {
-        params: Some(own.params.raw()),
+        first: Some(*own),
         ..Taken::default()
     };
     if record_route::is_paired(own)
@@ -145,7 +146,7 @@ fn strict<'a>(
         && settings.is_us(&twin.uri)
     {
         edits.remove_value(message, &first)?;
-        taken.leaves = settings.listener_of(&twin.uri);
+        taken.second = Some(twin.uri);
         taken.removed += 1;
     }
     if taken.removed < total
@@ -180,30 +181,39 @@ fn loose<'a>(
         }
         edits.remove_value(message, &value)?;
         if pair {
-            taken.leaves = settings.listener_of(&route.uri);
+            taken.second = Some(route.uri);
         }
         pair = !pair && record_route::is_paired(&route.uri);
-        taken.params.get_or_insert(route.uri.params.raw());
+        taken.first.get_or_insert(route.uri);
         taken.removed += 1;
-    }
-    if !in_dialog {
-        taken.leaves = None;
     }
     Ok(taken)
 }
 
 /// Whether what our value says can be believed, and the direction that it proves. In a
 /// dialog ours always says something, but a route to us that somebody has configured for
-/// its first requests need not.
+/// its first requests need not. Of a pair both have to be ours, since the second chooses
+/// the way out.
 fn judge(
-    params: Params<'_>,
-    message: Message<'_>,
-    parts: &Parts,
+    taken: &Taken<'_>,
+    (message, parts): (Message<'_>, &Parts),
+    now: WallTime,
+    settings: &Settings,
     ids: &Ids,
 ) -> (RouteSignature, Option<Direction>) {
-    match record_route::verify(params, message, parts, ids) {
-        Some(direction) => (RouteSignature::Valid, Some(direction)),
-        None => (RouteSignature::Invalid, None),
+    let proof = |uri: &Uri<'_>| record_route::verify(uri, message, parts, now, ids);
+    let first = taken.first.as_ref().and_then(proof);
+    let twin = taken.second.as_ref().map(proof);
+    match (first, twin) {
+        (Some(first), None | Some(Some(_))) => {
+            let old = first.age > settings.record_route.signature_lifetime;
+            let signature = match old {
+                true => RouteSignature::Expired,
+                false => RouteSignature::Valid,
+            };
+            (signature, Some(first.direction))
+        }
+        _ => (RouteSignature::Invalid, None),
     }
 }
 

@@ -12,6 +12,7 @@ use sipbox_sip::{Message, Method, OwnedMessage, Via};
 use crate::agent::request;
 use crate::context::{ResponseContext, strip_via};
 use crate::cx::{Cx, Mutation};
+use crate::dialog::Heard;
 use crate::flow::Flow;
 use crate::ids::{Place, ResolveToken, SendToken};
 use crate::outbox::{Candidates, Dropped, ResolveError};
@@ -127,7 +128,7 @@ impl Shard {
                 tie.hear(response, flow);
             }
             if let (Some(probe), Some(status @ 200..)) = (probe, response.status()) {
-                cx.out.probed(probe, status);
+                cx.out.probed(probe, Heard::Answer(status));
             }
             let seen = self.with_user(server, cx, |user, io| {
                 user.as_dyn().response(branch, response, flow, io);
@@ -274,13 +275,13 @@ impl Shard {
         probe: Option<request::Probe>,
         cx: &mut Cx<'_, '_>,
     ) {
-        let (why, status) = match told {
-            Told::TimedOut => (Ended::TimedOut, 408),
-            Told::Unsent => (Ended::Unsent, 503),
+        let (why, heard) = match told {
+            Told::TimedOut => (Ended::TimedOut, Heard::Silence),
+            Told::Unsent => (Ended::Unsent, Heard::Unsent),
             Told::Nothing | Told::Pass => return,
         };
         if let Some(probe) = probe {
-            cx.out.probed(probe, status);
+            cx.out.probed(probe, heard);
         }
         self.with_user(server, cx, |user, io| user.as_dyn().ended(branch, why, io));
     }

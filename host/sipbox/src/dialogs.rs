@@ -1,10 +1,11 @@
 //! What policies want of dialogs, and what they are told of them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sipbox_core::dialog::{
-    DID_PARAM, DialogId, DialogRow, DialogTie, NewDialog, Notice, Side, View, Wanted,
+    DID_PARAM, DialogId, DialogRow, DialogTie, Loaded, NewDialog, Notice, Side, View, Wanted,
 };
 use sipbox_core::lease::LeaseTable;
 use sipbox_core::policy::{CallState, DialogCall, DialogOp, Facts, Hook};
@@ -15,7 +16,7 @@ use sipbox_store::Store;
 
 use crate::capabilities::seen;
 use crate::node::Node;
-use crate::snapshot::Tenant;
+use crate::snapshot::{Snapshot, Tenant};
 
 /// What is to become of the dialog of a call. One that is to begin goes into `state`, and
 /// begins when the verdict is carried out; what is left is for one that is there.
@@ -124,21 +125,44 @@ impl Node {
         };
         let dialogs = self.stack.dialogs();
         let loaded = dialogs.load(rows, self.clock.now(), &snapshot.settings, tenant, home);
-        dialogs.watch(|id| {
-            let tenant = snapshot.tenant(id);
-            tenant.is_some_and(|tenant| tenant.is_told_of_dialogs())
-        });
-        if loaded.dialogs > 0 || loaded.foreign > 0 {
+        self.watch_dialogs(&snapshot);
+        if loaded != Loaded::default() {
             tracing::info!(
                 dialogs = loaded.dialogs,
+                over = loaded.over,
                 foreign = loaded.foreign,
                 "dialogs restored"
             );
         }
     }
 
-    /// Writes what has changed since the last time.
+    /// Finds out anew whose policies are told of dialogs that are there already.
+    pub(crate) fn watch_dialogs(&self, snapshot: &Snapshot) {
+        self.stack.dialogs().watch(|id| {
+            let tenant = snapshot.tenant(id);
+            tenant.is_some_and(|tenant| tenant.is_told_of_dialogs())
+        });
+    }
+
+    /// Compares what leases count with what calls hold. A difference is a fault of ours.
+    pub(crate) fn audit_leases(&self) {
+        let audit = self.stack.audit_leases();
+        self.lease_drift.store(audit.drift(), Ordering::Relaxed);
+        for (key, by) in &audit.drift {
+            tracing::error!(
+                tenant = key.tenant.0,
+                scope = &*key.scope,
+                key = &*key.key,
+                by,
+                "a lease counts what nobody holds"
+            );
+        }
+    }
+
+    /// Writes what has changed since the last time. Who comes second waits, so that an
+    /// older state of a dialog is never written over a newer one.
     pub(crate) async fn store_dialogs(&self, store: &Store) {
+        let _one_at_a_time = self.storing_dialogs.lock().await;
         let (now, wall) = self.clock.now();
         let snapshot = self.snapshot.load_full();
         let dialogs = self.stack.dialogs();

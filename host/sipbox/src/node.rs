@@ -83,6 +83,10 @@ pub(crate) struct Node {
     pub(crate) ticking: AtomicU64,
     /// Whether bindings are pinged; an operator may stop it.
     pub(crate) pinging: AtomicBool,
+    /// Held while changes of dialogs are written.
+    pub(crate) storing_dialogs: tokio::sync::Mutex<()>,
+    /// What the last audit of the leases found.
+    pub(crate) lease_drift: AtomicU64,
 }
 
 impl Node {

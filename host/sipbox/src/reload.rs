@@ -54,6 +54,7 @@ impl Running {
             node.load_bindings(&after, rows, wall);
         }
         node.snapshot.store(Arc::clone(&after));
+        node.watch_dialogs(&after);
         node.forget_bindings(&before, &after, wall);
         node.tell_all(|| WorkerEvent::Reloaded).await;
         node.tell_confined(Confined::Reloaded);

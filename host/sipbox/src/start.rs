@@ -282,6 +282,8 @@ impl Running {
             confined,
             ticking: 0.into(),
             pinging: true.into(),
+            storing_dialogs: tokio::sync::Mutex::default(),
+            lease_drift: 0.into(),
             network,
         });
         let (_, wall) = node.clock.now();
@@ -424,6 +426,9 @@ fn spawn_workers(
     Ok(threads)
 }
 
+/// Seconds between two audits of the leases, about.
+const AUDIT: u64 = 60;
+
 /// What nobody waits for: bindings that ended, the system's clock.
 async fn keep_house(node: std::sync::Weak<Node>, store: Store) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -444,6 +449,9 @@ async fn keep_house(node: std::sync::Weak<Node>, store: Store) {
             node.tell(worker, WorkerEvent::DialogsDue).await;
         }
         node.store_dialogs(&store).await;
+        if wall.seconds() % AUDIT == 0 {
+            node.audit_leases();
+        }
         loop {
             let changes = node.location.expire(wall, EXPIRE_BATCH);
             let count = changes.len();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sipbox_config::{Component, Config, Dns, Durability, Nathelper};
 use sipbox_core::auth::AuthSettings;
+use sipbox_core::dialog;
 use sipbox_core::flow::TenantId;
 use sipbox_core::location::{Datagram, PingSettings};
 use sipbox_core::quota::Quota;
@@ -149,6 +150,7 @@ fn settings(config: &Config) -> SettingsSpec {
             .transactions
             .unwrap_or_else(memory::transactions),
         pings: pings(&config.nathelper),
+        dialogs: dialogs(&config.dialog),
         ..SettingsSpec::default()
     }
 }
@@ -162,6 +164,21 @@ fn record_route(options: &sipbox_config::RecordRoute) -> RecordRouteSpec {
         ignore_user: options.ignore_user.clone(),
         enable_socket_mismatch_warning: options.enable_socket_mismatch_warning,
         sign: options.sign,
+        signature_lifetime: options.signature_lifetime,
+    }
+}
+
+fn dialogs(options: &sipbox_config::Dialog) -> dialog::Defaults {
+    dialog::Defaults {
+        timeout: options.default_timeout,
+        delete_delay: options.delete_delay,
+        ping_interval: options.options_ping_interval,
+        race_condition_timeout: options.race_condition_timeout,
+        match_mode: match options.dlg_match_mode {
+            sipbox_config::MatchMode::DidOnly => dialog::MatchMode::DidOnly,
+            sipbox_config::MatchMode::DidFallback => dialog::MatchMode::DidFallback,
+            sipbox_config::MatchMode::DidNone => dialog::MatchMode::DidNone,
+        },
     }
 }
 

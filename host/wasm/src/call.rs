@@ -80,6 +80,7 @@ impl wit::Host for CallCx {
             RouteSignature::None => wit::SignatureResult::None,
             RouteSignature::Valid => wit::SignatureResult::Valid,
             RouteSignature::Invalid => wit::SignatureResult::Invalid,
+            RouteSignature::Expired => wit::SignatureResult::Expired,
         })
     }
 

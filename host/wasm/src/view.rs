@@ -313,7 +313,9 @@ fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
     let flags = u32::from(facts.in_dialog)
         | u32::from(!message.is_request()) << 1
         | u32::from(facts.route_signature == RouteSignature::Valid) << 2
-        | u32::from(facts.route_signature == RouteSignature::Invalid) << 3;
+        | u32::from(facts.route_signature == RouteSignature::Invalid) << 3
+        | u32::from(facts.route_signature == RouteSignature::Expired) << 4
+        | u32::from(facts.dialog.is_some()) << 5;
     index.extend_from_slice(&[id::NOW, seconds, milliseconds]);
     index.extend_from_slice(&[
         id::SOURCE,

@@ -132,6 +132,9 @@ pub(super) fn record_route(table: &mut Table<'_, '_>, out: &mut Diagnostics) -> 
             .text("ignore_user", user, out)
             .map(|at| at.value.to_owned())
             .filter(|user| !user.is_empty()),
+        signature_lifetime: table
+            .duration("signature_lifetime", HOUR..=365 * DAY, out)
+            .unwrap_or(12 * HOUR),
     };
     table.finish(out);
     record_route

@@ -9,6 +9,7 @@ use sipbox_sip::{HeaderId, Method, NameAddr, OwnedMessage};
 
 use crate::cx::Cx;
 use crate::decision::ResolvedTarget;
+use crate::dialog::Heard;
 use crate::dialog::{DialogId, Side};
 use crate::flow::{ListenerId, NextHop, TenantId};
 use crate::ids::ResolveToken;
@@ -125,7 +126,6 @@ pub(crate) struct Named {
 }
 
 /// The status that stands for a request that could not be sent.
-const UNSENT: u16 = 503;
 
 impl Transactions {
     /// Sends a request of our own, once it is known where to.
@@ -208,7 +208,7 @@ impl Transactions {
         if !self.try_own(own, way, cx)
             && let Some(probe) = own.probe
         {
-            cx.out.probed(probe, UNSENT);
+            cx.out.probed(probe, Heard::Unsent);
         }
     }
 

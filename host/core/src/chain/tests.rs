@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sipbox_sip::Transport;
 
 use super::*;
+use crate::dialog::{DialogId, Known, Side};
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::policy::{
     AuthOutcome, BindingView, CallError, Direction, LogLevel, Realm, RouteOutcome, RouteParams,
@@ -62,7 +63,11 @@ fn facts(in_dialog: bool) -> Arc<Facts> {
         now: WallTime(0),
         in_dialog,
         direction: Direction::Unknown,
-        route_outcome: RouteOutcome::None,
+        route_outcome: if in_dialog {
+            RouteOutcome::Loose
+        } else {
+            RouteOutcome::None
+        },
         route_signature: RouteSignature::None,
         leaves: None,
         route_params: RouteParams::new(),
@@ -146,6 +151,57 @@ fn an_empty_chain_answers_404_and_relays_within_dialogs() {
         Verdict::Reply(Reply { status: 404, .. })
     ));
     assert_eq!(run(true), Verdict::Relay(RelayPlan::default()));
+}
+
+/// A To tag alone proves nothing: without our route, or with one that others wrote, a
+/// request is not let through for want of a decision.
+#[test]
+fn what_did_not_go_through_here_is_not_relayed_for_want_of_a_verdict() {
+    use RouteOutcome::{Foreign, Loose, None, Strict};
+    use RouteSignature::{Expired, Invalid, Valid};
+    let signed = RouteSignature::None;
+    let known = Known {
+        id: DialogId::parse(b"1.2").unwrap(),
+        from: Side::Caller,
+    };
+    for (outcome, signature, dialog, method, goes_on) in [
+        (Loose, signed, Option::None, Method::Invite, true),
+        (Strict, Valid, Option::None, Method::Bye, true),
+        (None, signed, Option::None, Method::Bye, false),
+        (Foreign, signed, Option::None, Method::Bye, false),
+        (Loose, Invalid, Option::None, Method::Bye, false),
+        (Loose, Expired, Option::None, Method::Bye, true),
+        (Loose, Expired, Option::None, Method::Invite, false),
+        (Foreign, signed, Some(known), Method::Invite, true),
+    ] {
+        let facts = Facts {
+            route_outcome: outcome,
+            route_signature: signature,
+            dialog,
+            ..(*facts(true)).clone()
+        };
+        let told = (outcome, signature, dialog.is_some(), method);
+        assert_eq!(facts.goes_on(method), goes_on, "{told:?}");
+        let name = if method == Method::Bye {
+            "BYE"
+        } else {
+            "INVITE"
+        };
+        let script: &mut Script<'_> = &mut |_, _, _| Err(HookFailure::Cpu);
+        let mut host = Scripted(script);
+        for policies in [0, 1] {
+            let mut chain = ChainRun {
+                host: &mut host,
+                policies,
+                facts: Arc::new(facts.clone()),
+                capabilities: Arc::new(NoCapabilities),
+            };
+            let request = message(&format!("{name} sip:b@b SIP/2.0"));
+            let outcome = chain.on_request(request, CallState::default());
+            let relayed = outcome.verdict == Verdict::Relay(RelayPlan::default());
+            assert_eq!(relayed, goes_on, "{told:?}");
+        }
+    }
 }
 
 #[test]

@@ -100,6 +100,8 @@ pub(crate) enum Event {
         request: OwnedMessage,
         flow: Flow,
     },
+    /// A BYE within the dialog was answered, or will not be.
+    Bye { known: Known, status: u16 },
     /// It was accepted, and says where its sender is from now on.
     Refreshed {
         known: Known,
@@ -112,8 +114,19 @@ pub(crate) enum Event {
     Probed {
         id: DialogId,
         side: Side,
-        status: u16,
+        heard: Heard,
     },
+}
+
+/// What became of a question to a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A final response of this status.
+    Answer(u16),
+    /// Nothing in time.
+    Silence,
+    /// It could not be sent: the side may be there all the same.
+    Unsent,
 }
 
 impl Event {
@@ -123,7 +136,9 @@ impl Event {
             | Self::Gone { id }
             | Self::Leases { id, .. }
             | Self::Probed { id, .. } => *id,
-            Self::Request { known, .. } | Self::Refreshed { known, .. } => known.id,
+            Self::Request { known, .. }
+            | Self::Bye { known, .. }
+            | Self::Refreshed { known, .. } => known.id,
         }
     }
 }
@@ -147,6 +162,8 @@ pub(crate) enum Tie {
         known: Known,
         /// The Contact of a target refresh request (RFC 3261 12.2).
         contact: Option<Bytes>,
+        /// A BYE that has not been answered.
+        hangs_up: bool,
     },
 }
 
@@ -172,7 +189,11 @@ impl Tie {
         let known = facts.dialog?;
         let refreshes = matches!(request.method(), Method::Invite | Method::Update);
         let contact = refreshes.then(|| contact_of(request)).flatten();
-        Some(Box::new(Self::Within { known, contact }))
+        Some(Box::new(Self::Within {
+            known,
+            contact,
+            hangs_up: request.method() == Method::Bye,
+        }))
     }
 
     /// A response came to a branch.
@@ -220,7 +241,15 @@ impl Tie {
                     cancelled: *cancelled,
                 })
             }
-            Self::Within { known, contact } if is_success(status) && contact.is_some() => {
+            Self::Within {
+                known,
+                hangs_up: true,
+                ..
+            } if status >= 200 => Some(Event::Bye {
+                known: *known,
+                status,
+            }),
+            Self::Within { known, contact, .. } if is_success(status) && contact.is_some() => {
                 Some(Event::Refreshed {
                     known: *known,
                     contact: contact.clone(),
@@ -251,6 +280,21 @@ impl Tie {
         match self {
             Self::Begins { id, .. } => Some(Event::Gone { id: *id }),
             Self::Within { .. } | Self::Counts(_) => None,
+        }
+    }
+
+    /// What it tells that no final response will go upstream.
+    pub(crate) fn unanswered(&self) -> Option<Event> {
+        match self {
+            Self::Within {
+                known,
+                hangs_up: true,
+                ..
+            } => Some(Event::Bye {
+                known: *known,
+                status: 408,
+            }),
+            _ => None,
         }
     }
 }

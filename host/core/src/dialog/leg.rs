@@ -29,6 +29,8 @@ pub(super) struct Leg {
     pub(super) socket: Option<Box<str>>,
     /// What is asked has not been answered.
     pub(super) probing: bool,
+    /// So many questions in a row could not be sent.
+    pub(super) unsent: u8,
     /// The CSeq number of the last question.
     pub(super) ping_cseq: u32,
 }

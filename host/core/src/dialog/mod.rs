@@ -22,7 +22,7 @@ mod state;
 mod view;
 
 pub use event::{Change, DialogTie, EndReason, Known, NewDialog, Notice, Side};
-pub(crate) use event::{Event, Order, Tie};
+pub(crate) use event::{Event, Heard, Order, Tie};
 pub use id::{DID_PARAM, DialogId};
 pub use options::{Defaults, MatchMode, Wanted};
 pub use record::Validity;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage};
 use smallvec::SmallVec;
 
-use super::event::{Change, EndReason, Event, NewDialog, Notice, Order, Side};
+use super::event::{Change, EndReason, Event, Heard, NewDialog, Notice, Order, Side};
 use super::id::DialogId;
 use super::leg::{Leg, same_routes, same_target};
 use super::options::{Defaults, Wanted};
@@ -24,6 +24,11 @@ use crate::transaction::{is_success, keep};
 
 /// The most callees of one INVITE that are remembered.
 const MAX_CALLEES: usize = 32;
+/// What has not been answered has the timers of its transaction; this is only for one
+/// that was lost.
+const RINGS: Duration = Duration::from_secs(12 * 3600);
+/// A side that so many questions in a row could not be sent to cannot be reached.
+const MAX_UNSENT: u8 = 3;
 /// A dialog that is over waits for the end of its transaction this long at most.
 const GONE_BY: Duration = Duration::from_secs(600);
 
@@ -63,6 +68,8 @@ pub(super) struct Dialog {
     pub(super) answered: Option<usize>,
     pub(super) state: State,
     pub(super) bye_seen: bool,
+    /// It went to the other side, as far as its Request-URI, Route and CSeq tell.
+    pub(super) bye_fits: bool,
     pub(super) reason: Option<EndReason>,
     /// When it began, and was answered from then on.
     pub(super) start: WallTime,
@@ -108,6 +115,7 @@ impl Dialog {
             answered: None,
             state: State::Unconfirmed,
             bye_seen: false,
+            bye_fits: false,
             reason: None,
             start: at.wall,
             wanted: new.wanted,
@@ -126,7 +134,7 @@ impl Dialog {
             queued: false,
             stored: false,
         };
-        dialog.ends = at.now + dialog.lifetime(at);
+        dialog.ends = at.now + RINGS;
         for seat in &dialog.profiles {
             seat.commit();
         }
@@ -153,6 +161,7 @@ impl Dialog {
             answered: None,
             state: State::Confirmed,
             bye_seen: false,
+            bye_fits: false,
             reason: None,
             start: WallTime::default(),
             wanted: Wanted::default(),
@@ -238,7 +247,9 @@ impl Dialog {
 
     pub(super) fn set_timeout(&mut self, seconds: u32, at: Now<'_>) {
         self.wanted.timeout = Some(seconds);
-        self.ends = at.now + self.lifetime(at);
+        if !self.state.is_early() {
+            self.ends = at.now + self.lifetime(at);
+        }
         self.dirty = true;
     }
 
@@ -278,7 +289,8 @@ impl Dialog {
                 known,
                 request,
                 flow,
-            } => self.request(known.from, &request, flow, at, out),
+            } => self.request(known.from, &request, flow),
+            Event::Bye { known, status } => self.bye(known.from, status, at, out),
             Event::Refreshed {
                 known,
                 contact,
@@ -295,15 +307,18 @@ impl Dialog {
                 self.dirty = true;
             }
             Event::Leases { leases, .. } => {
-                for lease in leases {
-                    if !self.leases.contains(&lease) && self.state != State::Deleted {
-                        self.leases.push(lease);
+                // Those of one that is over may be taken again by a late 2xx.
+                if self.state != State::Deleted {
+                    for lease in leases {
+                        if !self.leases.contains(&lease) {
+                            self.leases.push(lease);
+                        }
                     }
+                    self.leases.retain(|lease| !lease.is_ended());
+                    self.dirty = true;
                 }
-                self.leases.retain(|lease| !lease.is_ended());
-                self.dirty = true;
             }
-            Event::Probed { side, status, .. } => self.probed(side, status, at, out),
+            Event::Probed { side, heard, .. } => self.probed(side, heard, at, out),
         }
     }
 
@@ -369,9 +384,7 @@ impl Dialog {
     /// Remembers what a callee says of itself; which one it is.
     fn hear(&mut self, response: Message<'_>, flow: Option<Flow>, at: Now<'_>) -> Option<usize> {
         let leg = Leg::callee(response, self.id, flow, at.settings);
-        if leg.tag.is_empty() {
-            return None;
-        }
+        // A callee of RFC 2543 has no tag, and is one all the same.
         let known = self.callees.iter().position(|known| known.tag == leg.tag);
         match known {
             Some(known) if self.answered.is_none() => {
@@ -381,22 +394,21 @@ impl Dialog {
                 Some(known)
             }
             Some(known) => Some(known),
-            None if self.callees.len() < MAX_CALLEES => {
-                self.callees.push(leg);
-                Some(self.callees.len() - 1)
+            None => {
+                // Whoever answers is more than one of many who ring.
+                if self.callees.len() >= MAX_CALLEES && self.answered.is_none() {
+                    self.callees.pop();
+                }
+                if self.callees.len() < MAX_CALLEES {
+                    self.callees.push(leg);
+                    return Some(self.callees.len() - 1);
+                }
+                None
             }
-            None => None,
         }
     }
 
-    fn request(
-        &mut self,
-        from: Side,
-        request: &OwnedMessage,
-        flow: Flow,
-        at: Now<'_>,
-        out: &mut Outcome,
-    ) {
+    fn request(&mut self, from: Side, request: &OwnedMessage, flow: Flow) {
         let message = request.as_ref();
         let method = message.method();
         if method == Method::Ack {
@@ -407,10 +419,12 @@ impl Dialog {
             Side::Caller => intake::tag(message, HeaderId::To),
             Side::Callee => intake::tag(message, HeaderId::From),
         };
+        let tag = tag.unwrap_or_default();
+        let fits = self.validate(from, message) == Validity::Valid;
         let number = message.cseq().map(|cseq| cseq.number).unwrap_or_default();
         let leg = match from {
             Side::Caller => Some(&mut self.caller),
-            Side::Callee => self.callees.iter_mut().find(|leg| Some(&*leg.tag) == tag),
+            Side::Callee => self.callees.iter_mut().find(|leg| leg.tag == tag),
         };
         if let Some(leg) = leg {
             leg.cseq = leg.cseq.max(number);
@@ -424,26 +438,56 @@ impl Dialog {
             return;
         }
         let answered = self.answered.and_then(|at| self.callees.get(at));
-        if answered.is_none_or(|leg| Some(&*leg.tag) != tag) {
+        if answered.is_none_or(|leg| leg.tag != tag) {
             // It ends another leg of a fork, or comes before any answer.
             return;
         }
         self.bye_seen = true;
-        if self.happened(Happened::Bye) {
-            let reason = match from {
-                Side::Caller => EndReason::DownstreamBye,
-                Side::Callee => EndReason::UpstreamBye,
-            };
+        self.bye_fits = fits;
+    }
+
+    /// Its BYE was answered. Whoever sent that is gone (RFC 3261 15.1.1), but for one that
+    /// is to come again with credentials. If the other side need not have heard of it,
+    /// because the BYE went elsewhere or was refused, it is told by one of ours: no call
+    /// goes on that is not counted.
+    fn bye(&mut self, from: Side, status: u16, at: Now<'_>, out: &mut Outcome) {
+        if !self.bye_seen || !self.state.is_confirmed() {
+            return;
+        }
+        if matches!(status, 401 | 407) {
+            self.bye_seen = false;
+            return;
+        }
+        let reason = match from {
+            Side::Caller => EndReason::DownstreamBye,
+            Side::Callee => EndReason::UpstreamBye,
+        };
+        let heard = is_success(status) || matches!(status, 408 | 481);
+        if !heard || !self.bye_fits {
+            self.end(reason, &[], at, out);
+        } else if self.happened(Happened::Bye) {
             self.over(reason, at, out);
         }
     }
 
-    fn probed(&mut self, side: Side, status: u16, at: Now<'_>, out: &mut Outcome) {
-        if let Some(leg) = self.leg_mut(side) {
-            leg.probing = false;
-        }
-        // Whoever answers otherwise is there. No answer at all counts as 408.
-        if matches!(status, 408 | 481 | 503) && self.state.is_confirmed() {
+    /// A side that says 408 or 481, or nothing, is not in the call any more. Whoever
+    /// answers otherwise is there; if not well, that ends no call. What could not be sent
+    /// says little of the other side, unless it stays so.
+    fn probed(&mut self, side: Side, heard: Heard, at: Now<'_>, out: &mut Outcome) {
+        let Some(leg) = self.leg_mut(side) else {
+            return;
+        };
+        leg.probing = false;
+        leg.unsent = match heard {
+            Heard::Unsent => leg.unsent.saturating_add(1),
+            Heard::Answer(_) | Heard::Silence => 0,
+        };
+        let gone = match heard {
+            Heard::Answer(status) => matches!(status, 408 | 481),
+            Heard::Silence => true,
+            Heard::Unsent => leg.unsent >= MAX_UNSENT,
+        };
+        if gone && self.state.is_confirmed() {
             self.end(EndReason::Ping, &[], at, out);
         }
     }

@@ -68,9 +68,23 @@ pub enum RowChange {
 pub struct Loaded {
     /// Rows that are dialogs now.
     pub dialogs: usize,
-    /// Rows whose tenant is gone, or that cannot be read.
+    /// Rows of calls that are over, which are removed.
+    pub over: usize,
+    /// Rows that are not ours, or whose tenant is not configured. They stay.
     pub foreign: usize,
 }
+
+/// Why a row makes no dialog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// The call is over, or was never answered.
+    Over,
+    /// Others wrote it, or its tenant is not there now.
+    Foreign,
+}
+
+/// How long the row of a call whose time is over is left to a tenant that is not there.
+const LEFT_BEHIND: u64 = 86_400;
 
 const TENANT: &str = ":tenant";
 const LEASE: &str = ":lease";
@@ -282,23 +296,30 @@ impl LegRow {
             flow,
             socket: Some(self.socket.into()),
             probing: false,
+            unsent: 0,
             ping_cseq: self.ping_cseq,
         }
     }
 }
 
 impl DialogRow {
-    /// The dialog of a row. `None`: it is nobody's, or was never answered.
-    pub(super) fn into_dialog(self, context: &Context<'_>) -> Option<Dialog> {
-        let kept = String::from_utf8(self.vars.unwrap_or_default()).ok()?;
+    /// The dialog of a row. What others wrote into the table is not ours to judge.
+    pub(super) fn into_dialog(self, context: &Context<'_>) -> Result<Dialog, Unread> {
+        let kept = self.vars.unwrap_or_default();
+        let kept = String::from_utf8(kept).map_err(|_| Unread::Foreign)?;
         let kept = unpack(&kept);
         let value = |name: &str| {
             let found = kept.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.as_str())
         };
         let seconds = |name| value(name).and_then(|value| value.parse().ok());
-        let (tenant, tenant_name) = (context.tenant)(value(TENANT)?)?;
-        let state = State::from_number(self.state).filter(|state| state.is_confirmed())?;
+        let name = value(TENANT).ok_or(Unread::Foreign)?;
+        let Some((tenant, tenant_name)) = (context.tenant)(name) else {
+            let over = self.timeout.saturating_add(LEFT_BEHIND) < context.wall.seconds();
+            return Err(if over { Unread::Over } else { Unread::Foreign });
+        };
+        let state = State::from_number(self.state).filter(|state| state.is_confirmed());
+        let state = state.ok_or(Unread::Over)?;
         let peer = |name| value(name).and_then(|peer| peer.parse().ok());
         let caller = LegRow {
             tag: self.from_tag,
@@ -333,7 +354,7 @@ impl DialogRow {
             seat
         });
         let left = self.timeout.saturating_sub(context.wall.seconds());
-        Some(Dialog {
+        Ok(Dialog {
             call_id: Bytes::from(self.callid),
             from_uri: Bytes::from(self.from_uri),
             to_uri: Bytes::from(self.to_uri),

@@ -13,7 +13,7 @@ use super::event::{EndReason, Event, Known, NewDialog};
 use super::id::{DialogId, ENTRIES};
 use super::options::MatchMode;
 use super::record::{Dialog, Now, Outcome, Validity};
-use super::row::{Context, DialogRow, Loaded, RowChange};
+use super::row::{Context, DialogRow, Loaded, RowChange, Unread};
 use super::state::State;
 use super::view::View;
 use crate::flow::{Flow, Home, TenantId};
@@ -351,8 +351,9 @@ impl DialogService {
             .and_then(DialogId::parse);
         if let Some(id) = named {
             // Whoever makes up a name still has to know Call-ID and tags.
-            let from = self.shard(id).dialogs.get(&id).and_then(sender)?;
-            return Some(Known { id, from });
+            if let Some(from) = self.shard(id).dialogs.get(&id).and_then(sender) {
+                return Some(Known { id, from });
+            }
         }
         if mode == MatchMode::DidOnly {
             return None;
@@ -477,10 +478,17 @@ impl DialogService {
         };
         for row in rows {
             let id = DialogId(row.dlg_id);
-            let Some(dialog) = row.into_dialog(&context) else {
-                loaded.foreign += 1;
-                self.shard(id).deleted.push(id);
-                continue;
+            let dialog = match row.into_dialog(&context) {
+                Ok(dialog) => dialog,
+                Err(Unread::Over) => {
+                    loaded.over += 1;
+                    self.shard(id).deleted.push(id);
+                    continue;
+                }
+                Err(Unread::Foreign) => {
+                    loaded.foreign += 1;
+                    continue;
+                }
             };
             self.insert(dialog.restored(Now {
                 now,

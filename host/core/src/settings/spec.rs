@@ -134,6 +134,8 @@ pub struct RecordRouteSpec {
     /// `;sig=`: the parameters are signed, together with Call-ID and the caller's tag, and
     /// count only if they come back as they were.
     pub sign: bool,
+    /// How long a signature counts.
+    pub signature_lifetime: Duration,
 }
 
 impl Default for RecordRouteSpec {
@@ -146,6 +148,7 @@ impl Default for RecordRouteSpec {
             ignore_user: None,
             enable_socket_mismatch_warning: true,
             sign: true,
+            signature_lifetime: Duration::from_secs(12 * 3600),
         }
     }
 }

@@ -90,11 +90,17 @@ impl Shard {
             _ if decision.ruling.forwards() && intake::spent(decided.request.as_ref()) => {
                 Ruling::reply(intake::SPENT)
             }
+            _ if decision.ruling.forwards()
+                && !in_time(&decided.request, &decided.facts, io.cx) =>
+            {
+                Ruling::Reply(Internal::TenantRate.reply())
+            }
             _ => decision.ruling,
         };
         let user = match ruling {
             Ruling::Relay(relay) => {
-                tie(&decision.state, &decision.request, &decided.facts, &mut io);
+                let requests = (&decided.request, &decision.request);
+                tie(&decision.state, requests, &decided.facts, &mut io);
                 let mut context = ResponseContext::new(
                     *decided,
                     decision.request,
@@ -198,8 +204,36 @@ impl Shard {
     }
 }
 
-/// What a request that is relayed has to do with a dialog, and what its policies took.
-fn tie(state: &CallState, request: &OwnedMessage, facts: &Facts, io: &mut Io<'_, '_, '_>) {
+/// Whether a call may begin now, as far as its tenant has a limit. It is asked once a
+/// chain lets the call in, so that nobody uses the limit up by requests that are refused,
+/// nor by those that are only challenged. An INVITE of a dialog that nobody knows begins
+/// one, whatever tag it has.
+fn in_time(request: &OwnedMessage, facts: &Facts, cx: &mut Cx<'_, '_>) -> bool {
+    if request.as_ref().method() != Method::Invite || facts.dialog.is_some() {
+        return true;
+    }
+    let now = cx.now();
+    let settings = &cx.env.settings;
+    let Some(tenant) = settings.tenant(facts.tenant) else {
+        return true;
+    };
+    let admits = |per_second| tenant.rate.admits(per_second, now);
+    let admitted = tenant.quota.calls_per_second.is_none_or(admits);
+    if !admitted {
+        settings.refuse(facts.tenant);
+    }
+    admitted
+}
+
+/// What a request that is relayed has to do with a dialog, and what its policies took. A
+/// dialog hears of the request as it was `received`, with the Request-URI and the routes
+/// that its sender has of it.
+fn tie(
+    state: &CallState,
+    (received, request): (&OwnedMessage, &OwnedMessage),
+    facts: &Facts,
+    io: &mut Io<'_, '_, '_>,
+) {
     for lease in &state.leases {
         lease.commit();
     }
@@ -207,7 +241,7 @@ fn tie(state: &CallState, request: &OwnedMessage, facts: &Facts, io: &mut Io<'_,
     if let Some(Tie::Within { known, .. }) = tie.as_deref() {
         io.cx.out.dialog_events.push(dialog::Event::Request {
             known: *known,
-            request: request.clone(),
+            request: received.clone(),
             flow: facts.flow,
         });
     }
@@ -236,6 +270,11 @@ fn ends(request: &OwnedMessage, reply: &Reply, facts: &Facts, io: &mut Io<'_, '_
             request: request.clone(),
             flow: facts.flow,
         });
+        let status = reply.status;
+        io.cx
+            .out
+            .dialog_events
+            .push(dialog::Event::Bye { known, status });
     }
 }
 

@@ -166,7 +166,8 @@ impl Stack {
             });
             return;
         }
-        if new && method == Method::Invite {
+        // A To tag makes no dialog: an INVITE that belongs to none that is known counts.
+        if method == Method::Invite && intake.facts.dialog.is_none() {
             match self.admit_call(env, tenant) {
                 Ok(call) => intake.call = call,
                 Err(error) => {

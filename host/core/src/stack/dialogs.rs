@@ -58,10 +58,11 @@ impl Stack {
         })
     }
 
-    /// Counts a call that begins, if its tenant has a quota.
+    /// Counts a call that begins, if its tenant has a quota. How fast calls begin is
+    /// looked at once a chain has let them in.
     ///
     /// # Errors
-    /// The tenant has as many as it may have, or they begin too fast.
+    /// The tenant has as many as it may have.
     pub(super) fn admit_call(
         &self,
         env: &Env<'_>,
@@ -70,12 +71,7 @@ impl Stack {
         let Some(known) = env.settings.tenant(tenant) else {
             return Ok(None);
         };
-        let quota = known.quota;
-        let too_fast = |per_second| !known.rate.admits(per_second, env.now);
-        if quota.calls_per_second.is_some_and(too_fast) {
-            return Err(Internal::TenantRate);
-        }
-        let Some(limit) = quota.calls else {
+        let Some(limit) = known.quota.calls else {
             return Ok(None);
         };
         let (scope, key) = CALLS;
@@ -154,18 +150,23 @@ impl Stack {
         }
     }
 
-    /// An ACK for a 2xx, which has no transaction, goes on.
+    /// A request of a dialog goes on without a transaction: an ACK for a 2xx has none, and
+    /// the answer to a BYE is not seen.
     pub(super) fn dialog_goes_on(&self, env: &mut Env<'_>, forward: &Forward, out: &mut Outbox) {
-        if let Some(known) = forward.facts.dialog
-            && forward.request.as_ref().method() == Method::Ack
-        {
-            out.dialog_events.push(Event::Request {
-                known,
-                request: forward.request.clone(),
-                flow: forward.facts.flow,
-            });
-            self.settle_dialogs(env, out);
+        let Some(known) = forward.facts.dialog else {
+            return;
+        };
+        let method = forward.request.as_ref().method();
+        out.dialog_events.push(Event::Request {
+            known,
+            request: forward.request.clone(),
+            flow: forward.facts.flow,
+        });
+        if method == Method::Bye {
+            let status = 200;
+            out.dialog_events.push(Event::Bye { known, status });
         }
+        self.settle_dialogs(env, out);
     }
 
     /// Tells dialogs what happened to them.

@@ -6,6 +6,7 @@ mod calls;
 mod dialogs;
 mod failures;
 mod forks;
+mod hangups;
 mod homes;
 mod hooks;
 mod names;

@@ -277,6 +277,60 @@ fn a_forged_route_chooses_neither_tenant_nor_listener() {
     assert_eq!(facts.leaves, None);
 }
 
+/// Each value of a pair is signed with its address: nobody chooses another way out by a
+/// second value that he writes, or by another host in ours.
+#[test]
+fn the_second_value_of_a_pair_is_ours_too() {
+    let routes = values(spec(), TCP_BOB, &[]);
+    let [tcp, udp] = [routes[0].clone(), routes[1].clone()];
+    let says = |pair: [String; 2]| {
+        let (facts, _) = facts_of(spec(), &back("INFO", &pair, true));
+        (facts.route_signature, facts.leaves)
+    };
+    let good = says([tcp.clone(), udp.clone()]);
+    assert_eq!(good, (RouteSignature::Valid, Some(UDP)));
+    let (unsigned, _) = udp.split_once(";sig=").unwrap();
+    for second in [
+        format!("{unsigned}>"),
+        udp.replace(";sig=", ";sig=a"),
+        udp.replace("192.0.2.100:5060", "192.0.2.100"),
+    ] {
+        assert_ne!(second, udp);
+        let found = says([tcp.clone(), second.clone()]);
+        assert_eq!(found, (RouteSignature::Invalid, None), "{second}");
+    }
+}
+
+/// After its lifetime a signature says less: the dialog was here, long ago.
+#[test]
+fn a_signature_expires() {
+    let routes = values(spec(), BOB, &[("nat", "yes")]);
+    let hour = 3_600_000;
+    for (later, expected) in [
+        (0, RouteSignature::Valid),
+        (11 * hour, RouteSignature::Valid),
+        (13 * hour, RouteSignature::Expired),
+        (1000 * hour, RouteSignature::Expired),
+    ] {
+        let mut rig = Rig::undecided();
+        rig.now = Time::from_millis(1000 + later);
+        rig.receive(&back("BYE", &routes, false), udp(ALICE));
+        let Some(Ask::Request { facts, .. }) = rig.asks.pop() else {
+            panic!("no question");
+        };
+        assert_eq!(facts.route_signature, expected, "{later} ms");
+        assert!(!facts.route_params.is_empty());
+        assert_eq!(facts.direction, Direction::Downstream);
+    }
+    // The time is signed as well.
+    let [route] = routes.as_slice() else {
+        panic!("{routes:?}")
+    };
+    let (head, _) = route.split_at(route.len() - 5);
+    let (facts, _) = facts_of(spec(), &back("BYE", &[format!("{head}ffff>")], false));
+    assert_eq!(facts.route_signature, RouteSignature::Invalid);
+}
+
 /// Another key is another proxy; the same key is the same one after a restart.
 #[test]
 fn the_key_of_routes_outlives_the_others() {

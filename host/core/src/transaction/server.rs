@@ -232,6 +232,8 @@ impl Transactions {
         };
         server.last = None;
         drop(server.tie.as_mut().and_then(|tie| tie.take_call()));
+        let unanswered = server.tie.as_ref().and_then(|tie| tie.unanswered());
+        cx.out.dialog_events.extend(unanswered);
         let (state, letter) = match server.machine {
             Machine::ServerInvite => (State::Accepted, Letter::L),
             _ => (State::Completed, Letter::J),
@@ -303,7 +305,9 @@ impl Transactions {
             return;
         };
         if let Some(tie) = &server.tie {
-            cx.out.dialog_events.extend(tie.gone());
+            let unanswered = || tie.unanswered().filter(|_| !server.answered());
+            let event = tie.gone().or_else(unanswered);
+            cx.out.dialog_events.extend(event);
         }
         let other = (server.method == Method::Other).then(|| server.key.with_method(Method::Other));
         for name in [Some(server.key), other].into_iter().flatten() {

@@ -1,5 +1,7 @@
 //! The commands of dialogs and leases, under the names of OpenSIPS's dialog module.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sipbox_admin::{CommandError, Params};
@@ -88,10 +90,11 @@ impl NodeCommands {
         add("dialog", "processed_dialogs", counts.processed);
         add("dialog", "expired_dialogs", counts.expired);
         add("dialog", "failed_dialogs", counts.failed);
-        let audit = self.node.stack.audit_leases();
-        add("leases", "held", audit.held);
-        add("leases", "reserved", audit.reserved);
-        add("leases", "drift", audit.drift());
+        let (held, reserved) = self.node.stack.leases().counts();
+        add("leases", "held", held);
+        add("leases", "reserved", reserved);
+        let drift = self.node.lease_drift.load(Ordering::Relaxed);
+        add("leases", "drift", drift);
     }
 
     fn views(&self, wanted: impl Fn(&View) -> bool) -> Vec<View> {

@@ -217,10 +217,11 @@ const DIRECTIONS: [Direction; 3] = [
     Direction::Downstream,
     Direction::Upstream,
 ];
-const SIGNATURES: [RouteSignature; 3] = [
+const SIGNATURES: [RouteSignature; 4] = [
     RouteSignature::None,
     RouteSignature::Valid,
     RouteSignature::Invalid,
+    RouteSignature::Expired,
 ];
 const OUTCOMES: [RouteOutcome; 5] = [
     RouteOutcome::None,

@@ -152,6 +152,7 @@ fn signature(signature: RouteSignature) -> &'static str {
         RouteSignature::None => "unsigned",
         RouteSignature::Valid => "valid",
         RouteSignature::Invalid => "invalid",
+        RouteSignature::Expired => "expired",
     }
 }
 

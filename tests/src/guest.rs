@@ -78,6 +78,12 @@ pub fn record_route() -> PathBuf {
     component("tests/guests/record-route", "guest-record-route")
 }
 
+/// `tests/guests/mirror`: does what a script of Kamailio does beside it.
+#[must_use]
+pub fn mirror() -> PathBuf {
+    component("tests/guests/mirror", "guest-mirror")
+}
+
 /// The languages of the SDKs, as the names of the examples end.
 pub const LANGUAGES: [&str; 3] = ["rust", "c", "ts"];
 

@@ -87,6 +87,27 @@ impl Kamailio {
     }
 }
 
+/// What was observed of a proxy, each with what it is.
+pub type Observed = Vec<(&'static str, String)>;
+
+/// Compares what was observed of both. `explained` has that in which they differ, and why;
+/// it must differ.
+///
+/// # Panics
+/// When anything else is not the same.
+pub fn compare(theirs: &Observed, ours: &Observed, explained: &[(&str, &str)]) {
+    assert_eq!(theirs.len(), ours.len());
+    let mut wrong = Vec::new();
+    for (theirs, ours) in theirs.iter().zip(ours) {
+        let differs = explained.iter().any(|(what, _)| *what == ours.0);
+        if (theirs == ours) == differs {
+            let (what, theirs, ours) = (theirs.0, &theirs.1, &ours.1);
+            wrong.push(format!("{what}:\n  kamailio {theirs}\n  sipbox   {ours}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 impl Drop for Kamailio {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -68,7 +68,7 @@ impl Setup {
     pub fn tenant(self, name: &str, domain: &str, settings: &str) -> Self {
         let toml = format!(
             "[[tenant]]\nname = \"{name}\"\ndomains = [\"{domain}\"]\n\
-             grants = [\"auth\", \"location\"]\n\
+             grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
              [[tenant.policy]]\nbuiltin = \"residential\"\nsettings = {}\n",
             residential(domain, self.address, settings)
         );

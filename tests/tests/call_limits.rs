@@ -26,7 +26,7 @@ fn chained(net: &Loopback, settings: &str, between: &str, limits: &str) -> Setup
     let address = net.sip();
     let toml = format!(
         "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\n\
-         grants = [\"auth\", \"location\", \"dialogs\", \"leases\"]\n\
+         grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
          [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {settings}\n\
          {between}\
          [[tenant.policy]]\nbuiltin = \"residential\"\nsettings = {}\n\
@@ -318,7 +318,7 @@ fn a_tenant_has_a_quota_whatever_its_policies_say() {
     let address = net.sip();
     // No policy counts anything here: the host follows the call by itself.
     let toml = format!(
-        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"auth\", \"location\"]\n\
+        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
          [[tenant.policy]]\nbuiltin = \"residential\"\nsettings = {}\n[tenant.limits]\n{quota}",
         residential(DOMAIN, address, "")
     );

@@ -34,7 +34,7 @@ fn each_domain_says_how_strictly_the_uri_of_credentials_is_checked() {
     let sipbox = Setup::new(&net)
         .tenants(
             "[[tenant]]\nname = \"both\"\ndomains = [\"strict.test\", \"loose.test\"]\n\
-             grants = [\"auth\", \"location\"]\n\
+             grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
              [[tenant.policy]]\nbuiltin = \"residential\"\n\
              [tenant.policy.settings]\nauth = \"register\"\n\
              [tenant.policy.settings.domains.\"strict.test\"]\n\

@@ -97,7 +97,7 @@ fn swaps_of_the_policy_under_load_lose_no_call() {
     let builtin = Setup::residential(&net, "");
     let mut from_file = builtin.clone();
     from_file.replace_tenants(&format!(
-        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"auth\", \"location\"]\n\
+        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
          [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {}\n",
         guest::residential().display(),
         residential(DOMAIN, builtin.address(), "max_contacts = 9")

@@ -21,7 +21,7 @@ use sipbox_tests::{Setup, guest};
 fn start(net: &Translated, interval: &str) -> Sipbox {
     let tenant = format!(
         "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\n\
-         grants = [\"auth\", \"location\", \"nat\"]\n\
+         grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
          [[tenant.policy]]\ncomponent = \"{}\"\n\
          settings = {{ ping = \"sip-remove\", sdp = [\"rewrite-media-ip\"] }}\n\
          [[tenant.policy]]\nbuiltin = \"residential\"\nsettings = {}\n",

@@ -17,7 +17,7 @@ use sipbox_tests::{Agent, Loopback, Message, Setup, Sipbox, Sipp, Transport, gue
 /// others behind it.
 fn tenant(settings: &str) -> String {
     format!(
-        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"auth\", \"location\"]\n\
+        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
          [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {{ {settings} }}\n",
         guest::record_route().display()
     )

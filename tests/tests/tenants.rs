@@ -178,7 +178,7 @@ fn the_next_policy_decides_what_the_first_leaves() {
     );
     let tenant = tenant.replacen(
         "domains = ",
-        "grants = [\"auth\", \"location\"]\ndomains = ",
+        "grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\ndomains = ",
         1,
     );
     let sipbox = setup.tenants(&(tenant + &second)).start();

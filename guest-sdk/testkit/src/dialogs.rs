@@ -97,19 +97,22 @@ impl Live {
         if self.call.method() != "INVITE" || self.call.is_in_dialog() {
             return Err(Error::OutOfPlace("create-dialog outside INVITE".into()));
         }
+        let mut dialog = TestDialog::new(create);
         for (name, value) in options {
             let known = ["timeout", "delete-delay", "options-ping-interval"];
             if !known.contains(&name.as_str()) {
                 return Err(Error::UnknownOption(name.clone()));
             }
-            if value.parse::<u32>().is_err() {
-                return Err(Error::Malformed(format!("{name}={value}")));
+            let seconds = value.parse::<u32>();
+            let seconds = seconds.map_err(|_| Error::Malformed(format!("{name}={value}")))?;
+            if name == "timeout" {
+                dialog.facts.timeout = seconds;
             }
         }
         if self.dialog.is_some() {
             return Ok(false);
         }
-        self.dialog = Some(TestDialog::new(create));
+        self.dialog = Some(dialog);
         Ok(true)
     }
 

@@ -166,6 +166,9 @@ fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
         RouteSignature::Invalid => ids::FLAG_ROUTE_FORGED,
         RouteSignature::Expired => ids::FLAG_ROUTE_EXPIRED,
     };
+    if in_dialog && call.dialog.is_some() {
+        flags |= ids::FLAG_KNOWN_DIALOG;
+    }
     writer.words(ids::FLAGS, flags, word(call.body.len()));
     writer.fact(ids::TENANT, &call.tenant);
     writer.fact(ids::LISTENER, &call.listener);

@@ -17,8 +17,9 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use model::{
-    Auth, Component, Config, Control, Datagram, Dns, Durability, Limits, Listener, Log, LogFormat,
-    MatchMode, Nathelper, Policy, PolicyLimits, RecordRoute, Route, Span, Store, Tenant, Timers,
+    Auth, Component, Config, Control, Datagram, Dialog, Dns, Durability, Limits, Listener, Log,
+    LogFormat, MatchMode, Nathelper, Policy, PolicyLimits, RecordRoute, Route, Span, Store, Tenant,
+    Timers,
 };
 pub use read::similar;
 pub use restart::needs_restart;

@@ -1,7 +1,7 @@
 //! The sections of the file: what each may hold, and what must fit together.
 
-mod listener;
 mod dialog;
+mod listener;
 mod nathelper;
 mod once;
 mod tenant;

@@ -261,7 +261,10 @@ fn every_setting_reloads_or_needs_a_restart() {
         };
         let at_start = AT_START.iter().any(|(t, k, _)| of_table(*t) && *k == key);
         let reloaded = RELOADED.contains(&(table, key))
-            || matches!(table, "`[timers]`" | "`[record_route]`" | "`[dialog]`" | "`[nathelper]`")
+            || matches!(
+                table,
+                "`[timers]`" | "`[record_route]`" | "`[dialog]`" | "`[nathelper]`"
+            )
             || tables.contains(&key)
             || repeated.contains(&key);
         assert!(at_start != reloaded, "{key} of {table}");

@@ -226,15 +226,15 @@ fn within(inner: &Span, outer: &Span) -> bool {
 fn refused_policies(config: &Config, refused: &[Refused], known: &[Diagnostic]) -> Vec<Diagnostic> {
     let mut noted = Vec::new();
     for Refused {
-        tenant,
-        policy,
+        tenant: tenant_at,
+        policy: policy_at,
         error,
     } in refused
     {
-        let Some(tenant) = config.tenants.get(*tenant) else {
+        let Some(tenant) = config.tenants.get(*tenant_at) else {
             continue;
         };
-        let Some(policy) = tenant.policies.get(*policy) else {
+        let Some(policy) = tenant.policies.get(*policy_at) else {
             continue;
         };
         // Settings that could not be read were not those that the policy got.
@@ -255,9 +255,17 @@ fn refused_policies(config: &Config, refused: &[Refused], known: &[Diagnostic]) 
                 &policy.settings_span,
                 "expected settings that the policy accepts",
             ),
-            LoadError::NotGranted { capability, .. } => {
-                let mut grants = tenant.grants.clone();
-                grants.push(capability.name().to_owned());
+            LoadError::NotGranted { .. } => {
+                // All that it lacks at once, so that one change will do.
+                let lacks = refused.iter().filter_map(|other| match &other.error {
+                    LoadError::NotGranted { capability, .. }
+                        if (other.tenant, other.policy) == (*tenant_at, *policy_at) =>
+                    {
+                        Some(capability.name().to_owned())
+                    }
+                    _ => None,
+                });
+                let grants: Vec<String> = tenant.grants.iter().cloned().chain(lacks).collect();
                 at(
                     &policy.component_span,
                     "expected a component that imports no more than `grants` allows",

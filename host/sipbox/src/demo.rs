@@ -36,7 +36,7 @@ socket = "control.sock"
 [[tenant]]
 name = "demo"
 domains = ["{DOMAIN}"]
-grants = ["auth", "location"]
+grants = ["auth", "location", "nat", "dialogs", "leases"]
 
 [[tenant.policy]]
 name = "residential"

@@ -69,7 +69,9 @@ impl Policy for Limits {
     }
 
     fn on_request(&self, request: &Request) -> Verdict {
-        if request.method() != "INVITE" || request.in_dialog() {
+        // A To tag makes no dialog: an INVITE that belongs to none that the host knows may
+        // begin a call as well as any.
+        if request.method() != "INVITE" || request.has_known_dialog() {
             return Verdict::Next;
         }
         match self.let_in(request) {
@@ -92,8 +94,8 @@ impl Policy for Limits {
 }
 
 impl Limits {
-    /// Takes a place of everything that is limited; what has none left.
-    fn let_in(&self, request: &Request) -> Result<Option<(&'static str, String)>, Error> {
+    /// Has the host follow the call, so that its places are its own until it ends.
+    fn follow(&self) -> Result<(), Error> {
         let mut flags = CreateFlags::BYE_ON_TIMEOUT;
         let (timeout, ping) = (self.timeout.to_string(), self.ping.to_string());
         let mut options = vec![("timeout", timeout.as_str())];
@@ -102,6 +104,14 @@ impl Limits {
             options.push(("options-ping-interval", ping.as_str()));
         }
         dialogs::create_with(flags, &options)?;
+        Ok(())
+    }
+
+    /// Takes a place of everything that is limited; what has none left.
+    fn let_in(&self, request: &Request) -> Result<Option<(&'static str, String)>, Error> {
+        if !request.in_dialog() {
+            self.follow()?;
+        }
         let from = request.from().aor();
         let user = request.authenticated_user().map(str::to_owned).or(from);
         let source = request.source().address.to_owned();
@@ -129,7 +139,7 @@ export!(Limits, hooks = [request]);
 #[cfg(test)]
 mod tests {
     use sipbox_guest::RouteOutcome;
-    use sipbox_testkit::{Call, Kit, World};
+    use sipbox_testkit::{Call, Kit, TestDialog, World};
 
     use super::*;
 
@@ -194,8 +204,12 @@ mod tests {
         let kit = Kit::<Limits>::new(SETTINGS);
         let register = Call::register("alice", "example.com", "<sip:alice@192.0.2.10>");
         assert!(kit.on_request(register).dialog.is_none());
-        let within = invite("alice@example.com").in_dialog(RouteOutcome::Loose);
-        assert!(kit.on_request(within).leases.is_empty());
+        let within = || invite("alice@example.com").in_dialog(RouteOutcome::Loose);
+        let known = within().dialog(TestDialog::confirmed());
+        assert!(kit.on_request(known).leases.is_empty());
+        // A tag that somebody has made up is no way past the limits.
+        assert!(!kit.on_request(within()).leases.is_empty());
+        kit.on_request(within()).assert_reply(486);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use sipbox_guest::dialogs::{self, CreateFlags};
 use sipbox_guest::location::lookup;
 use sipbox_guest::verdict::{Relay, registered, uri};
 use sipbox_guest::{Preloaded, Request, RouteOutcome, Target, Verdict, error};
 
-use crate::settings::{Alias, Domain, Domains, Forking, Mode, UnknownUser};
+use crate::settings::{Alias, Domain, Domains, Forking, Mode, Path, UnknownUser};
 
 /// What the Request-URI means.
 pub(crate) enum Destination<'a> {
@@ -56,24 +57,22 @@ fn digits(number: &str) -> Cow<'_, str> {
 }
 
 /// Relays to the Request-URI, or along the route that the sender chose.
-pub(crate) fn foreign(request: &Request, record_route: bool) -> Verdict {
-    let relay = recorded(Verdict::relay(), request, record_route);
-    match request.route_outcome() {
-        RouteOutcome::Preloaded => relay.preloaded(Preloaded::Follow).into(),
-        _ => relay.into(),
-    }
+pub(crate) fn foreign(request: &Request, path: &Path) -> Verdict {
+    let relay = match request.route_outcome() {
+        RouteOutcome::Preloaded => Verdict::relay().preloaded(Preloaded::Follow),
+        _ => Verdict::relay(),
+    };
+    on_path(relay, request, path)
 }
 
 /// Sends a request to a user of ours, or says why it cannot.
-pub(crate) fn user(request: &Request, domain: &Domain, name: &str) -> Verdict {
+pub(crate) fn user(request: &Request, domain: &Domain, name: &str, path: &Path) -> Verdict {
     let aor = match domain.alias(name) {
         Some(Alias::Registered(aor)) => aor.clone(),
         Some(Alias::Uri(elsewhere)) => {
             let target = uri(elsewhere.clone());
             return match domain.mode {
-                Mode::Proxy => {
-                    recorded(Verdict::relay().to(target), request, domain.record_route).into()
-                }
+                Mode::Proxy => on_path(Verdict::relay().to(target), request, path),
                 Mode::Redirect => Verdict::redirect([target]),
             };
         }
@@ -85,12 +84,7 @@ pub(crate) fn user(request: &Request, domain: &Domain, name: &str) -> Verdict {
         && domain.forking == Forking::Parallel
         && domain.unknown_user == UnknownUser::Unavailable;
     if blind {
-        return recorded(
-            Verdict::relay().to(registered(aor)),
-            request,
-            domain.record_route,
-        )
-        .into();
+        return on_path(Verdict::relay().to(registered(aor)), request, path);
     }
     let bindings = match lookup(&aor) {
         Ok(bindings) => bindings,
@@ -114,15 +108,22 @@ pub(crate) fn user(request: &Request, domain: &Domain, name: &str) -> Verdict {
             .by_preference(bindings.into_iter().map(Target::from))
             .ring_timeout(domain.ring_timeout),
     };
-    recorded(relay, request, domain.record_route).into()
+    on_path(relay, request, path)
 }
 
 /// Asks for Record-Route where a dialog may follow (RFC 3261 section 12.1,
-/// RFC 6665 section 4.1, RFC 3515 section 2.4.4).
-fn recorded(relay: Relay, request: &Request, wanted: bool) -> Relay {
-    if wanted && matches!(request.method(), "INVITE" | "SUBSCRIBE" | "REFER") {
-        relay.record_route()
-    } else {
-        relay
+/// RFC 6665 section 4.1, RFC 3515 section 2.4.4), and for the host to follow calls.
+fn on_path(relay: Relay, request: &Request, path: &Path) -> Verdict {
+    let method = request.method();
+    if !path.record_route || !matches!(method, "INVITE" | "SUBSCRIBE" | "REFER") {
+        return relay.into();
     }
+    if path.dialogs && method == "INVITE" {
+        let timeout = path.timeout.as_deref().map(|seconds| ("timeout", seconds));
+        if let Err(reason) = dialogs::create_with(CreateFlags::BYE_ON_TIMEOUT, timeout.as_slice()) {
+            error!("the call cannot be followed: {reason}");
+            return Verdict::reply(500).into();
+        }
+    }
+    relay.record_route().into()
 }

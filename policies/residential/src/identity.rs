@@ -1,9 +1,13 @@
 //! Who sends: the From header field held against credentials.
 
-use sipbox_guest::auth::{Outcome, Realm};
+use sipbox_guest::auth::{self, Realm};
+use sipbox_guest::leases::{self, Outcome};
 use sipbox_guest::{Request, Verdict, canonical_user, error};
 
 use crate::settings::{Alias, Auth, Domain, RelayFor};
+
+/// The scope of the leases that count a user's calls: that of `policies/limits`.
+const CALLS: &str = "user";
 
 /// Why a request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +69,40 @@ pub(crate) fn confirm(request: &Request, domain: &Domain, foreign: bool) -> Resu
     }
 }
 
+/// Takes the call's place among those of its caller, which it has until it ends. What
+/// they have too many of is answered 486.
+pub(crate) fn counted(request: &Request, domain: &Domain) -> Option<Verdict> {
+    if domain.calls == 0 {
+        return None;
+    }
+    let user = request.from().user()?;
+    // All names of a user count together.
+    let aor = match domain.alias(user) {
+        Some(Alias::Registered(aor)) => aor.clone(),
+        _ => domain.aor(user),
+    };
+    match leases::acquire(CALLS, &aor, domain.calls) {
+        Ok(Outcome::Granted(_)) => None,
+        Ok(Outcome::Full(_)) => Some(Verdict::reply(486).reason("Too Many Calls").into()),
+        Err(reason) => {
+            error!("calls cannot be counted: {reason}");
+            Some(Verdict::reply(500).into())
+        }
+    }
+}
+
 /// The user that the credentials prove, or the challenge.
 pub(crate) fn authenticate(realm: &Realm) -> Result<String, Refusal> {
     match realm.check() {
-        Ok(Outcome::Authenticated(user)) => return Ok(user),
+        Ok(auth::Outcome::Authenticated(user)) => return Ok(user),
         // All get the same answer, so that nobody learns which users exist; a
         // stale nonce and a source that is slowed down are told apart by the host.
-        Ok(Outcome::None | Outcome::Stale | Outcome::Refused | Outcome::Throttled) => {}
+        Ok(
+            auth::Outcome::None
+            | auth::Outcome::Stale
+            | auth::Outcome::Refused
+            | auth::Outcome::Throttled,
+        ) => {}
         Err(reason) => {
             error!("credentials cannot be checked: {reason}");
             return Err(Refusal::Broken);

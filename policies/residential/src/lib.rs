@@ -10,7 +10,9 @@ mod identity;
 mod registrar;
 mod settings;
 
-use sipbox_guest::{Policy, Request, RouteOutcome, RouteSignature, Verdict};
+use sipbox_guest::{
+    Policy, ReplyVerdict, Request, Response, RouteOutcome, RouteSignature, Verdict,
+};
 
 pub use settings::{
     Auth, DigestAlgorithm, DomainSettings, Forking, Mode, RelayFor, Settings, UnknownUser,
@@ -37,9 +39,12 @@ impl Policy for Residential {
     }
 
     fn on_request(&self, request: &Request) -> Verdict {
+        if let Some(nat) = &self.settings.nat {
+            nat.on_request(request);
+        }
         let method = request.method();
         if request.in_dialog() && method != "REGISTER" {
-            return in_dialog(request, self.settings.forged_route);
+            return self.in_dialog(request);
         }
         if method == "ACK" {
             // An ACK that belongs to a failure of ours was absorbed before. This
@@ -66,15 +71,32 @@ impl Policy for Residential {
         if let Err(refusal) = self.may_send(request, caller, &destination) {
             return refusal.into();
         }
+        if method == "INVITE"
+            && let Some(domain) = caller
+            && let Some(refusal) = identity::counted(request, domain)
+        {
+            return refusal;
+        }
         match destination {
             Destination::Ourselves => Verdict::reply(484).into(),
             Destination::Foreign => {
-                let record =
-                    caller.map_or(self.settings.record_route, |domain| domain.record_route);
-                destination::foreign(request, record)
+                let path = caller.map_or(&self.settings.path, |domain| &domain.path);
+                destination::foreign(request, path)
             }
-            Destination::User(domain, user) => destination::user(request, domain, &user),
+            Destination::User(domain, user) => {
+                // Whoever is counted is followed, whomever he calls.
+                let counts = caller.filter(|caller| caller.calls > 0);
+                let path = &counts.unwrap_or(domain).path;
+                destination::user(request, domain, &user, path)
+            }
         }
+    }
+
+    fn on_reply(&self, response: &Response) -> ReplyVerdict {
+        if let Some(nat) = &self.settings.nat {
+            nat.on_reply(response);
+        }
+        ReplyVerdict::Forward
     }
 }
 
@@ -95,22 +117,45 @@ impl Residential {
             None => Ok(()),
         }
     }
-}
 
-/// Requests inside a dialog follow the route set that the dialog was made with.
-/// A To tag alone is no dialog: whoever writes one could have us send anything anywhere.
-fn in_dialog(request: &Request, forged: UntrustedRoute) -> Verdict {
-    let ours = matches!(
-        request.route_outcome(),
-        RouteOutcome::Loose | RouteOutcome::Strict
-    );
-    let forged =
-        forged == UntrustedRoute::Deny && request.route_signature() == RouteSignature::Invalid;
-    match (ours, forged) {
-        (true, false) => Verdict::relay().into(),
-        _ if request.method() == "ACK" => Verdict::Drop,
-        (true, true) => Verdict::reply(403).reason("Forged Route denied").into(),
-        (false, _) => Verdict::reply(404).reason("Not Here").into(),
+    /// Requests inside a dialog follow the route set that the dialog was made with. A To
+    /// tag alone is no dialog: whoever writes one could have us send anything anywhere.
+    fn in_dialog(&self, request: &Request) -> Verdict {
+        let ours = matches!(
+            request.route_outcome(),
+            RouteOutcome::Loose | RouteOutcome::Strict
+        );
+        let forged = self.settings.forged_route == UntrustedRoute::Deny
+            && request.route_signature() == RouteSignature::Invalid;
+        let refusal = match (ours, forged) {
+            (true, false) if request.method() == "INVITE" => self.goes_nowhere(request),
+            (true, false) => None,
+            _ if request.method() == "ACK" => Some(Verdict::Drop),
+            (true, true) => Some(Verdict::reply(403).reason("Forged Route denied").into()),
+            (false, _) => Some(Verdict::reply(404).reason("Not Here").into()),
+        };
+        refusal.unwrap_or_else(|| Verdict::relay().into())
+    }
+
+    /// Our route proves that a dialog was here, not that it lives, nor where its requests
+    /// go: by that of an old call an INVITE could go to anybody. So the host has to know
+    /// its dialog, or, if that was never followed, its sender is asked as at the first.
+    fn goes_nowhere(&self, request: &Request) -> Option<Verdict> {
+        if request.has_known_dialog() {
+            return None;
+        }
+        if request.route_param("did").is_some() {
+            return Some(Verdict::reply(481).into());
+        }
+        match self.settings.domains.by_host(request.from().host()) {
+            Some(domain) => identity::confirm(request, domain, true)
+                .err()
+                .map(Verdict::from),
+            None if request.route_signature() == RouteSignature::Expired => {
+                Some(Verdict::reply(403).reason("Expired Route denied").into())
+            }
+            None => None,
+        }
     }
 }
 
@@ -128,4 +173,4 @@ fn options() -> Verdict {
         .into()
 }
 
-sipbox_guest::export!(Residential, hooks = [request]);
+sipbox_guest::export!(Residential, hooks = [request, reply]);

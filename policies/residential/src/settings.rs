@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sipbox_guest::auth::{Algorithm, Realm};
 use sipbox_guest::location::SaveLimits;
 use sipbox_guest::{aor, canonical_user};
+use sipbox_nat_rules::NatRules;
 
 /// Whose credentials are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -119,6 +120,9 @@ macro_rules! with_domain_options {
             record_route: Option<bool>,
             unknown_user: Option<UnknownUser>,
             ring_timeout: Option<u32>,
+            dialogs: Option<bool>,
+            dialog_timeout: Option<u32>,
+            calls: Option<u32>,
         }
 
         impl $name {
@@ -140,6 +144,9 @@ macro_rules! with_domain_options {
                     record_route: self.record_route.unwrap_or(default.record_route),
                     unknown_user: self.unknown_user.unwrap_or(default.unknown_user),
                     ring_timeout: self.ring_timeout.unwrap_or(default.ring_timeout),
+                    dialogs: self.dialogs.unwrap_or(default.dialogs),
+                    dialog_timeout: self.dialog_timeout.unwrap_or(default.dialog_timeout),
+                    calls: self.calls.unwrap_or(default.calls),
                 }
             }
         }
@@ -157,6 +164,8 @@ with_domain_options! {
         /// Requests of dialogs whose Route says what we did not write.
         #[serde(default)]
         forged_route: UntrustedRoute,
+        /// What is done about address translation; by default nothing.
+        nat: Option<sipbox_nat_rules::Settings>,
     }
 }
 
@@ -188,6 +197,9 @@ struct Options {
     record_route: bool,
     unknown_user: UnknownUser,
     ring_timeout: u32,
+    dialogs: bool,
+    dialog_timeout: u32,
+    calls: u32,
 }
 
 impl Default for Options {
@@ -206,6 +218,9 @@ impl Default for Options {
             record_route: true,
             unknown_user: UnknownUser::Unavailable,
             ring_timeout: 30,
+            dialogs: true,
+            dialog_timeout: 0,
+            calls: 0,
         }
     }
 }
@@ -233,10 +248,12 @@ pub(crate) struct Domain {
     pub(crate) mode: Mode,
     pub(crate) limits: SaveLimits,
     pub(crate) relay: RelayFor,
-    pub(crate) record_route: bool,
+    pub(crate) path: Path,
     pub(crate) unknown_user: UnknownUser,
     /// Milliseconds that one group may ring in serial forking.
     pub(crate) ring_timeout: u32,
+    /// Calls that a user may make at a time; 0: any number.
+    pub(crate) calls: u32,
     aliases: BTreeMap<String, Alias>,
 }
 
@@ -286,8 +303,30 @@ pub(crate) struct Checked {
     pub(crate) forged_route: UntrustedRoute,
     /// Whether strangers may reach strangers through us.
     pub(crate) relay: RelayFor,
-    /// Whether we record ourselves on the way between strangers.
+    /// What holds for calls between strangers.
+    pub(crate) path: Path,
+    pub(crate) nat: Option<NatRules>,
+}
+
+/// How far a dialog is ours.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Path {
+    /// We stay on the path of its requests.
     pub(crate) record_route: bool,
+    /// The host follows a call from its INVITE to its BYE.
+    pub(crate) dialogs: bool,
+    /// Seconds that a call may last; `None`: as long as the host has it.
+    pub(crate) timeout: Option<String>,
+}
+
+impl Options {
+    fn path(&self) -> Path {
+        Path {
+            record_route: self.record_route,
+            dialogs: self.dialogs && self.record_route,
+            timeout: (self.dialog_timeout > 0).then(|| self.dialog_timeout.to_string()),
+        }
+    }
 }
 
 impl Settings {
@@ -318,7 +357,8 @@ impl Settings {
             preloaded_route: self.preloaded_route,
             forged_route: self.forged_route,
             relay: defaults.relay,
-            record_route: defaults.record_route,
+            path: defaults.path(),
+            nat: self.nat.map(|nat| nat.check()).transpose()?,
         })
     }
 }
@@ -359,6 +399,11 @@ fn domain(
             options.min_expires, options.default_expires, options.max_expires
         ));
     }
+    if options.calls > 0 && !options.path().dialogs {
+        return Err(format!(
+            "domain `{name}`: `calls` needs `dialogs` and `record_route`: a call counts until its BYE"
+        ));
+    }
     let Some(ring_timeout) = options.ring_timeout.checked_mul(1000) else {
         return Err(format!("domain `{name}`: `ring_timeout` is too long"));
     };
@@ -397,9 +442,10 @@ fn domain(
             options: Vec::new(),
         },
         relay: options.relay,
-        record_route: options.record_route,
+        path: options.path(),
         unknown_user: options.unknown_user,
         ring_timeout,
+        calls: options.calls,
         aliases,
         name,
     })

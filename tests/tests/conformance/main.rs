@@ -386,7 +386,7 @@ fn each_torture_registration_fares_as_the_table_says() {
             .collect();
         let sipbox = Setup::new(&net)
             .tenants(&format!(
-                "[[tenant]]\nname = \"home\"\ndomains = [{}]\ngrants = [\"auth\", \"location\"]\n\
+                "[[tenant]]\nname = \"home\"\ndomains = [{}]\ngrants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n\
                  [[tenant.policy]]\nbuiltin = \"residential\"\n\
                  settings = {{ auth = \"{auth}\", domains = {{ {} }} }}\n",
                 names.join(", "),

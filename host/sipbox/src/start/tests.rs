@@ -20,7 +20,7 @@ fn draft(policies: usize, folder: &std::path::Path) -> crate::configuration::Dra
          address = \"127.0.0.1:0\"\n[store]\npath = \"sipbox.sqlite\"\n\
          [control]\nsocket = \"control.sock\"\n\
          [[tenant]]\nname = \"home\"\ndomains = [\"home.test\"]\n\
-         grants = [\"auth\", \"location\"]\n"
+         grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]\n"
         .to_owned();
     for policy in 0..policies {
         text += &format!(

@@ -25,7 +25,7 @@ fn three_phones() -> World {
 fn a_call_to_a_user_goes_to_all_bindings_without_a_look_at_them() {
     let run = trusting().on_request(invite("sip:bob@example.com"));
     run.assert_relayed_to(&[&["registered bob@example.com"]]);
-    run.assert_host_calls(&["view"]);
+    run.assert_host_calls(&["view", "create_dialog"]);
 }
 
 #[test]

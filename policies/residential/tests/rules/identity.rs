@@ -56,7 +56,7 @@ fn a_cancel_goes_the_way_of_its_invite_without_a_challenge() {
 fn right_credentials_let_the_call_through() {
     let run = domain(json!({})).on_request(authorized("sip:bob@example.com"));
     run.assert_relayed_to(&[&["registered bob@example.com"]]);
-    run.assert_host_calls(&["view", "check"]);
+    run.assert_host_calls(&["view", "check", "create_dialog"]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_stranger_may_call_our_users() {
     let run =
         domain(json!({})).on_request(invite("sip:bob@example.com").from("<sip:dave@example.net>"));
     run.assert_relayed_to(&[&["registered bob@example.com"]]);
-    run.assert_host_calls(&["view"]);
+    run.assert_host_calls(&["view", "create_dialog"]);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn where_only_register_is_authenticated_calls_inside_are_not_asked_but_calls_out
 fn without_authentication_from_is_believed() {
     let run = trusting().on_request(invite("sip:erin@example.net"));
     run.assert_relayed_as_it_is();
-    run.assert_host_calls(&["view"]);
+    run.assert_host_calls(&["view", "create_dialog"]);
 }
 
 #[test]

@@ -55,6 +55,18 @@ fn a_refusal_names_what_is_wrong() {
             "min_expires",
         ),
         (
+            json!({ "domains": { "example.com": { "calls": 1, "dialogs": false } } }),
+            "needs `dialogs`",
+        ),
+        (
+            json!({ "domains": { "example.com": { "calls": 1, "record_route": false } } }),
+            "needs `dialogs`",
+        ),
+        (
+            json!({ "domains": { "example.com": {} }, "nat": { "contact_params": "ob" } }),
+            "contact_params",
+        ),
+        (
             json!({ "domains": { "example.com": { "ring_timeout": 4_294_967_295_u32 } } }),
             "ring",
         ),

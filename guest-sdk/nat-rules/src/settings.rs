@@ -4,6 +4,8 @@ use serde::Deserialize;
 use sipbox_guest::SourceClass;
 use sipbox_guest::nat::{BindingFlags, SdpFixes};
 
+use crate::NatRules;
+
 /// A fact that counts as address translation: OpenSIPS's names of nat_uac_test, and more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -131,21 +133,12 @@ impl Default for Settings {
     }
 }
 
-/// The settings, ready for use.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    pub(crate) tests: SourceClass,
-    pub(crate) reply_tests: SourceClass,
-    pub(crate) force_rport: bool,
-    pub(crate) preserve_uri: bool,
-    pub(crate) contact_params: String,
-    /// `None`: bindings are not pinged.
-    pub(crate) marks: Option<BindingFlags>,
-    pub(crate) sdp: SdpFixes,
-}
-
 impl Settings {
-    pub(crate) fn check(self) -> Result<Checked, String> {
+    /// Checks the settings and makes the rules of them.
+    ///
+    /// # Errors
+    /// What is wrong, in words for the operator.
+    pub fn check(self) -> Result<NatRules, String> {
         let facts = |tests: &[Test]| {
             tests
                 .iter()
@@ -157,7 +150,7 @@ impl Settings {
                 "`contact_params`: `{params}` does not begin with a semicolon"
             ));
         }
-        Ok(Checked {
+        Ok(NatRules {
             tests: facts(&self.tests),
             reply_tests: facts(&self.reply_tests),
             force_rport: self.force_rport,

@@ -81,7 +81,7 @@ fn a_reload_says_everything_at_once() {
         for part in [
             "listener `udp` cannot move by a reload",
             "imports `sipbox:policy/location@0.1.0",
-            "grants = [\"auth\", \"location\", \"nat\", \"dialogs\", \"leases\"]",
+            "grants = [\"auth\", \"dialogs\", \"leases\", \"location\", \"nat\"]",
             "settings refused",
             "did you mean `hostile.wasm`?",
             "did you mean `udp_max`?",

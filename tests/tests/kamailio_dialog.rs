@@ -20,6 +20,7 @@ const ROUTES: &str = r#"
 modparam("dialog", "enable_stats", 1)
 modparam("dialog", "send_bye", 1)
 modparam("dialog", "default_timeout", 43200)
+modparam("dialog", "timeout_avp", "$avp(timeout)")
 request_route {
     if (has_totag()) {
         if (loose_route()) {
@@ -37,8 +38,8 @@ request_route {
     }
     if (is_method("CANCEL")) { t_relay(); exit; }
     if (is_method("INVITE")) {
+        if ($hdr(X-Timeout) != $null) { $avp(timeout) = $(hdr(X-Timeout){s.int}); }
         dlg_manage();
-        if ($hdr(X-Timeout) != $null) { dlg_set_timeout("$hdr(X-Timeout)"); }
     }
     record_route();
     t_relay();
@@ -117,15 +118,20 @@ impl Stage {
             (&mut self.alice, &tags.0, &tags.1),
             (&mut self.bob, &tags.1, &tags.0),
         ] {
-            let bye = agent.expect_request("BYE");
-            agent.respond(&bye, 200, "OK");
+            // One of the call before may come once more.
+            let bye = loop {
+                let bye = agent.expect_request("BYE");
+                agent.respond(&bye, 200, "OK");
+                if bye.get("Call-ID") == call.invite.get("Call-ID") {
+                    break bye;
+                }
+            };
             byes.push(format!(
-                "{}: contact {} to {} from {} call {} routes {}",
+                "{}: contact {} to {} from {} routes {}",
                 agent.user,
                 bye.request_uri() == agent.contact,
                 bye.tag("To") == *ours,
                 bye.tag("From") == *theirs,
-                bye.get("Call-ID") == call.invite.get("Call-ID"),
                 bye.values("Route").len(),
             ));
         }
@@ -167,7 +173,16 @@ fn observed(net: &Loopback, proxy: SocketAddr) -> Observed {
 }
 
 /// Where Kamailio does something else, and why we do not.
-const DIFFERENCES: &[(&str, &str)] = &[];
+const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "in the BYE",
+        "a BYE ends the dialog when it is answered: the call counts until the other side has heard",
+    ),
+    (
+        "after its time",
+        "a dialog that is over is known for as long as the transaction of its INVITE, for a late 2xx",
+    ),
+];
 
 #[test]
 fn dialogs_live_and_end_as_kamailio_has_them() {

@@ -27,7 +27,9 @@ const TESTS: [(u32, &str); 7] = [
 ];
 
 fn routes() -> String {
-    let mut text = String::from("request_route {\n");
+    let mut text = String::from(
+        "request_route {\n    if (is_method(\"OPTIONS\")) { sl_send_reply(\"200\", \"OK\"); exit; }\n",
+    );
     for (number, name) in TESTS {
         text.push_str(&format!(
             "    if (nat_uac_test(\"{number}\")) {{ append_hf(\"X-Fact: {name}\\r\\n\"); }}\n"

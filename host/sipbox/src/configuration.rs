@@ -224,7 +224,7 @@ fn within(inner: &Span, outer: &Span) -> bool {
 
 /// What is wrong with policies, each at its place.
 fn refused_policies(config: &Config, refused: &[Refused], known: &[Diagnostic]) -> Vec<Diagnostic> {
-    let mut noted = Vec::new();
+    let mut noted: Vec<Diagnostic> = Vec::new();
     for Refused {
         tenant: tenant_at,
         policy: policy_at,
@@ -266,13 +266,14 @@ fn refused_policies(config: &Config, refused: &[Refused], known: &[Diagnostic]) 
                     _ => None,
                 });
                 let grants: Vec<String> = tenant.grants.iter().cloned().chain(lacks).collect();
-                at(
+                let help =
+                    format!("if the policy may do that, its tenant says so: grants = {grants:?}");
+                let found = at(
                     &policy.component_span,
                     "expected a component that imports no more than `grants` allows",
-                )
-                .help(format!(
-                    "if the policy may do that, its tenant says so: grants = {grants:?}"
-                ))
+                );
+                let said = noted.iter().any(|other| other.help.as_ref() == Some(&help));
+                if said { found } else { found.help(help) }
             }
             LoadError::Read { .. } => {
                 let found = at(&policy.component_span, "expected a readable file");

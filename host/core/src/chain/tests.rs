@@ -448,3 +448,14 @@ fn a_trap_in_the_middle_of_the_replies_asks_nobody_before_it() {
     assert!(result.keep);
     assert_eq!(subject(&result.message.unwrap()).as_deref(), Some("2"));
 }
+
+#[test]
+fn an_edit_that_changes_nothing_leaves_the_message_where_it_is() {
+    let invite = invite();
+    let text = String::from_utf8_lossy(invite.buffer()).replace(";branch", ";rport;branch");
+    let asks = OwnedMessage::parse(Bytes::from(text)).unwrap();
+    let after = apply(&asks, &[Edit::ForceRport]).unwrap();
+    assert_eq!(after.buffer().as_ptr(), asks.buffer().as_ptr());
+    let after = apply(&invite, &[Edit::ForceRport]).unwrap();
+    assert_ne!(after.buffer().as_ptr(), invite.buffer().as_ptr());
+}

@@ -430,7 +430,19 @@ bool sipbox_configured(
     description->name = given(sipbox_text_of(name));
     description->version = given(sipbox_text_of(version));
     description->summary = given(sipbox_text_of(summary));
+    description->variables.ptr = NULL;
+    description->variables.len = 0;
     return true;
+}
+
+void sipbox_shares(
+    exports_sipbox_policy_lifecycle_description_t *description,
+    const char *const *names, size_t count)
+{
+    description->variables.ptr = allocate(count * sizeof *description->variables.ptr);
+    description->variables.len = count;
+    for (size_t at = 0; at < count; at++)
+        description->variables.ptr[at] = given(sipbox_text_of(names[at]));
 }
 
 bool sipbox_refused(policy_string_t *reason, const char *format, ...)

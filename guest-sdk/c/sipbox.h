@@ -158,6 +158,12 @@ bool sipbox_configured(
     exports_sipbox_policy_lifecycle_description_t *description,
     const char *name, const char *version, const char *summary);
 
+/* After `sipbox_configured`: names of variables that all policies of the chain see. Variables
+   under other names are the policy's own. */
+void sipbox_shares(
+    exports_sipbox_policy_lifecycle_description_t *description,
+    const char *const *names, size_t count);
+
 /* The end of `configure`: a text that refuses the settings. */
 bool sipbox_refused(policy_string_t *reason, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -110,3 +110,21 @@ pub fn hooks(language: &str) -> PathBuf {
 pub fn limits() -> PathBuf {
     component("policies/limits", "policy-limits")
 }
+
+/// `policies/load-balancer`
+#[must_use]
+pub fn load_balancer() -> PathBuf {
+    component("policies/load-balancer", "policy-load-balancer")
+}
+
+/// `policies/trunking`
+#[must_use]
+pub fn trunking() -> PathBuf {
+    component("policies/trunking", "policy-trunking")
+}
+
+/// `tests/guests/chain`: a member of a chain that tells what it sees of the others.
+#[must_use]
+pub fn chain() -> PathBuf {
+    component("tests/guests/chain", "guest-chain")
+}

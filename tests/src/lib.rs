@@ -32,6 +32,7 @@ pub mod process;
 pub mod program;
 pub mod random_ends;
 pub mod relay;
+pub mod server;
 pub mod sipbox;
 pub mod sipp;
 
@@ -40,5 +41,6 @@ pub use link::{Link, Listener};
 pub use loopback::Loopback;
 pub use message::Message;
 pub use process::Process;
+pub use server::Server;
 pub use sipbox::{Setup, Sipbox};
 pub use sipp::{Sipp, Transport};

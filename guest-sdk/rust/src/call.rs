@@ -70,13 +70,15 @@ macro_rules! edits {
                 crate::sys::apply(edits)
             }
 
-            /// A variable of the transaction, as an earlier hook or policy left it.
+            /// A variable of the transaction, as an earlier hook left it; also one that another
+            /// policy shares ([`Policy::VARIABLES`](crate::Policy::VARIABLES)).
             #[must_use]
             pub fn var(&self, name: &str) -> Option<String> {
                 crate::sys::var(name)
             }
 
-            /// Sets a variable of the transaction.
+            /// Sets a variable of the transaction: one of this policy's own, unless the policy
+            /// declares its name.
             ///
             /// # Errors
             /// [`Error::Limit`].

@@ -57,6 +57,7 @@ macro_rules! export {
                         name: ::std::env!("CARGO_PKG_NAME").into(),
                         version: ::std::env!("CARGO_PKG_VERSION").into(),
                         summary: ::std::env!("CARGO_PKG_DESCRIPTION").into(),
+                        variables: $crate::export::variables::<$policy>(),
                     })
                 }
             }
@@ -138,6 +139,13 @@ use std::cell::OnceCell;
 use crate::message::{Request, Response};
 use crate::policy::{BranchVerdict, DialogEvent, Failure, Policy, ReplyVerdict};
 use crate::verdict::{Target, Verdict};
+
+/// What a policy declares.
+#[doc(hidden)]
+#[must_use]
+pub fn variables<P: Policy>() -> Vec<String> {
+    P::VARIABLES.iter().map(|name| (*name).to_owned()).collect()
+}
 
 /// Makes a panic say its text and line in the operator's log before it ends the call. Natively it goes
 /// where the test runner wants it.

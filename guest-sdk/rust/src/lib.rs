@@ -28,6 +28,7 @@ pub mod log;
 mod message;
 pub mod nat;
 mod policy;
+pub mod settings;
 mod uri;
 pub mod verdict;
 

@@ -34,6 +34,10 @@ pub trait Policy: Sized + 'static {
     /// Use `#[serde(deny_unknown_fields)]`, so that a mistyped key is refused.
     type Settings: DeserializeOwned;
 
+    /// Names of the variables that it shares with the other policies of the chain. Variables
+    /// under other names are its own.
+    const VARIABLES: &'static [&'static str] = &[];
+
     /// Makes the policy of its settings.
     ///
     /// # Errors

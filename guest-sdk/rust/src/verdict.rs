@@ -6,6 +6,7 @@
 use crate::bindings::host::sipbox::policy::types;
 use crate::call::{Body, Header};
 use crate::location::Binding;
+use crate::message::{Request, RouteOutcome, RouteSignature};
 
 /// What becomes of a request.
 pub use crate::bindings::host::sipbox::policy::types::Verdict;
@@ -46,6 +47,24 @@ impl Verdict {
             record_route: None,
             options: Vec::new(),
         })
+    }
+
+    /// What a request of a dialog gets that does not come along a Route which this proxy
+    /// wrote; `None`: it does. A To tag alone is no dialog: whoever writes one could have
+    /// us send anything anywhere.
+    #[must_use]
+    pub fn astray(request: &Request) -> Option<Self> {
+        let ours = matches!(
+            request.route_outcome(),
+            RouteOutcome::Loose | RouteOutcome::Strict
+        );
+        let forged = request.route_signature() == RouteSignature::Invalid;
+        match (ours, forged) {
+            (true, false) => None,
+            _ if request.method() == "ACK" => Some(Self::Drop),
+            (true, true) => Some(Self::reply(403).reason("Forged Route denied").into()),
+            (false, _) => Some(Self::reply(404).reason("Not Here").into()),
+        }
     }
 
     /// Answers 302 with the targets as Contacts.

@@ -34,6 +34,8 @@ export interface Policy<S> {
   name: string;
   version: string;
   summary: string;
+  // Names of variables that all policies of the chain see; others are its own.
+  variables?: string[];
   // An exception refuses the settings with its text.
   configure(settings: unknown): S;
   // A Route value of ours came back; it decides nothing.
@@ -44,9 +46,17 @@ export interface Policy<S> {
   onFailure?(request: Request, failure: Failure, settings: S): Verdict;
 }
 
+// What a policy tells the host of itself.
+export interface Description {
+  name: string;
+  version: string;
+  summary: string;
+  variables: string[];
+}
+
 // The interfaces that a policy's world may export.
 export interface Exports {
-  lifecycle: { configure(settings: string): { name: string; version: string; summary: string } };
+  lifecycle: { configure(settings: string): Description };
   routeHook: { onRoute(): void };
   requestHook: { onRequest(): Verdict };
   branchHook: { onBranch(target: Target): "keep" | "skip" };
@@ -82,8 +92,8 @@ export function policy<S>(definition: Policy<S>): Exports {
           // `result<_, string>`: what is thrown is the text.
           throw error instanceof SettingsError ? error.message : describe(error);
         }
-        const { name, version, summary } = definition;
-        return { name, version, summary };
+        const { name, version, summary, variables = [] } = definition;
+        return { name, version, summary, variables };
       },
     },
     routeHook: {

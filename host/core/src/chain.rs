@@ -445,6 +445,10 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
             }
         }
     }
+    if list.is_empty() {
+        // Such as a port that the sender asked for already: nothing to write anew.
+        return Ok(message.clone());
+    }
     written(view, &list)
 }
 

@@ -9,6 +9,7 @@ use sipbox_sip::{Params, Transport};
 use crate::bindings::wit::call as wit;
 use crate::bindings::wit::types::{Error, Transport as WitTransport};
 use crate::cx::{ANYWHERE, CallCx, OF_REQUESTS};
+use crate::dialogs::check_name;
 use crate::edit;
 use crate::message::text;
 use crate::view::time;
@@ -186,18 +187,25 @@ impl wit::Host for CallCx {
     fn var(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         self.enter()?;
         let vars = &self.call.state.vars;
-        Ok(vars
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value.clone()))
+        let own = vars.iter().find(|(known, _)| self.is_own(known, &name));
+        let found = own.or_else(|| vars.iter().find(|(known, _)| *known == name));
+        Ok(found.map(|(_, value)| value.clone()))
     }
 
     fn set_var(&mut self, name: String, value: String) -> wasmtime::Result<Result<(), Error>> {
         self.enter()?;
         self.stage(name.len() + value.len())?;
-        if let Err(error) = self.only_in("set-var", &ANYWHERE) {
+        let checked = self
+            .only_in("set-var", &ANYWHERE)
+            .and_then(|()| check_name("variable", &name));
+        if let Err(error) = checked {
             return Ok(Err(Error::from(error)));
         }
+        let name = if self.shared.contains(&name) {
+            name
+        } else {
+            [&*name, OWN, &*self.policy].concat()
+        };
         let vars = &mut self.state_mut().vars;
         if let Some((_, old)) = vars.iter_mut().find(|(known, _)| *known == name) {
             *old = value;
@@ -232,7 +240,17 @@ impl wit::Host for CallCx {
 /// this bounds what a policy makes it keep.
 const MAX_VARS: usize = 64;
 
+/// Between the name of a variable that is a policy's own and the policy's name. No name has
+/// it, so nobody makes up another's.
+const OWN: &str = "\n";
+
 impl CallCx {
+    /// Whether a variable is this policy's own of that name.
+    fn is_own(&self, known: &str, name: &str) -> bool {
+        let of = known.strip_prefix(name).and_then(|of| of.strip_prefix(OWN));
+        of == Some(&*self.policy)
+    }
+
     /// The parameters of our Route value without the first semicolon.
     fn raw_route_params(&self) -> &[u8] {
         let params = &self.call.facts.route_params[..];

@@ -33,8 +33,10 @@ pub(crate) struct CallCx {
     pub(crate) call: HookCall,
     /// The hook that runs; `None` in `configure` and between calls.
     pub(crate) hook: Option<Hook>,
-    /// The policy's name, for log lines.
+    /// The policy's name, for log lines, and for the variables that are its own.
     pub(crate) policy: Arc<str>,
+    /// Names of the variables that it shares with the chain.
+    pub(crate) shared: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) left: Left,
     /// `call.state` as it was before the call first changed it.
@@ -105,6 +107,7 @@ impl CallCx {
             call: placeholder()?,
             hook: None,
             policy,
+            shared: Vec::new(),
             limits,
             left: Left::of(&limits),
             before: None,

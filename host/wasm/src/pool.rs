@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sipbox_core::policy::{Hook, HookCall, HookFailure, HookInput, HookOutput};
+use sipbox_core::policy::{CallError, Hook, HookCall, HookFailure, HookInput, HookOutput};
 use sipbox_core::time::WallTime;
 use wasmtime::Store;
 
@@ -18,6 +18,7 @@ use crate::chain::{Chain, PolicyVersion};
 use crate::component::LoadError;
 use crate::convert;
 use crate::cx::{CallCx, FIRST_TICKS, Stop, on_deadline};
+use crate::dialogs::check_name;
 use crate::epoch::Mark;
 use crate::limits::{Cost, thread_cpu};
 
@@ -30,6 +31,8 @@ pub struct Description {
     pub version: String,
     /// One line about it.
     pub summary: String,
+    /// Names of the variables that it shares with the chain.
+    pub variables: Vec<String>,
 }
 
 /// A live instance in a store of its own: a trap poisons the store.
@@ -44,6 +47,19 @@ pub(crate) struct Instance {
     /// Whether a trap has spoilt the store: it cannot serve another call.
     poisoned: bool,
     pub(crate) description: Description,
+}
+
+/// Names that a policy may declare.
+const VARIABLES: usize = 64;
+
+fn check_variables(names: &[String]) -> Result<(), LoadError> {
+    let checked = match names.len() {
+        0..=VARIABLES => names
+            .iter()
+            .try_for_each(|name| check_name("declared variable", name)),
+        more => Err(CallError::Limit(format!("{more} declared variables"))),
+    };
+    checked.map_err(|error| LoadError::Settings(error.to_string()))
 }
 
 /// Bytes that one crossing may copy to the host. wasmtime's default of 128 MiB
@@ -94,11 +110,16 @@ impl Instance {
                 store.set_epoch_deadline(FIRST_TICKS);
                 let configured = lifecycle.call_configure(&mut store, &spec.settings);
                 match configured {
-                    Ok(Ok(d)) => Description {
-                        name: d.name,
-                        version: d.version,
-                        summary: d.summary,
-                    },
+                    Ok(Ok(d)) => {
+                        check_variables(&d.variables)?;
+                        store.data_mut().shared.clone_from(&d.variables);
+                        Description {
+                            name: d.name,
+                            version: d.version,
+                            summary: d.summary,
+                            variables: d.variables,
+                        }
+                    }
                     Ok(Err(text)) => return Err(LoadError::Settings(text)),
                     Err(error) => return Err(failed(error, &store)),
                 }

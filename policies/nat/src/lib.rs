@@ -14,6 +14,8 @@ pub struct Nat {
 impl Policy for Nat {
     type Settings = Settings;
 
+    const VARIABLES: &'static [&'static str] = &[MARK];
+
     fn configure(settings: Settings) -> Result<Self, String> {
         Ok(Self {
             rules: settings.check()?,

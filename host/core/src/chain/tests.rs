@@ -435,3 +435,83 @@ fn edits_that_make_no_valid_message_are_a_bad_verdict() {
         assert_eq!(outcome.request.buffer(), invite().buffer());
     }
 }
+
+#[test]
+fn a_trap_in_the_middle_of_a_failure_lets_the_best_response_go_and_asks_nobody_else() {
+    let armed = ArmedSet::from_elem(
+        Armed {
+            failure: true,
+            ..Armed::default()
+        },
+        3,
+    );
+    let mut order = Vec::new();
+    let outcome = with_chain(
+        3,
+        false,
+        &mut |policy, _, call| {
+            order.push(policy);
+            call.effects
+                .push(Effect::RemoveLocation { aor: "a@b".into() });
+            if policy == 1 {
+                return Err(HookFailure::Cpu);
+            }
+            NEXT
+        },
+        |chain| {
+            let failure = Failure::default();
+            chain.on_failure(invite(), None, &failure, CallState::default(), armed)
+        },
+    );
+    assert_eq!(order, [2, 1]);
+    assert_eq!(outcome.verdict, Verdict::Next);
+    assert!(outcome.effects.is_empty());
+    let failed = outcome.failed.map(|failed| failed.policy);
+    assert_eq!(failed, Some(1));
+    // Who was asked has to ask again; the first one was not.
+    let left: Vec<bool> = outcome.armed.iter().map(|armed| armed.failure).collect();
+    assert_eq!(left, [true, false, false]);
+}
+
+#[test]
+fn a_trap_in_the_middle_of_the_replies_asks_nobody_before_it() {
+    let armed = ArmedSet::from_elem(
+        Armed {
+            reply: true,
+            ..Armed::default()
+        },
+        3,
+    );
+    let mut order = Vec::new();
+    let result = with_chain(
+        3,
+        false,
+        &mut |policy, _, call| {
+            order.push(policy);
+            call.edits
+                .push(Edit::SetHeader("Subject".into(), format!("{policy}")));
+            if policy == 1 {
+                return Err(HookFailure::Trap("x".into()));
+            }
+            Ok(HookOutput::Reply(true))
+        },
+        |chain| {
+            let response = message("SIP/2.0 180 Ringing");
+            chain.on_reply(invite(), response, CallState::default(), &armed)
+        },
+    );
+    assert_eq!(order, [2, 1]);
+    assert!(result.keep);
+    assert_eq!(subject(&result.message.unwrap()).as_deref(), Some("2"));
+}
+
+#[test]
+fn an_edit_that_changes_nothing_leaves_the_message_where_it_is() {
+    let invite = invite();
+    let text = String::from_utf8_lossy(invite.buffer()).replace(";branch", ";rport;branch");
+    let asks = OwnedMessage::parse(Bytes::from(text)).unwrap();
+    let after = apply(&asks, &[Edit::ForceRport]).unwrap();
+    assert_eq!(after.buffer().as_ptr(), asks.buffer().as_ptr());
+    let after = apply(&invite, &[Edit::ForceRport]).unwrap();
+    assert_ne!(after.buffer().as_ptr(), invite.buffer().as_ptr());
+}

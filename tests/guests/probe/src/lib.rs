@@ -46,6 +46,8 @@ struct Probe(Act);
 impl Policy for Probe {
     type Settings = Settings;
 
+    const VARIABLES: &'static [&'static str] = &["probe"];
+
     fn configure(settings: Settings) -> Result<Self, String> {
         Ok(Self(settings.act))
     }

@@ -1,0 +1,310 @@
+//! `policies/load-balancer` on the running proxy, over servers that do as they are told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sipbox_tests::agent::Dialog;
+use sipbox_tests::process::wait_until;
+use sipbox_tests::random_ends::{Obedient, RandomEnds};
+use sipbox_tests::server::{ANSWERS, RINGING, SILENT};
+use sipbox_tests::sipbox::DOMAIN;
+use sipbox_tests::{Agent, Loopback, Message, Server, Setup, Sipbox, guest};
+
+/// The balancer with its settings as TOML. A server that says nothing has a second.
+fn balancer(address: SocketAddr, settings: &str) -> Sipbox {
+    let toml = format!(
+        "[[tenant]]\nname = \"front\"\ndomains = [\"{DOMAIN}\"]\ngrants = [\"dialogs\", \"leases\"]\n\
+         [[tenant.policy]]\ncomponent = \"{}\"\n[tenant.policy.settings]\n{settings}\n\
+         [tenant.limits]\ncpu = \"100ms\"\n",
+        guest::load_balancer().display(),
+    );
+    let setup = Setup::at(address).tenants(&toml).default_tenant("front");
+    setup.with("[timers]\nt1 = \"100ms\"\nb = \"1s\"\n").start()
+}
+
+struct Cluster {
+    sipbox: Sipbox,
+    alice: Agent,
+    servers: Vec<Server>,
+}
+
+/// Three servers, each with this to its URI.
+fn cluster(more: [&str; 3], settings: &str) -> Cluster {
+    let net = Loopback::new();
+    let proxy = net.sip();
+    let servers: Vec<Server> = (1..=3)
+        .map(|number| Server::start(&format!("s{number}"), net.sip(), proxy))
+        .collect();
+    let targets: Vec<String> = servers
+        .iter()
+        .zip(more)
+        .map(|(server, more)| format!("{{ uri = \"sip:{}\"{more} }}", server.address))
+        .collect();
+    let settings = format!("targets = [{}]\n{settings}", targets.join(", "));
+    let sipbox = balancer(proxy, &settings);
+    let alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
+    Cluster {
+        sipbox,
+        alice,
+        servers,
+    }
+}
+
+impl Cluster {
+    fn invite(&mut self) -> (Message, Message) {
+        let invite = self.alice.request("INVITE", "sip:bob@lab.test");
+        self.alice.send(&invite);
+        let answer = self.alice.answer_to(&invite, false);
+        if answer.status() != Some(200) {
+            self.alice.acknowledge(&invite, &answer);
+        }
+        (invite, answer)
+    }
+
+    fn call(&mut self) -> Dialog {
+        let (invite, answer) = self.invite();
+        assert_eq!(answer.status(), Some(200), "{answer}");
+        let mut dialog = Dialog::of_caller(&invite, &answer);
+        let ack = dialog.request(&self.alice, "ACK");
+        self.alice.send(&ack);
+        dialog
+    }
+
+    fn hang_up(&mut self, mut dialog: Dialog) {
+        let bye = dialog.request(&self.alice, "BYE");
+        self.alice.send(&bye);
+        self.alice.expect(&bye, 200);
+    }
+
+    fn refused(&mut self, status: u16) -> Message {
+        let (_, answer) = self.invite();
+        assert_eq!(answer.status(), Some(status), "{answer}");
+        answer
+    }
+
+    /// How many calls each server got since the last time.
+    fn shares(&self) -> Vec<usize> {
+        self.servers.iter().map(|s| s.calls().len()).collect()
+    }
+
+    fn assert_nothing_left(&self) {
+        nothing_left(&self.sipbox);
+    }
+}
+
+fn nothing_left(sipbox: &Sipbox) {
+    wait_until("no lease and no dialog", Duration::from_secs(30), || {
+        let held = [
+            "leases:held",
+            "dialog:active_dialogs",
+            "dialog:early_dialogs",
+        ];
+        held.iter().map(|name| sipbox.statistic(name)).sum::<u64>() == 0
+    });
+    assert_eq!(sipbox.statistic("leases:drift"), 0);
+}
+
+#[test]
+fn calls_are_spread_as_the_weights_say() {
+    let mut cluster = cluster([", weight = 3", ", weight = 2", ""], "");
+    for _ in 0..240 {
+        let dialog = cluster.call();
+        cluster.hang_up(dialog);
+    }
+    let calls: Vec<Vec<Message>> = cluster.servers.iter().map(Server::calls).collect();
+    let shares: Vec<usize> = calls.iter().map(Vec::len).collect();
+    println!("{shares:?}");
+    for (share, due) in shares.iter().zip([120, 80, 40]) {
+        assert!(share.abs_diff(due) <= 30, "{shares:?}");
+    }
+    let first = &calls[0][0];
+    assert_eq!(first.request_uri(), "sip:bob@lab.test");
+    assert!(first.header("Record-Route").is_some());
+    assert_eq!(cluster.sipbox.statistic("leases:held"), 0);
+}
+
+#[test]
+fn the_least_loaded_target_gets_the_next_call() {
+    let more = [", max_calls = 4", ", max_calls = 2", ", max_calls = 2"];
+    let mut cluster = cluster(more, "algorithm = \"least-calls\"");
+    let mut calls: Vec<Dialog> = (0..4).map(|_| cluster.call()).collect();
+    assert_eq!(cluster.shares(), [2, 1, 1], "each is half full");
+    calls.extend((0..4).map(|_| cluster.call()));
+    assert_eq!(cluster.shares(), [2, 1, 1]);
+    assert_eq!(cluster.sipbox.statistic("leases:held"), 8);
+    assert_eq!(cluster.refused(503).reason(), "All Targets Full");
+    assert_eq!(cluster.shares(), [0, 0, 0]);
+    // One place is free again where a call has ended, and nowhere else.
+    let ended = calls.remove(0);
+    cluster.hang_up(ended);
+    wait_until("a free place", Duration::from_secs(5), || {
+        cluster.sipbox.statistic("leases:held") == 7
+    });
+    calls.push(cluster.call());
+    cluster.refused(503);
+    for dialog in calls {
+        cluster.hang_up(dialog);
+    }
+    cluster.assert_nothing_left();
+}
+
+#[test]
+fn a_target_that_is_out_of_order_is_passed_over() {
+    let most = ", max_calls = 100";
+    let mut cluster = cluster([most; 3], "");
+    for status in [SILENT, 500, 503] {
+        cluster.servers[0].answers(status);
+        cluster.servers[1].answers(status);
+        for _ in 0..4 {
+            let dialog = cluster.call();
+            assert_eq!(
+                cluster.sipbox.statistic("leases:held"),
+                1,
+                "only the last one's"
+            );
+            cluster.hang_up(dialog);
+            cluster.assert_nothing_left();
+        }
+        let shares = cluster.shares();
+        assert_eq!(shares[2], 4);
+        assert!(shares[0] + shares[1] >= 2, "{status}: {shares:?}");
+    }
+    cluster.servers[2].answers(502);
+    assert_eq!(cluster.refused(503).reason(), "No Target Left");
+    assert_eq!(cluster.shares(), [1, 1, 1]);
+    cluster.assert_nothing_left();
+}
+
+#[test]
+fn what_the_callee_says_is_not_tried_elsewhere() {
+    let mut cluster = cluster([", max_calls = 100"; 3], "");
+    for status in [404, 486, 480, 603] {
+        for server in &cluster.servers {
+            server.answers(status);
+        }
+        cluster.refused(status);
+        assert_eq!(cluster.shares().iter().sum::<usize>(), 1, "{status}");
+        cluster.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_target_that_refuses_connections_is_passed_over() {
+    let net = Loopback::new();
+    let proxy = net.sip();
+    let server = Server::start("s", net.sip(), proxy);
+    let settings = format!(
+        "targets = [{{ uri = \"sip:{}\", max_calls = 9 }}, \
+         {{ uri = \"sip:{};transport=tcp\", max_calls = 9, priority = 1 }}]",
+        server.address,
+        net.sip()
+    );
+    let sipbox = balancer(proxy, &settings);
+    let alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
+    let mut cluster = Cluster {
+        sipbox,
+        alice,
+        servers: vec![server],
+    };
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let dialog = cluster.call();
+        assert!(begun.elapsed() < Duration::from_secs(1), "no time-out");
+        cluster.hang_up(dialog);
+    }
+    assert_eq!(cluster.shares(), [3]);
+    cluster.assert_nothing_left();
+}
+
+#[test]
+fn who_cancels_is_not_sent_on() {
+    let mut cluster = cluster([", max_calls = 100"; 3], "");
+    for server in &cluster.servers {
+        server.answers(RINGING);
+    }
+    let invite = cluster.alice.request("INVITE", "sip:bob@lab.test");
+    cluster.alice.send(&invite);
+    cluster.alice.expect(&invite, 180);
+    let cancel = cluster.alice.cancel(&invite);
+    cluster.alice.send(&cancel);
+    let answer = cluster.alice.expect(&invite, 487);
+    cluster.alice.acknowledge(&invite, &answer);
+    assert_eq!(cluster.shares().iter().sum::<usize>(), 1);
+    cluster.assert_nothing_left();
+    for server in &cluster.servers {
+        server.answers(ANSWERS);
+    }
+}
+
+#[test]
+fn a_target_may_ring_for_so_long() {
+    let mut cluster = cluster([", priority = 1", "", ", weight = 0"], "ring_timeout = 1");
+    cluster.servers[0].answers(RINGING);
+    let dialog = cluster.call();
+    cluster.hang_up(dialog);
+    assert_eq!(cluster.shares(), [1, 1, 0]);
+}
+
+#[test]
+fn an_end_by_command_frees_the_place() {
+    let mut cluster = cluster(
+        [", max_calls = 1", ", weight = 0", ", weight = 0"],
+        "tries = 1",
+    );
+    let _dialog = cluster.call();
+    let list = cluster.sipbox.rpc("dlg_list", &json!({}));
+    let lease = &list["Dialogs"][0]["leases"][0];
+    let name = format!("sip:{}", cluster.servers[0].address);
+    assert_eq!(lease["value"], json!(name), "{list}");
+    let id = list["Dialogs"][0]["ID"].clone();
+    let end = json!({ "dialog_id": id });
+    assert_eq!(cluster.sipbox.rpc("dlg_end_dlg", &end), json!("OK"));
+    let bye = cluster.alice.expect_request("BYE");
+    cluster.alice.respond(&bye, 200, "OK");
+    cluster.assert_nothing_left();
+}
+
+#[test]
+fn calls_that_end_in_every_way_leave_no_place_taken() {
+    let net = Loopback::new();
+    let proxy = net.sip();
+    let targets: Vec<SocketAddr> = (0..3).map(|_| net.sip()).collect();
+    let servers: Vec<Obedient> = targets
+        .iter()
+        .map(|address| Obedient::start("bob", DOMAIN, *address, proxy))
+        .collect();
+    let uris: Vec<String> = targets
+        .iter()
+        .map(|address| format!("{{ uri = \"sip:{address}\" }}"))
+        .collect();
+    let settings = format!(
+        "algorithm = \"least-calls\"\ntimeout = 5\ntargets = [{}]",
+        uris.join(", ")
+    );
+    let sipbox = balancer(proxy, &settings);
+    let ends = RandomEnds {
+        caller: net.sip(),
+        proxy: sipbox.address,
+        domain: DOMAIN.to_owned(),
+        callee: "bob".to_owned(),
+        rate: 200,
+        calls: 1500,
+        patience: Duration::from_secs(45),
+    }
+    .run();
+    println!("{ends:?}");
+    assert_eq!(ends.ended.len(), 8, "{ends:?}");
+    wait_until("every dialog's end", Duration::from_secs(60), || {
+        sipbox.rpc("dlg_list", &json!({}))["Dialogs"] == json!([])
+    });
+    nothing_left(&sipbox);
+    drop(servers);
+}

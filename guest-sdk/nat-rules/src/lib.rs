@@ -28,6 +28,10 @@ pub struct NatRules {
 }
 
 impl NatRules {
+    /// What a policy with these rules declares: the variable `nat` is `yes` where the sender
+    /// is behind a translation.
+    pub const VARIABLES: &'static [&'static str] = &[MARK];
+
     /// What is done about a request, before anybody decides about it. What cannot be
     /// mended goes on as it is, with a line in the log.
     pub fn on_request(&self, request: &Request) {

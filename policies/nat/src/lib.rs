@@ -14,7 +14,7 @@ pub struct Nat {
 impl Policy for Nat {
     type Settings = Settings;
 
-    const VARIABLES: &'static [&'static str] = &[MARK];
+    const VARIABLES: &'static [&'static str] = NatRules::VARIABLES;
 
     fn configure(settings: Settings) -> Result<Self, String> {
         Ok(Self {

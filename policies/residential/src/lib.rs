@@ -22,6 +22,7 @@ pub use settings::{
 use destination::Destination;
 use identity::Refusal;
 use settings::{Checked, Domain};
+use sipbox_nat_rules::NatRules;
 
 /// The policy.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Residential {
 
 impl Policy for Residential {
     type Settings = Settings;
+
+    const VARIABLES: &'static [&'static str] = NatRules::VARIABLES;
 
     fn configure(settings: Settings) -> Result<Self, String> {
         Ok(Self {
@@ -121,20 +124,15 @@ impl Residential {
     /// Requests inside a dialog follow the route set that the dialog was made with. A To
     /// tag alone is no dialog: whoever writes one could have us send anything anywhere.
     fn in_dialog(&self, request: &Request) -> Verdict {
-        let ours = matches!(
-            request.route_outcome(),
-            RouteOutcome::Loose | RouteOutcome::Strict
-        );
-        let forged = self.settings.forged_route == UntrustedRoute::Deny
-            && request.route_signature() == RouteSignature::Invalid;
-        let refusal = match (ours, forged) {
-            (true, false) if request.method() == "INVITE" => self.goes_nowhere(request),
-            (true, false) => None,
-            _ if request.method() == "ACK" => Some(Verdict::Drop),
-            (true, true) => Some(Verdict::reply(403).reason("Forged Route denied").into()),
-            (false, _) => Some(Verdict::reply(404).reason("Not Here").into()),
+        let forged = request.route_signature() == RouteSignature::Invalid;
+        let followed = forged && self.settings.forged_route == UntrustedRoute::Follow;
+        let refusal = match request.method() {
+            "INVITE" => Verdict::astray(request).or_else(|| self.goes_nowhere(request)),
+            _ => Verdict::astray(request),
         };
-        refusal.unwrap_or_else(|| Verdict::relay().into())
+        refusal
+            .filter(|_| !(followed && is_loose(request)))
+            .unwrap_or_else(|| Verdict::relay().into())
     }
 
     /// Our route proves that a dialog was here, not that it lives, nor where its requests
@@ -157,6 +155,13 @@ impl Residential {
             None => None,
         }
     }
+}
+
+fn is_loose(request: &Request) -> bool {
+    matches!(
+        request.route_outcome(),
+        RouteOutcome::Loose | RouteOutcome::Strict
+    )
 }
 
 /// The answer to an OPTIONS that is meant for us (RFC 3261 section 11.2).

@@ -78,6 +78,12 @@ pub fn record_route() -> PathBuf {
     component("tests/guests/record-route", "guest-record-route")
 }
 
+/// `tests/guests/shared`: does with `kv` and `counters` what a request says.
+#[must_use]
+pub fn shared() -> PathBuf {
+    component("tests/guests/shared", "guest-shared")
+}
+
 /// The languages of the SDKs, as the names of the examples end.
 pub const LANGUAGES: [&str; 3] = ["rust", "c", "ts"];
 

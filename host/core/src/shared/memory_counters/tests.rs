@@ -1,3 +1,5 @@
+//! Against all that was ever added, by hand, and by threads that race.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Against a map, by hand, and by threads that race.
+
 use std::collections::HashMap as Map;
 use std::sync::Barrier;
 

@@ -84,6 +84,12 @@ pub fn mirror() -> PathBuf {
     component("tests/guests/mirror", "guest-mirror")
 }
 
+/// `tests/guests/shared`: does with `kv` and `counters` what a request says.
+#[must_use]
+pub fn shared() -> PathBuf {
+    component("tests/guests/shared", "guest-shared")
+}
+
 /// The languages of the SDKs, as the names of the examples end.
 pub const LANGUAGES: [&str; 3] = ["rust", "c", "ts"];
 

@@ -20,6 +20,8 @@ pub mod host {
                 import sipbox:policy/nat@0.1.0;
                 import sipbox:policy/dialogs@0.1.0;
                 import sipbox:policy/leases@0.1.0;
+                import sipbox:policy/kv@0.1.0;
+                import sipbox:policy/counters@0.1.0;
             }
         ",
         generate_all,

@@ -3,8 +3,8 @@
 //! A policy implements [`Policy`] and exports itself; see the README for one in
 //! twenty lines. A hook gets a [`Request`] (or [`Response`]) whose getters read
 //! one view of the message without asking the host again, and returns a
-//! [`Verdict`]. The capabilities are modules: [`auth`], [`dialogs`],
-//! [`leases`], [`location`], [`nat`], [`log`].
+//! [`Verdict`]. The capabilities are modules: [`auth`], [`counters`], [`dialogs`],
+//! [`kv`], [`leases`], [`location`], [`nat`], [`log`].
 //! A capability that is not used is not imported by the component.
 //!
 //! Natively, the same crate runs under `sipbox-testkit`, which implements
@@ -21,7 +21,9 @@ pub mod sys;
 
 pub mod auth;
 mod call;
+pub mod counters;
 pub mod dialogs;
+pub mod kv;
 pub mod leases;
 pub mod location;
 pub mod log;

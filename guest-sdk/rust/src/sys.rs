@@ -5,7 +5,7 @@
 //! ordinary unit test. Nothing above this module knows which of the two it is.
 
 use crate::bindings::host::sipbox::policy::{
-    auth, call, dialogs, leases, location, log, message, nat, types,
+    auth, call, counters, dialogs, kv, leases, location, log, message, nat, types,
 };
 
 macro_rules! host_functions {
@@ -133,6 +133,22 @@ host_functions! {
     leases.release => release(lease: u32) -> Result<(), types::Error>;
     /// `leases.held`
     leases.held => held(scope: &str, key: &str) -> Result<u32, types::Error>;
+    /// `kv.get`
+    kv.get => kv_get(key: &str) -> Result<Option<kv::Entry>, types::Error>;
+    /// `kv.set`
+    kv.set => kv_set(key: &str, value: &[u8], ttl: u32) -> Result<(), types::Error>;
+    /// `kv.remove`
+    kv.remove => kv_remove(key: &str) -> Result<bool, types::Error>;
+    /// `kv.compare-and-set`
+    kv.compare_and_set => kv_compare_and_set(key: &str, expected: Option<u32>, value: &[u8], ttl: u32) -> Result<kv::Swap, types::Error>;
+    /// `counters.add`
+    counters.add => counter_add(name: &str, key: &str, by: u32, window: u32) -> Result<u32, types::Error>;
+    /// `counters.take`
+    counters.take => counter_take(name: &str, key: &str, by: u32, window: u32, limit: u32) -> Result<counters::Outcome, types::Error>;
+    /// `counters.read`
+    counters.read => counter_read(name: &str, key: &str, window: u32) -> Result<u32, types::Error>;
+    /// `counters.reset`
+    counters.reset => counter_reset(name: &str, key: &str, window: u32) -> Result<(), types::Error>;
 }
 
 #[cfg(not(target_arch = "wasm32"))]

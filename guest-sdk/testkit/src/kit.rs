@@ -162,7 +162,9 @@ impl<P: Policy> Kit<P> {
             "the replay asks less than the recorded run"
         );
 
-        self.commit(&inner.effects);
+        self.commit(&inner.effects, call.seconds);
+        // What was counted counts, whatever becomes of the call.
+        self.world.borrow_mut().shared.counters = inner.world.shared.counters;
         call.vars = inner.vars.clone().into_iter().collect();
         call.authenticated_user = inner.authenticated_user;
         call.nat = inner.nat.clone();
@@ -185,11 +187,20 @@ impl<P: Policy> Kit<P> {
         }
     }
 
-    fn commit(&self, effects: &[Effect]) {
+    fn commit(&self, effects: &[Effect], now: u32) {
         let mut world = self.world.borrow_mut();
         for effect in effects {
             match effect {
                 Effect::Challenge { .. } => {}
+                Effect::Kv {
+                    key,
+                    value,
+                    ttl,
+                    version,
+                } => {
+                    let value = value.as_deref();
+                    world.shared.write(key, value, (*ttl, now), *version);
+                }
                 Effect::Save { aor, bindings, .. } => {
                     world.bindings.insert(aor.clone(), bindings.clone());
                 }

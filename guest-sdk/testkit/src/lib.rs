@@ -38,6 +38,7 @@ mod live;
 mod nat;
 mod record;
 mod run;
+mod shared;
 mod view;
 mod world;
 

@@ -7,7 +7,9 @@ use sipbox_guest::auth::Outcome;
 use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
 use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
 use sipbox_guest::bindings::host::sipbox::policy::types::{Header, Options};
+use sipbox_guest::counters;
 use sipbox_guest::dialogs::{CreateFlags, Dialog, Validity};
+use sipbox_guest::kv;
 use sipbox_guest::leases;
 use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
@@ -521,6 +523,51 @@ impl Host for Live {
 
     fn held(&mut self, scope: &str, key: &str) -> Result<u32, Error> {
         Ok(self.world.leases(scope, key))
+    }
+
+    fn kv_get(&mut self, key: &str) -> Result<Option<kv::Entry>, Error> {
+        self.value_of(key)
+    }
+
+    fn kv_set(&mut self, key: &str, value: &[u8], ttl: u32) -> Result<(), Error> {
+        self.stage_value(key, Some(value), ttl).map(|_| ())
+    }
+
+    fn kv_remove(&mut self, key: &str) -> Result<bool, Error> {
+        self.remove_value(key)
+    }
+
+    fn kv_compare_and_set(
+        &mut self,
+        key: &str,
+        expected: Option<u32>,
+        value: &[u8],
+        ttl: u32,
+    ) -> Result<kv::Swap, Error> {
+        self.swap_value(key, expected, value, ttl)
+    }
+
+    fn counter_add(&mut self, name: &str, key: &str, by: u32, window: u32) -> Result<u32, Error> {
+        self.add_to_counter(name, key, by, window)
+    }
+
+    fn counter_take(
+        &mut self,
+        name: &str,
+        key: &str,
+        by: u32,
+        window: u32,
+        limit: u32,
+    ) -> Result<counters::Outcome, Error> {
+        self.take_from_counter(name, key, by, window, limit)
+    }
+
+    fn counter_read(&mut self, name: &str, key: &str, window: u32) -> Result<u32, Error> {
+        self.add_to_counter(name, key, 0, window)
+    }
+
+    fn counter_reset(&mut self, name: &str, key: &str, window: u32) -> Result<(), Error> {
+        self.reset_counter(name, key, window)
     }
 }
 

@@ -11,7 +11,9 @@ use sipbox_guest::auth::Outcome;
 use sipbox_guest::bindings::host::sipbox::policy::auth::Realm;
 use sipbox_guest::bindings::host::sipbox::policy::message::MessageView;
 use sipbox_guest::bindings::host::sipbox::policy::types::{Header, Options};
+use sipbox_guest::counters;
 use sipbox_guest::dialogs::{CreateFlags, Dialog, Validity};
+use sipbox_guest::kv;
 use sipbox_guest::leases;
 use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
@@ -158,6 +160,14 @@ recorded! {
     acquire(scope: &str, key: &str, limit: u32) -> Result<leases::Outcome, Error>;
     release(lease: u32) -> Result<(), Error>;
     held(scope: &str, key: &str) -> Result<u32, Error>;
+    kv_get(key: &str) -> Result<Option<kv::Entry>, Error>;
+    kv_set(key: &str, value: &[u8], ttl: u32) -> Result<(), Error>;
+    kv_remove(key: &str) -> Result<bool, Error>;
+    kv_compare_and_set(key: &str, expected: Option<u32>, value: &[u8], ttl: u32) -> Result<kv::Swap, Error>;
+    counter_add(name: &str, key: &str, by: u32, window: u32) -> Result<u32, Error>;
+    counter_take(name: &str, key: &str, by: u32, window: u32, limit: u32) -> Result<counters::Outcome, Error>;
+    counter_read(name: &str, key: &str, window: u32) -> Result<u32, Error>;
+    counter_reset(name: &str, key: &str, window: u32) -> Result<(), Error>;
 }
 
 /// A host that the policy shares with the test for the time of a hook call.

@@ -53,6 +53,17 @@ pub enum Effect {
         /// The key.
         key: String,
     },
+    /// `kv.set`, `kv.remove`, `kv.compare-and-set`.
+    Kv {
+        /// The key.
+        key: String,
+        /// The value; `None`: removed.
+        value: Option<Vec<u8>>,
+        /// Seconds that it lasts; 0: until it is removed.
+        ttl: u32,
+        /// The version that this call sees.
+        version: u32,
+    },
 }
 
 /// What `call.record-route` and `call.record-route-preset` asked for; without texts the

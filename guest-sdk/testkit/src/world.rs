@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use sipbox_guest::Error;
 use sipbox_guest::location::Binding;
 
+use crate::shared::Shared;
+
 /// Accounts, bindings and failures of a test.
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -16,6 +18,7 @@ pub struct World {
     pub(crate) refuse_save: Option<u16>,
     pub(crate) leases: BTreeMap<(String, String), u32>,
     pub(crate) profiles: BTreeMap<(String, String), u32>,
+    pub(crate) shared: Shared,
 }
 
 impl World {

@@ -188,3 +188,81 @@ declare module "sipbox:policy/nat@0.1.0" {
   };
   export default nat;
 }
+
+declare module "sipbox:policy/dialogs@0.1.0" {
+  import type { Header, Options } from "sipbox:policy/types@0.1.0";
+  export interface CreateFlags {
+    byeOnTimeout?: boolean;
+    optionsPingCaller?: boolean;
+    optionsPingCallee?: boolean;
+    endOnRaceCondition?: boolean;
+  }
+  export type DialogState = "unconfirmed" | "early" | "confirmed-no-ack" | "confirmed" | "deleted";
+  export type Party = "unknown" | "caller" | "callee";
+  export interface Dialog {
+    id: string;
+    state: DialogState;
+    sender: Party;
+    lifetime: number;
+    timeout: number;
+  }
+  export type Validity = "valid" | "cseq" | "remote-target" | "route-set" | "other";
+  const dialogs: {
+    createDialog(create: CreateFlags, options: Options): boolean;
+    current(): Dialog | null | undefined;
+    storeDlgValue(name: string, value: string): void;
+    fetchDlgValue(name: string): string | null | undefined;
+    setDlgFlag(flag: string): void;
+    resetDlgFlag(flag: string): void;
+    isDlgFlagSet(flag: string): boolean;
+    testAndSetDlgFlag(flag: string, value: boolean): boolean;
+    setDlgProfile(profile: string, value: string, clearValues: boolean): void;
+    unsetDlgProfile(profile: string, value: string): void;
+    isInProfile(profile: string, value: string): boolean;
+    getProfileSize(profile: string, value: string): number;
+    setDlgTimeout(seconds: number): void;
+    validateDialog(): Validity;
+    endDialog(extra: Header[]): void;
+  };
+  export default dialogs;
+}
+
+declare module "sipbox:policy/leases@0.1.0" {
+  export type Outcome = { tag: "granted"; val: number } | { tag: "full"; val: number };
+  const leases: {
+    acquire(scope: string, key: string, limit: number): Outcome;
+    release(lease: number): void;
+    held(scope: string, key: string): number;
+  };
+  export default leases;
+}
+
+declare module "sipbox:policy/kv@0.1.0" {
+  export interface Entry {
+    value: Uint8Array;
+    version: number;
+    ttl: number;
+  }
+  export type Swap =
+    | { tag: "stored"; val: number }
+    | { tag: "differs"; val: Entry | null | undefined }
+    | { tag: "busy" };
+  const kv: {
+    get(key: string): Entry | null | undefined;
+    set(key: string, value: Uint8Array, ttl: number): void;
+    remove(key: string): boolean;
+    compareAndSet(key: string, expected: number | null, value: Uint8Array, ttl: number): Swap;
+  };
+  export default kv;
+}
+
+declare module "sipbox:policy/counters@0.1.0" {
+  export type Outcome = { tag: "taken"; val: number } | { tag: "over"; val: number };
+  const counters: {
+    add(name: string, key: string, by: number, window: number): number;
+    take(name: string, key: string, by: number, window: number, limit: number): Outcome;
+    read(name: string, key: string, window: number): number;
+    reset(name: string, key: string, window: number): void;
+  };
+  export default counters;
+}

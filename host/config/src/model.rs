@@ -117,6 +117,14 @@ pub struct PolicyLimits {
     pub calls: Option<u32>,
     /// `calls_per_second`: calls that may begin in a second; `None`: no limit.
     pub calls_per_second: Option<u32>,
+    /// `kv_entries`: values that its policies may keep.
+    pub kv_entries: u32,
+    /// `kv_mib`: what all of them may take, with their keys.
+    pub kv_mib: u32,
+    /// `kv_value_bytes`: bytes of one of them.
+    pub kv_value_bytes: u32,
+    /// `counters`: counters that its policies may keep.
+    pub counters: u32,
 }
 
 impl Default for PolicyLimits {
@@ -134,6 +142,10 @@ impl Default for PolicyLimits {
             transactions: None,
             calls: None,
             calls_per_second: None,
+            kv_entries: 10_000,
+            kv_mib: 4,
+            kv_value_bytes: 16_384,
+            counters: 10_000,
         }
     }
 }

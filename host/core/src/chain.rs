@@ -234,16 +234,17 @@ impl ChainRun<'_> {
 
     /// Tells the policies what became of a dialog; `request` stands for its INVITE. What
     /// fails is told, and the others are asked all the same.
-    pub fn on_dialog(&mut self, request: OwnedMessage, event: &DialogCall) -> Vec<Failed> {
-        let mut failed = Vec::new();
+    pub fn on_dialog(&mut self, request: OwnedMessage, event: &DialogCall) -> Told {
+        let mut told = Told::default();
         for policy in 0..self.policies {
             let mut call = self.call(request.clone(), None, CallState::default());
             let input = HookInput::Dialog(Box::new(event.clone()));
             if let Err(reason) = self.host.call(policy, input, &mut call) {
-                failed.push(Failed { policy, reason });
+                told.failed.push(Failed { policy, reason });
             }
+            told.effects.append(&mut call.effects);
         }
-        failed
+        told
     }
 
     fn call(
@@ -343,6 +344,15 @@ impl ChainRun<'_> {
             failed: Some(failed),
         }
     }
+}
+
+/// What came of telling the policies about a dialog.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Writes to be committed.
+    pub effects: Vec<Effect>,
+    /// Those that failed.
+    pub failed: Vec<Failed>,
 }
 
 /// What the policies made of a branch or of a response.

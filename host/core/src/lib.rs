@@ -28,6 +28,7 @@ mod reply;
 mod routing;
 pub mod settings;
 mod shard;
+pub mod shared;
 #[cfg(test)]
 mod sim;
 pub mod stack;

@@ -24,7 +24,7 @@ use crate::time::WallTime;
 
 pub use capabilities::{
     AuthOutcome, BindingView, CallError, Capabilities, DialogOp, DialogView, Effect, LogLevel,
-    Realm, SaveLimits, SaveOutcome,
+    Realm, SaveLimits, SaveOutcome, last_writes,
 };
 pub use hooks::{
     BranchCall, DialogCall, FailedTarget, Failure, HookCall, HookFailure, HookInput, HookOutput,

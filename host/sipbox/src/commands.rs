@@ -1,6 +1,7 @@
 //! The management commands of a running node, under OpenSIPS's names.
 
 mod dialogs;
+mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +129,10 @@ const COMMANDS: &[Help] = &[
 
 /// Every command.
 fn commands() -> impl Iterator<Item = &'static Help> {
-    COMMANDS.iter().chain(dialogs::COMMANDS)
+    COMMANDS
+        .iter()
+        .chain(dialogs::COMMANDS)
+        .chain(shared::COMMANDS)
 }
 
 impl Commands for NodeCommands {
@@ -148,6 +152,9 @@ impl Commands for NodeCommands {
                 params.only(names)?;
             }
             if let Some(answer) = self.dialog_command(method, &params).await {
+                return answer;
+            }
+            if let Some(answer) = self.shared_command(method, &params).await {
                 return answer;
             }
             match method {
@@ -267,6 +274,7 @@ impl NodeCommands {
             add("tenant", &format!("{name}/refused"), account.refused());
         }
         self.dialog_statistics(&mut add);
+        self.shared_statistics(&mut add);
         for (tenant, policy, stats) in (self.policies)() {
             add("policy", &format!("{tenant}/{policy}/calls"), stats.calls());
             for (reason, failures) in stats.failures() {

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use crate::capabilities::{Fetched, Registration, RequestCapabilities, Unavailable};
 use crate::dialogs;
 use crate::node::Node;
+use crate::shared;
 use crate::snapshot::Tenant;
 use crate::targets::Lookup;
 
@@ -186,6 +187,7 @@ pub(crate) fn writes(outcome: &Outcome) -> bool {
         Effect::SaveLocation { .. }
         | Effect::RemoveLocation { .. }
         | Effect::Dialog(_)
+        | Effect::Kv(_)
         | Effect::Release(_) => true,
         Effect::Challenge(_) => false,
     })
@@ -217,6 +219,7 @@ pub(crate) fn commit(
     {
         warn_of_mismatch(node, tenant, preset);
     }
+    shared::commit_writes(node, &effects);
     let mut commits = Vec::new();
     let mut ops = Vec::new();
     let mut registration = capabilities.take_registration();
@@ -250,6 +253,8 @@ pub(crate) fn commit(
             }
             Effect::Dialog(op) => ops.push(op),
             Effect::Release(lease) => lease.end(),
+            // Committed above, the last one of each key.
+            Effect::Kv(_) => {}
         }
     }
     if let (Verdict::Reply(reply), Some(registration)) = (&mut verdict, &registration)

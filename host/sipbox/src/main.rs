@@ -17,6 +17,7 @@ mod node;
 mod parts;
 mod reload;
 mod secret;
+mod shared;
 mod snapshot;
 mod start;
 mod targets;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sipbox_core::auth::AuthSettings;
 use sipbox_core::settings::SettingsSpec;
+use sipbox_core::shared::SharedLimits;
 use sipbox_net::NetConfig;
 use sipbox_store::Durability;
 use sipbox_wasm::{Capability, Limits};
@@ -75,6 +76,8 @@ pub(crate) struct TenantParts {
     pub(crate) limits: Limits,
     /// CPU time of all their calls for each second.
     pub(crate) cpu_budget: Duration,
+    /// What they may keep in `kv` and `counters`.
+    pub(crate) shared: SharedLimits,
     /// The chain.
     pub(crate) policies: Vec<PolicyParts>,
 }

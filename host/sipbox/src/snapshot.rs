@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sipbox_core::flow::{Flow, Home, ListenerId, TenantId};
 use sipbox_core::settings::Settings;
+use sipbox_core::shared::Shared;
 use sipbox_sip::Transport;
 use sipbox_wasm::Chain;
 
@@ -36,6 +37,8 @@ pub(crate) struct Tenant {
     pub(crate) domains: Vec<String>,
     /// Its policies.
     pub(crate) chain: Chain,
+    /// What they keep in `kv` and `counters`, over reloads.
+    pub(crate) shared: Shared,
 }
 
 impl Tenant {

@@ -15,6 +15,7 @@ use sipbox_core::auth::Authenticator;
 use sipbox_core::flow::{ListenerId, TenantId};
 use sipbox_core::location::{FlowTokens, LocationService, LocationSink, Origin};
 use sipbox_core::settings::Settings;
+use sipbox_core::shared::{Shared, SharedLimits};
 use sipbox_core::stack::{Rng, Stack, StackOptions};
 use sipbox_net::Network;
 use sipbox_store::{CredentialCache, Durability, LocationWriter, Store, WriterSettings};
@@ -190,22 +191,31 @@ pub(crate) fn snapshot(
     }
     let settings = Arc::new(settings);
     let version = before.map_or(1, |before| before.version.saturating_add(1));
-    let tenants = live
-        .settings
-        .tenants
-        .iter()
-        .zip(chains)
-        .map(|(tenant, chain)| Tenant {
+    let tenants = live.settings.tenants.iter().zip(&live.tenants).zip(chains);
+    let tenants = tenants.map(|((tenant, parts), chain)| {
+        let before = before.and_then(|before| before.tenant(tenant.id));
+        let domains = tenant.domains.iter();
+        anyhow::Ok(Tenant {
             id: tenant.id,
             name: tenant.name.as_str().into(),
-            domains: tenant
-                .domains
-                .iter()
-                .map(|domain| domain.to_ascii_lowercase())
-                .collect(),
+            domains: domains.map(|domain| domain.to_ascii_lowercase()).collect(),
             chain,
-        });
+            shared: shared(before, &parts.shared)?,
+        })
+    });
+    let tenants: Vec<Tenant> = tenants.collect::<Result<_, _>>()?;
     Ok(Snapshot::new(settings, tenants, live.drain, version))
+}
+
+/// What a tenant has kept so far, under the limits of today.
+fn shared(before: Option<&Arc<Tenant>>, limits: &SharedLimits) -> anyhow::Result<Shared> {
+    match before {
+        Some(before) => {
+            before.shared.limit(limits);
+            Ok(before.shared.clone())
+        }
+        None => Ok(Shared::in_memory(limits, &random()?)),
+    }
 }
 
 /// Makes the instances that workers will need, where no message waits for them.
@@ -451,6 +461,9 @@ async fn keep_house(node: std::sync::Weak<Node>, store: Store) {
         node.store_dialogs(&store).await;
         if wall.seconds() % AUDIT == 0 {
             node.audit_leases();
+        }
+        for tenant in node.snapshot.load().tenants() {
+            tenant.shared.upkeep(now);
         }
         loop {
             let changes = node.location.expire(wall, EXPIRE_BATCH);

@@ -11,6 +11,7 @@ use sipbox_core::quota::Quota;
 use sipbox_core::settings::{
     ListenerSpec, RecordRouteSpec, SettingsSpec, StaticRoute, TenantSpec, Timers,
 };
+use sipbox_core::shared::SharedLimits;
 use sipbox_net::{ListenerConfig, NetConfig, ResolverConfig, StreamLimits};
 use sipbox_wasm::{Capability, Limits};
 
@@ -235,6 +236,12 @@ fn tenant(tenant: &sipbox_config::Tenant) -> TenantParts {
             log_bytes: limits.log_bytes,
         },
         cpu_budget: limits.cpu_budget,
+        shared: SharedLimits {
+            kv_entries: limits.kv_entries,
+            kv_bytes: u64::from(limits.kv_mib) << 20,
+            kv_value: limits.kv_value_bytes,
+            counters: limits.counters,
+        },
         policies: policies.collect(),
     }
 }

@@ -74,16 +74,22 @@ pub enum Capability {
     Dialogs,
     /// `leases`
     Leases,
+    /// `kv`
+    Kv,
+    /// `counters`
+    Counters,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Auth,
         Self::Location,
         Self::Nat,
         Self::Dialogs,
         Self::Leases,
+        Self::Kv,
+        Self::Counters,
     ];
 
     /// The interface's name, as configuration spells it.
@@ -95,6 +101,8 @@ impl Capability {
             Self::Nat => "nat",
             Self::Dialogs => "dialogs",
             Self::Leases => "leases",
+            Self::Kv => "kv",
+            Self::Counters => "counters",
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) fn link(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<CallCx>
     wit::nat::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
     wit::dialogs::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
     wit::leases::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
+    wit::kv::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
+    wit::counters::add_to_linker::<_, HasSelf<CallCx>>(&mut linker, |cx| cx)?;
     view::link(&mut linker)?;
     wasi::link(&mut linker)?;
     Ok(linker)

@@ -1,6 +1,7 @@
 //! What a policy sees through the SDK, what it can say, and what the kit makes of it.
 
 mod deciding;
+mod shared;
 mod view;
 
 use std::cell::RefCell;

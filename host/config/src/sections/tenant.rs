@@ -15,7 +15,9 @@ use crate::read::{Diagnostics, Table, one_of, similar, suggest};
 use crate::syntax::{host, json};
 
 /// Capabilities that can be granted.
-const GRANTS: &[&str] = &["auth", "dialogs", "leases", "location", "nat"];
+const GRANTS: &[&str] = &[
+    "auth", "counters", "dialogs", "kv", "leases", "location", "nat",
+];
 const BUILTINS: &[(&str, ())] = &[("residential", ())];
 
 const MS: Duration = Duration::from_millis(1);
@@ -233,6 +235,10 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
     let edit_bytes = small("edit_bytes", 1 << 20, default.edit_bytes, out);
     let output_bytes = small("output_bytes", 1 << 20, default.output_bytes, out);
     let log_bytes = small("log_bytes", 1 << 20, default.log_bytes, out);
+    let kv_entries = small("kv_entries", 10_000_000, default.kv_entries, out);
+    let kv_mib = small("kv_mib", 4096, default.kv_mib, out);
+    let kv_value_bytes = small("kv_value_bytes", 1 << 20, default.kv_value_bytes, out);
+    let counters = small("counters", 10_000_000, default.counters, out);
     let transactions = transactions(&mut table, out);
     let mut quota = |key| {
         let found = table.number(key, 1..=1 << 30, out);
@@ -259,6 +265,10 @@ fn policy_limits(mut table: Table<'_, '_>, out: &mut Diagnostics) -> PolicyLimit
         transactions,
         calls,
         calls_per_second,
+        kv_entries,
+        kv_mib,
+        kv_value_bytes,
+        counters,
     };
     table.finish(out);
     limits

@@ -10,11 +10,12 @@ use sipbox_core::policy::{
     DialogOp, Direction, Effect, Facts, RouteOutcome, RouteParams, RouteSignature,
 };
 use sipbox_wasm::ChainHost;
+use smallvec::SmallVec;
 
 use super::Worker;
 use super::confined::{Confined, Turn};
-use crate::dialogs;
 use crate::snapshot::Tenant;
+use crate::{dialogs, shared};
 
 impl Worker {
     /// Makes changes of a dialog whose verdict counts.
@@ -62,13 +63,16 @@ impl Worker {
     pub(super) fn commit_effects(
         &mut self,
         dialog: Option<DialogId>,
-        effects: impl IntoIterator<Item = Effect>,
+        effects: SmallVec<[Effect; 1]>,
     ) {
+        shared::commit_writes(&self.node, &effects);
         let mut ops = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Dialog(op) => ops.push(op),
                 Effect::Release(lease) => lease.end(),
+                // Committed above, the last one of each key.
+                Effect::Kv(_) => {}
                 // Out of place in these hooks.
                 Effect::SaveLocation { .. }
                 | Effect::RemoveLocation { .. }
@@ -119,14 +123,15 @@ impl Worker {
         let facts = Arc::new(self.facts_of(tenant, notice, flow));
         let capabilities = self.capabilities(tenant, Vec::new());
         let mut host = ChainHost::new(&mut self.pools, &tenant.chain);
-        let failed = ChainRun {
+        let told = ChainRun {
             host: &mut host,
             policies: tenant.chain.len(),
             facts: Arc::clone(&facts),
             capabilities,
         }
         .on_dialog(request, &event);
-        for failed in &failed {
+        shared::commit_writes(&self.node, &told.effects);
+        for failed in &told.failed {
             super::questions::log_failed(tenant, &facts, "on-dialog", Some(failed));
         }
     }

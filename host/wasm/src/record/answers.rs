@@ -1,6 +1,7 @@
 //! What capabilities were asked and what they answered.
 
 use super::dialogs::ViewRecord;
+use super::shared::{ChangeRecord, CounterRecord, EntryRecord, WriteRecord};
 use serde::{Deserialize, Serialize};
 use sipbox_core::policy::{
     AuthOutcome, BindingFlags, BindingView, CallError, Reached, Realm, SaveLimits, SaveOutcome,
@@ -48,6 +49,26 @@ pub(super) enum Asked {
     },
     /// `leases.held`
     Held { scope: String, key: String },
+    /// `kv.get`
+    KvGet { key: String },
+    /// `kv.set`, `kv.remove`
+    KvStage { key: String, change: ChangeRecord },
+    /// `kv.compare-and-set`
+    KvSwap {
+        key: String,
+        expected: Option<u32>,
+        change: ChangeRecord,
+    },
+    /// `counters.add`, `counters.read`
+    Count { counter: CounterRecord, by: u32 },
+    /// `counters.take`
+    CountUpTo {
+        counter: CounterRecord,
+        by: u32,
+        limit: u32,
+    },
+    /// `counters.reset`
+    CountAnew { counter: CounterRecord },
 }
 
 impl Asked {
@@ -150,6 +171,11 @@ pub(super) enum Value {
     Validity(String),
     Granted(u64, String, String),
     Full(u32),
+    Entry(Option<EntryRecord>),
+    Staged(WriteRecord),
+    Busy,
+    Over(u32),
+    Done,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 mod answers;
 mod dialogs;
 mod inputs;
+mod shared;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +17,13 @@ use sipbox_core::policy::{
     AuthOutcome, BindingView, CallError, Capabilities, DialogView, HookCall, HookFailure,
     HookInput, HookOutput, LogLevel, PolicyHost, Realm, SaveLimits, SaveOutcome,
 };
+use sipbox_core::shared::{
+    Answer as Reply, Change, CounterName, Entry, Expected, Hold, Staged, Swap, Taken,
+};
 
 use self::answers::{Answer, Asked};
 use self::inputs::{CallRecord, FactsRecord, Input, Wire};
+use self::shared::WriteRecord;
 use crate::chain::{PolicySpec, PolicyVersion};
 use crate::component::{LoadError, Policy};
 use crate::host::ChainHost;
@@ -41,6 +46,9 @@ pub struct Recording {
     response: Option<Wire>,
     facts: FactsRecord,
     before: CallRecord,
+    /// What earlier policies of the chain wrote to `kv`, not committed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    staged: Vec<WriteRecord>,
     /// What the guest's randomness came from, if it used any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<String>,
@@ -64,7 +72,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(result: &Result<HookOutput, HookFailure>, call: &HookCall) -> Self {
+    /// `earlier` effects are of policies before this one.
+    fn of(result: &Result<HookOutput, HookFailure>, call: &HookCall, earlier: usize) -> Self {
         Self {
             verdict: match result {
                 Ok(output) => Ok(format!("{output:?}")),
@@ -74,6 +83,7 @@ impl Outcome {
             effects: call
                 .effects
                 .iter()
+                .skip(earlier)
                 .map(|effect| format!("{effect:?}"))
                 .collect(),
             after: CallRecord::of(call),
@@ -148,7 +158,7 @@ impl PolicyHost for Recorder<'_, '_> {
         let spec = version.spec.clone();
         let recorded = Input::from(&input);
         let before = CallRecord::of(call);
-        // Core empties these before each call; what stands there is not ours.
+        let (staged, earlier) = (WriteRecord::all(call), call.effects.len());
         let request = Wire::of(call.request.buffer());
         let response = call
             .response
@@ -158,7 +168,7 @@ impl PolicyHost for Recorder<'_, '_> {
 
         let tape = Arc::new(Tape {
             inner: Arc::clone(&call.capabilities),
-            answers: Mutex::default(),
+            answers: Arc::default(),
             log: Mutex::default(),
         });
         let inner = std::mem::replace(
@@ -176,10 +186,11 @@ impl PolicyHost for Recorder<'_, '_> {
             response,
             facts,
             before,
+            staged,
             seed: self.host.last_seed().map(|seed| hex(&seed)),
             answers: take(&tape.answers),
             log: take(&tape.log),
-            outcome: Outcome::of(&result, call),
+            outcome: Outcome::of(&result, call, earlier),
         });
         result
     }
@@ -228,7 +239,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
         state: recording.before.state(),
         armed: recording.before.armed(),
         edits: Vec::new(),
-        effects: Vec::new(),
+        effects: WriteRecord::effects(&recording.staged).map_err(unreadable)?,
         capabilities: Arc::clone(&script) as Arc<dyn Capabilities>,
     };
     let mark = version.spec.component.engine.ticker.mark();
@@ -253,7 +264,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
             recorded,
         });
     }
-    let replayed = Outcome::of(&result, &call);
+    let replayed = Outcome::of(&result, &call, recording.staged.len());
     if replayed != recording.outcome {
         return Err(Difference::Outcome {
             recorded: Box::new(recording.outcome.clone()),
@@ -273,7 +284,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
 /// Capabilities that write down what passes through them.
 struct Tape {
     inner: Arc<dyn Capabilities>,
-    answers: Mutex<Vec<Answer>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
     log: Mutex<Vec<(String, String)>>,
 }
 
@@ -283,6 +294,23 @@ impl Tape {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(answer);
+    }
+
+    /// Writes an answer down when it is there.
+    fn keep_reply<T: answers::Recorded + 'static>(
+        &self,
+        asked: Asked,
+        reply: Reply<Result<T, CallError>>,
+    ) -> Reply<Result<T, CallError>> {
+        let answers = Arc::clone(&self.answers);
+        reply.map(move |reply| {
+            let answer = Answer::new(asked, &reply);
+            answers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(answer);
+            reply
+        })
     }
 }
 
@@ -356,6 +384,63 @@ impl Capabilities for Tape {
         let answer = self.inner.leases_held(call, scope, key);
         self.keep(Answer::new(Asked::held(scope, key), &answer));
         answer
+    }
+
+    fn kv_get(&self, call: &HookCall, key: &str) -> Reply<Result<Option<Entry>, CallError>> {
+        self.keep_reply(Asked::kv_get(key), self.inner.kv_get(call, key))
+    }
+
+    fn kv_stage(
+        &self,
+        call: &HookCall,
+        key: &str,
+        change: Change,
+        hold: Option<Hold>,
+    ) -> Reply<Result<Staged, CallError>> {
+        let asked = Asked::kv_stage(key, &change);
+        self.keep_reply(asked, self.inner.kv_stage(call, key, change, hold))
+    }
+
+    fn kv_compare_and_set(
+        &self,
+        call: &HookCall,
+        key: &str,
+        expected: Expected,
+        change: Change,
+    ) -> Reply<Result<Swap, CallError>> {
+        let asked = Asked::kv_swap(key, expected, &change);
+        let swap = self.inner.kv_compare_and_set(call, key, expected, change);
+        self.keep_reply(asked, swap)
+    }
+
+    fn count(
+        &self,
+        call: &HookCall,
+        counter: CounterName<'_>,
+        by: u32,
+    ) -> Reply<Result<u32, CallError>> {
+        let sum = self.inner.count(call, counter, by);
+        self.keep_reply(Asked::count(counter, by), sum)
+    }
+
+    fn count_up_to(
+        &self,
+        call: &HookCall,
+        counter: CounterName<'_>,
+        by: u32,
+        limit: u32,
+    ) -> Reply<Result<Taken, CallError>> {
+        let taken = self.inner.count_up_to(call, counter, by, limit);
+        self.keep_reply(Asked::count_up_to(counter, by, limit), taken)
+    }
+
+    fn count_anew(
+        &self,
+        call: &HookCall,
+        counter: CounterName<'_>,
+    ) -> Reply<Result<(), CallError>> {
+        let done = self.inner.count_anew(call, counter);
+        self.keep_reply(Asked::count_anew(counter), done)
     }
 
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
@@ -441,6 +526,53 @@ impl Capabilities for Script {
 
     fn leases_held(&self, _: &HookCall, scope: &str, key: &str) -> Result<u32, CallError> {
         self.answer(&Asked::held(scope, key))
+    }
+
+    fn kv_get(&self, _: &HookCall, key: &str) -> Reply<Result<Option<Entry>, CallError>> {
+        Reply::Now(self.answer(&Asked::kv_get(key)))
+    }
+
+    fn kv_stage(
+        &self,
+        _: &HookCall,
+        key: &str,
+        change: Change,
+        _: Option<Hold>,
+    ) -> Reply<Result<Staged, CallError>> {
+        Reply::Now(self.answer(&Asked::kv_stage(key, &change)))
+    }
+
+    fn kv_compare_and_set(
+        &self,
+        _: &HookCall,
+        key: &str,
+        expected: Expected,
+        change: Change,
+    ) -> Reply<Result<Swap, CallError>> {
+        Reply::Now(self.answer(&Asked::kv_swap(key, expected, &change)))
+    }
+
+    fn count(
+        &self,
+        _: &HookCall,
+        counter: CounterName<'_>,
+        by: u32,
+    ) -> Reply<Result<u32, CallError>> {
+        Reply::Now(self.answer(&Asked::count(counter, by)))
+    }
+
+    fn count_up_to(
+        &self,
+        _: &HookCall,
+        counter: CounterName<'_>,
+        by: u32,
+        limit: u32,
+    ) -> Reply<Result<Taken, CallError>> {
+        Reply::Now(self.answer(&Asked::count_up_to(counter, by, limit)))
+    }
+
+    fn count_anew(&self, _: &HookCall, counter: CounterName<'_>) -> Reply<Result<(), CallError>> {
+        Reply::Now(self.answer(&Asked::count_anew(counter)))
     }
 
     fn log(&self, _: &HookCall, _: &str, level: LogLevel, text: &str) {

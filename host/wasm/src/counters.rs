@@ -1,0 +1,90 @@
+//! The interface `counters`.
+
+use sipbox_core::policy::CallError;
+use sipbox_core::shared::{CounterName, LONGEST_WINDOW, Taken};
+
+use crate::bindings::wit::counters as wit;
+use crate::bindings::wit::types::Error;
+use crate::cx::CallCx;
+use crate::dialogs::{check_key, check_name};
+use crate::kv::at_once;
+
+impl wit::Host for CallCx {
+    fn add(
+        &mut self,
+        name: String,
+        key: String,
+        by: u32,
+        window: u32,
+    ) -> wasmtime::Result<Result<u32, Error>> {
+        self.enter()?;
+        let (call, capabilities) = (&self.call, &self.call.capabilities);
+        let sum = self
+            .counter("add", &name, &key, window)
+            .and_then(|counter| at_once(capabilities.count(call, counter, by)));
+        Ok(sum.map_err(Error::from))
+    }
+
+    fn take(
+        &mut self,
+        name: String,
+        key: String,
+        by: u32,
+        window: u32,
+        limit: u32,
+    ) -> wasmtime::Result<Result<wit::Outcome, Error>> {
+        self.enter()?;
+        let (call, capabilities) = (&self.call, &self.call.capabilities);
+        let taken = self
+            .counter("take", &name, &key, window)
+            .and_then(|counter| at_once(capabilities.count_up_to(call, counter, by, limit)));
+        let taken = taken.map(|taken| match taken {
+            Taken::Taken(sum) => wit::Outcome::Taken(sum),
+            Taken::Over(sum) => wit::Outcome::Over(sum),
+        });
+        Ok(taken.map_err(Error::from))
+    }
+
+    fn read(
+        &mut self,
+        name: String,
+        key: String,
+        window: u32,
+    ) -> wasmtime::Result<Result<u32, Error>> {
+        self.add(name, key, 0, window)
+    }
+
+    fn reset(
+        &mut self,
+        name: String,
+        key: String,
+        window: u32,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        self.enter()?;
+        let (call, capabilities) = (&self.call, &self.call.capabilities);
+        let reset = self
+            .counter("reset", &name, &key, window)
+            .and_then(|counter| at_once(capabilities.count_anew(call, counter)));
+        Ok(reset.map_err(Error::from))
+    }
+}
+
+impl CallCx {
+    fn counter<'a>(
+        &self,
+        what: &str,
+        name: &'a str,
+        key: &'a str,
+        window: u32,
+    ) -> Result<CounterName<'a>, CallError> {
+        if self.hook.is_none() {
+            return Err(CallError::OutOfPlace(format!("{what} in configure")));
+        }
+        check_name("counter", name)?;
+        check_key(key)?;
+        if !(1..=LONGEST_WINDOW).contains(&window) {
+            return Err(CallError::Malformed(format!("window {window}")));
+        }
+        Ok(CounterName { name, key, window })
+    }
+}

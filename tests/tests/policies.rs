@@ -18,8 +18,10 @@ fn a_policy_imports_what_it_uses_and_exports_what_it_has() {
     for (component, imports, exports) in [
         (
             guest::residential(),
-            policy(&["types", "message", "log", "auth", "location"]),
-            policy(&["lifecycle", "request-hook"]),
+            policy(&[
+                "types", "message", "call", "log", "auth", "location", "nat", "dialogs", "leases",
+            ]),
+            policy(&["lifecycle", "request-hook", "reply-hook"]),
         ),
         (
             guest::nat(),

@@ -1,4 +1,4 @@
-//! Example: sends every initial request to one next hop, whatever its
+//! Example: sends every request that begins something to one next hop, whatever its
 //! Request-URI says. The policy itself is the first twenty lines.
 
 use sipbox_guest::{Policy, Preloaded, Request, Verdict, export, verdict::uri_via};
@@ -18,7 +18,9 @@ impl Policy for RouteTo {
     }
 
     fn on_request(&self, request: &Request) -> Verdict {
-        if request.in_dialog() {
+        // The host follows the routes of dialogs that went through here; whatever else has
+        // a To tag is no better than a first request.
+        if request.in_dialog() && Verdict::astray(request).is_none() {
             return Verdict::Next;
         }
         let target = uri_via(request.request_uri().text(), &self.next_hop);
@@ -58,6 +60,10 @@ mod tests {
             Kit::<RouteTo>::new(SETTINGS).on_request(call).verdict,
             Verdict::Next
         );
+        let call = Call::request("INVITE", "sip:bob@192.0.2.7").in_dialog(RouteOutcome::Foreign);
+        Kit::<RouteTo>::new(SETTINGS)
+            .on_request(call)
+            .assert_relayed_to(&[&["sip:bob@192.0.2.7 via sip:192.0.2.1:5070"]]);
     }
 
     #[test]

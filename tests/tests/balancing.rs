@@ -109,7 +109,7 @@ fn nothing_left(sipbox: &Sipbox) {
         ];
         held.iter().map(|name| sipbox.statistic(name)).sum::<u64>() == 0
     });
-    assert_eq!(sipbox.statistic("leases:drift"), 0);
+    assert_eq!(sipbox.lease_drift(), Some(0));
 }
 
 #[test]

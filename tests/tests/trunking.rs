@@ -125,7 +125,7 @@ impl Lab {
             ];
             left.iter().all(|name| self.sipbox.statistic(name) == 0)
         });
-        assert_eq!(self.sipbox.statistic("leases:drift"), 0);
+        assert_eq!(self.sipbox.lease_drift(), Some(0));
     }
 }
 

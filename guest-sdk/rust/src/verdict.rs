@@ -51,7 +51,8 @@ impl Verdict {
 
     /// What a request of a dialog gets that does not come along a Route which this proxy
     /// wrote; `None`: it does. A To tag alone is no dialog: whoever writes one could have
-    /// us send anything anywhere.
+    /// us send anything anywhere. Nor does our Route prove more than that a dialog was here
+    /// once: an INVITE whose dialog the host kept, and does not know, is astray as well.
     #[must_use]
     pub fn astray(request: &Request) -> Option<Self> {
         let ours = matches!(
@@ -60,7 +61,12 @@ impl Verdict {
         );
         let forged = request.route_signature() == RouteSignature::Invalid;
         match (ours, forged) {
-            (true, false) => None,
+            (true, false) => {
+                let lost = request.method() == "INVITE"
+                    && !request.has_known_dialog()
+                    && request.route_param("did").is_some();
+                lost.then(|| Self::reply(481).into())
+            }
             _ if request.method() == "ACK" => Some(Self::Drop),
             (true, true) => Some(Self::reply(403).reason("Forged Route denied").into()),
             (false, _) => Some(Self::reply(404).reason("Not Here").into()),

@@ -74,7 +74,11 @@ pub(crate) fn judge(
             let did = Params::new(&routed.params).get(DID_PARAM.as_bytes());
             dialogs.find(tenant, message, did, settings.dialogs.match_mode)
         })
-        .flatten();
+        .flatten()
+        .filter(|known| {
+            let request = routed.request.as_ref();
+            request.method() != Method::Invite || dialogs.goes_on_with(*known, request)
+        });
     let listener = settings.listener(flow.listener);
     let facts = Arc::new(Facts {
         tenant,

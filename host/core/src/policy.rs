@@ -14,10 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sipbox_sip::Method;
+use sipbox_sip::{Method, Params};
 use smallvec::SmallVec;
 
-use crate::dialog::{DialogTie, Known};
+use crate::dialog::{DID_PARAM, DialogTie, Known};
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::lease::Lease;
 use crate::time::WallTime;
@@ -332,16 +332,22 @@ impl Facts {
 
     /// Whether a request belongs to a dialog that is kept, or goes along a route set that
     /// came from here: then it may go on where no policy decides. A To tag alone proves
-    /// nothing. An INVITE with a route that has expired has to be decided about.
+    /// nothing. What could begin something new has to be decided about if its route has
+    /// expired, and so has an INVITE whose dialog was kept and is not known.
     #[must_use]
     pub fn goes_on(&self, method: Method) -> bool {
         let routed = match self.route_signature {
             // Nothing is signed here, or there is nothing of ours.
             RouteSignature::None | RouteSignature::Valid => self.follows_local_route(),
-            RouteSignature::Expired => method != Method::Invite,
+            RouteSignature::Expired => matches!(
+                method,
+                Method::Ack | Method::Bye | Method::Notify | Method::Update | Method::Prack
+            ),
             RouteSignature::Invalid => false,
         };
-        self.in_dialog && (self.dialog.is_some() || routed)
+        let was_kept = || Params::new(&self.route_params).has(DID_PARAM.as_bytes());
+        let lost = method == Method::Invite && was_kept();
+        self.in_dialog && (self.dialog.is_some() || (routed && !lost))
     }
 
     /// Whether a Route value of ours was taken off a request of a dialog, so that

@@ -69,7 +69,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sipbox-guest", &[]),
     // The test kit runs natively: what the language says has one home.
     ("sipbox-testkit", &["sipbox-guest", "sipbox-sip"]),
-    ("policy-*", &["sipbox-guest"]),
+    // Rules that several policies share.
+    ("sipbox-nat-rules", &["sipbox-guest"]),
+    ("policy-*", &["sipbox-guest", "sipbox-nat-rules"]),
     // End-to-end tests know the program as a process, and build guests for it.
     ("sipbox-tests", &["sipbox-policy-build"]),
     // Benches measure layers one by one.

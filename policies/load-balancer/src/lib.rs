@@ -120,9 +120,9 @@ impl LoadBalancer {
     }
 
     fn begin(&self, request: &Request) -> Result<Verdict, Error> {
-        let counts = |target: &Target| self.settings.counts(target);
-        if request.method() == "INVITE" && self.settings.targets.iter().any(counts) {
-            // The lease lasts as long as the call, which is a dialog.
+        if request.method() == "INVITE" {
+            // The lease lasts as long as the call, which is a dialog; and only one that the
+            // host knows tells later requests from those of somebody who had a call.
             let options = [("timeout", self.settings.timeout.as_str())];
             dialogs::create_with(CreateFlags::BYE_ON_TIMEOUT, &options)?;
         }

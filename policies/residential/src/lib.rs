@@ -126,24 +126,22 @@ impl Residential {
     fn in_dialog(&self, request: &Request) -> Verdict {
         let forged = request.route_signature() == RouteSignature::Invalid;
         let followed = forged && self.settings.forged_route == UntrustedRoute::Follow;
-        let refusal = match request.method() {
-            "INVITE" => Verdict::astray(request).or_else(|| self.goes_nowhere(request)),
-            _ => Verdict::astray(request),
-        };
+        let refusal = Verdict::astray(request).or_else(|| self.unproven(request));
         refusal
             .filter(|_| !(followed && is_loose(request)))
             .unwrap_or_else(|| Verdict::relay().into())
     }
 
     /// Our route proves that a dialog was here, not that it lives, nor where its requests
-    /// go: by that of an old call an INVITE could go to anybody. So the host has to know
-    /// its dialog, or, if that was never followed, its sender is asked as at the first.
-    fn goes_nowhere(&self, request: &Request) -> Option<Verdict> {
-        if request.has_known_dialog() {
+    /// go: by that of an old one, what can begin something new could go to anybody. If the
+    /// host does not know the dialog, the sender is asked as at the first.
+    fn unproven(&self, request: &Request) -> Option<Verdict> {
+        let begins = matches!(
+            request.method(),
+            "INVITE" | "MESSAGE" | "REFER" | "SUBSCRIBE" | "PUBLISH" | "OPTIONS"
+        );
+        if !begins || request.has_known_dialog() {
             return None;
-        }
-        if request.route_param("did").is_some() {
-            return Some(Verdict::reply(481).into());
         }
         match self.settings.domains.by_host(request.from().host()) {
             Some(domain) => identity::confirm(request, domain, true)

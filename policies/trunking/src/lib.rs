@@ -174,9 +174,9 @@ impl Trunking {
             });
         };
         if method == "INVITE" {
-            if self.settings.follows(trunk, route) {
-                self.follow()?;
-            }
+            // A limit counts until the call ends; and only a dialog that the host knows tells
+            // later requests of a call from those of somebody who had one.
+            self.follow()?;
             if let Some(limit) = trunk.max_calls
                 && let Outcome::Full(_) = leases::acquire(TRUNKS, &trunk.name, limit)?
             {

@@ -212,18 +212,6 @@ impl Checked {
             .iter()
             .position(|route| route.has(trunk, user, host))
     }
-
-    /// Whether calls of this trunk along this route are followed as dialogs.
-    pub(crate) fn follows(&self, trunk: &Trunk, route: &Route) -> bool {
-        let limited = |at: &usize| {
-            let gateway = self.gateways.get(*at);
-            gateway.is_some_and(|gateway| gateway.max_calls.is_some())
-        };
-        self.validate
-            || self.ping.is_some()
-            || trunk.max_calls.is_some()
-            || route.gateways.iter().any(limited)
-    }
 }
 
 impl Settings {

@@ -171,6 +171,7 @@ fn what_did_not_go_through_here_is_not_relayed_for_want_of_a_verdict() {
         (Foreign, signed, Option::None, Method::Bye, false),
         (Loose, Invalid, Option::None, Method::Bye, false),
         (Loose, Expired, Option::None, Method::Bye, true),
+        (Loose, Expired, Option::None, Method::Message, false),
         (Loose, Expired, Option::None, Method::Invite, false),
         (Foreign, signed, Some(known), Method::Invite, true),
     ] {
@@ -182,11 +183,7 @@ fn what_did_not_go_through_here_is_not_relayed_for_want_of_a_verdict() {
         };
         let told = (outcome, signature, dialog.is_some(), method);
         assert_eq!(facts.goes_on(method), goes_on, "{told:?}");
-        let name = if method == Method::Bye {
-            "BYE"
-        } else {
-            "INVITE"
-        };
+        let name = method.to_string();
         let script: &mut Script<'_> = &mut |_, _, _| Err(HookFailure::Cpu);
         let mut host = Scripted(script);
         for policies in [0, 1] {

@@ -101,7 +101,11 @@ pub(crate) enum Event {
         flow: Flow,
     },
     /// A BYE within the dialog was answered, or will not be.
-    Bye { known: Known, status: u16 },
+    Bye {
+        known: Known,
+        cseq: u32,
+        status: u16,
+    },
     /// It was accepted, and says where its sender is from now on.
     Refreshed {
         known: Known,
@@ -162,8 +166,8 @@ pub(crate) enum Tie {
         known: Known,
         /// The Contact of a target refresh request (RFC 3261 12.2).
         contact: Option<Bytes>,
-        /// A BYE that has not been answered.
-        hangs_up: bool,
+        /// The CSeq number of a BYE.
+        hangs_up: Option<u32>,
     },
 }
 
@@ -192,7 +196,7 @@ impl Tie {
         Some(Box::new(Self::Within {
             known,
             contact,
-            hangs_up: request.method() == Method::Bye,
+            hangs_up: hangs_up(request),
         }))
     }
 
@@ -243,10 +247,11 @@ impl Tie {
             }
             Self::Within {
                 known,
-                hangs_up: true,
+                hangs_up: Some(cseq),
                 ..
             } if status >= 200 => Some(Event::Bye {
                 known: *known,
+                cseq: *cseq,
                 status,
             }),
             Self::Within { known, contact, .. } if is_success(status) && contact.is_some() => {
@@ -288,15 +293,22 @@ impl Tie {
         match self {
             Self::Within {
                 known,
-                hangs_up: true,
+                hangs_up: Some(cseq),
                 ..
             } => Some(Event::Bye {
                 known: *known,
+                cseq: *cseq,
                 status: 408,
             }),
             _ => None,
         }
     }
+}
+
+/// The CSeq number of a BYE; `None`: it is none.
+pub(crate) fn hangs_up(request: Message<'_>) -> Option<u32> {
+    let number = || request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+    (request.method() == Method::Bye).then(number)
 }
 
 /// The URI of the first Contact.

@@ -11,6 +11,7 @@
 //! Not here: who may have a dialog (a policy decides), sockets, the table's SQL. Time is
 //! an argument.
 
+mod ending;
 mod event;
 mod id;
 mod leg;
@@ -22,7 +23,7 @@ mod state;
 mod view;
 
 pub use event::{Change, DialogTie, EndReason, Known, NewDialog, Notice, Side};
-pub(crate) use event::{Event, Heard, Order, Tie};
+pub(crate) use event::{Event, Heard, Order, Tie, hangs_up};
 pub use id::{DID_PARAM, DialogId};
 pub use options::{Defaults, MatchMode, Wanted};
 pub use record::Validity;

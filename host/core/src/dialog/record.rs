@@ -8,13 +8,12 @@ use bytes::Bytes;
 use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage};
 use smallvec::SmallVec;
 
-use super::event::{Change, EndReason, Event, Heard, NewDialog, Notice, Order, Side};
+use super::event::{Change, EndReason, Event, NewDialog, Notice, Order, Side};
 use super::id::DialogId;
 use super::leg::{Leg, same_routes, same_target};
 use super::options::{Defaults, Wanted};
 use super::state::{Happened, State, next};
-use crate::agent::request::{OwnRequest, Probe, Within};
-use crate::flow::{Flow, ListenerId, TenantId};
+use crate::flow::{Flow, TenantId};
 use crate::ids::Place;
 use crate::intake;
 use crate::lease::Lease;
@@ -27,10 +26,6 @@ const MAX_CALLEES: usize = 32;
 /// What has not been answered has the timers of its transaction; this is only for one
 /// that was lost.
 const RINGS: Duration = Duration::from_secs(12 * 3600);
-/// A side that so many questions in a row could not be sent to cannot be reached.
-const MAX_UNSENT: u8 = 3;
-/// A dialog that is over waits for the end of its transaction this long at most.
-const GONE_BY: Duration = Duration::from_secs(600);
 
 /// What a step makes known to the outside.
 #[derive(Debug, Default)]
@@ -48,10 +43,22 @@ pub(crate) struct Now<'a> {
 }
 
 impl Now<'_> {
-    fn defaults(&self) -> &Defaults {
+    pub(super) fn defaults(&self) -> &Defaults {
         &self.settings.dialogs
     }
 }
+
+/// A BYE that has not been answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bye {
+    pub(super) from: Side,
+    pub(super) cseq: u32,
+    /// It went to the other side, as far as its Request-URI, Route and CSeq tell.
+    pub(super) fits: bool,
+}
+
+/// The most of them that are told apart.
+const MAX_BYES: usize = 8;
 
 /// A dialog.
 #[derive(Debug)]
@@ -68,8 +75,8 @@ pub(super) struct Dialog {
     pub(super) answered: Option<usize>,
     pub(super) state: State,
     pub(super) bye_seen: bool,
-    /// It went to the other side, as far as its Request-URI, Route and CSeq tell.
-    pub(super) bye_fits: bool,
+    /// Those that have not been answered.
+    pub(super) byes: SmallVec<[Bye; 1]>,
     pub(super) reason: Option<EndReason>,
     /// When it began, and was answered from then on.
     pub(super) start: WallTime,
@@ -115,7 +122,7 @@ impl Dialog {
             answered: None,
             state: State::Unconfirmed,
             bye_seen: false,
-            bye_fits: false,
+            byes: SmallVec::new(),
             reason: None,
             start: at.wall,
             wanted: new.wanted,
@@ -161,7 +168,7 @@ impl Dialog {
             answered: None,
             state: State::Confirmed,
             bye_seen: false,
-            bye_fits: false,
+            byes: SmallVec::new(),
             reason: None,
             start: WallTime::default(),
             wanted: Wanted::default(),
@@ -182,19 +189,19 @@ impl Dialog {
         }
     }
 
-    fn lifetime(&self, at: Now<'_>) -> Duration {
+    pub(super) fn lifetime(&self, at: Now<'_>) -> Duration {
         let own = self.wanted.timeout;
         own.map_or(at.defaults().timeout, |own| Duration::from_secs(own.into()))
     }
 
-    fn ping_interval(&self, at: Now<'_>) -> Duration {
+    pub(super) fn ping_interval(&self, at: Now<'_>) -> Duration {
         let own = self.wanted.ping_interval.filter(|own| *own > 0);
         own.map_or(at.defaults().ping_interval, |own| {
             Duration::from_secs(own.into())
         })
     }
 
-    const fn pings(&self) -> bool {
+    pub(super) const fn pings(&self) -> bool {
         self.wanted.ping_caller || self.wanted.ping_callee
     }
 
@@ -203,7 +210,7 @@ impl Dialog {
         self.callees.get(self.answered.unwrap_or(0))
     }
 
-    fn leg_mut(&mut self, side: Side) -> Option<&mut Leg> {
+    pub(super) fn leg_mut(&mut self, side: Side) -> Option<&mut Leg> {
         match side {
             Side::Caller => Some(&mut self.caller),
             Side::Callee => {
@@ -213,7 +220,7 @@ impl Dialog {
         }
     }
 
-    fn leg(&self, side: Side) -> Option<&Leg> {
+    pub(super) fn leg(&self, side: Side) -> Option<&Leg> {
         match side {
             Side::Caller => Some(&self.caller),
             Side::Callee => self.callee(),
@@ -253,7 +260,7 @@ impl Dialog {
         self.dirty = true;
     }
 
-    fn notice(&self, change: Change, at: Now<'_>, out: &mut Outcome) {
+    pub(super) fn notice(&self, change: Change, at: Now<'_>, out: &mut Outcome) {
         if self.watched {
             out.notices.push(Notice {
                 tenant: self.tenant,
@@ -290,7 +297,11 @@ impl Dialog {
                 request,
                 flow,
             } => self.request(known.from, &request, flow),
-            Event::Bye { known, status } => self.bye(known.from, status, at, out),
+            Event::Bye {
+                known,
+                cseq,
+                status,
+            } => self.bye(known.from, cseq, status, at, out),
             Event::Refreshed {
                 known,
                 contact,
@@ -323,7 +334,7 @@ impl Dialog {
     }
 
     /// One step of the states; whether it is another one.
-    fn happened(&mut self, happened: Happened) -> bool {
+    pub(super) fn happened(&mut self, happened: Happened) -> bool {
         match next(self.state, happened, self.bye_seen) {
             Some(state) => {
                 self.state = state;
@@ -443,215 +454,17 @@ impl Dialog {
             return;
         }
         self.bye_seen = true;
-        self.bye_fits = fits;
-    }
-
-    /// Its BYE was answered. Whoever sent that is gone (RFC 3261 15.1.1), but for one that
-    /// is to come again with credentials. If the other side need not have heard of it,
-    /// because the BYE went elsewhere or was refused, it is told by one of ours: no call
-    /// goes on that is not counted.
-    fn bye(&mut self, from: Side, status: u16, at: Now<'_>, out: &mut Outcome) {
-        if !self.bye_seen || !self.state.is_confirmed() {
-            return;
-        }
-        if matches!(status, 401 | 407) {
-            self.bye_seen = false;
-            return;
-        }
-        let reason = match from {
-            Side::Caller => EndReason::DownstreamBye,
-            Side::Callee => EndReason::UpstreamBye,
-        };
-        let heard = is_success(status) || matches!(status, 408 | 481);
-        if !heard || !self.bye_fits {
-            self.end(reason, &[], at, out);
-        } else if self.happened(Happened::Bye) {
-            self.over(reason, at, out);
-        }
-    }
-
-    /// A side that says 408 or 481, or nothing, is not in the call any more. Whoever
-    /// answers otherwise is there; if not well, that ends no call. What could not be sent
-    /// says little of the other side, unless it stays so.
-    fn probed(&mut self, side: Side, heard: Heard, at: Now<'_>, out: &mut Outcome) {
-        let Some(leg) = self.leg_mut(side) else {
-            return;
-        };
-        leg.probing = false;
-        leg.unsent = match heard {
-            Heard::Unsent => leg.unsent.saturating_add(1),
-            Heard::Answer(_) | Heard::Silence => 0,
-        };
-        let gone = match heard {
-            Heard::Answer(status) => matches!(status, 408 | 481),
-            Heard::Silence => true,
-            Heard::Unsent => leg.unsent >= MAX_UNSENT,
-        };
-        if gone && self.state.is_confirmed() {
-            self.end(EndReason::Ping, &[], at, out);
-        }
-    }
-
-    /// It came to nothing.
-    fn failed(&mut self, status: u16, at: Now<'_>, out: &mut Outcome) {
-        self.over(EndReason::Failed(status), at, out);
-    }
-
-    /// The state is `Deleted` from now on.
-    fn over(&mut self, reason: EndReason, at: Now<'_>, out: &mut Outcome) {
-        self.reason = Some(reason);
-        (self.race, self.ping) = (None, None);
-        for lease in self.leases.iter().chain(&self.profiles) {
-            lease.end();
-        }
-        self.forget(at);
-        let change = match reason {
-            EndReason::Failed(status) => Change::Failed(status),
-            EndReason::Lifetime => Change::TimedOut,
-            reason => Change::Ended(reason),
-        };
-        self.notice(change, at, out);
-    }
-
-    /// Sets when it is forgotten: not before its transaction is gone, since a late 2xx
-    /// may come as long.
-    fn forget(&mut self, at: Now<'_>) {
-        let delay = self
-            .wanted
-            .delete_delay
-            .map_or(at.defaults().delete_delay, |own| {
-                Duration::from_secs(own.into())
+        let same = |bye: &Bye| bye.from == from && bye.cseq == number;
+        if let Some(bye) = self.byes.iter_mut().find(|bye| same(bye)) {
+            bye.fits &= fits;
+        } else if self.byes.len() < MAX_BYES {
+            // Of too many each counts as one that does not fit.
+            self.byes.push(Bye {
+                from,
+                cseq: number,
+                fits,
             });
-        let delay = if self.invite.is_some() {
-            delay.max(GONE_BY)
-        } else {
-            delay
-        };
-        self.forgotten = Some(at.now + delay);
-    }
-
-    /// Ends it from the middle: BYE to both sides, or CANCEL. Whether there was something
-    /// to end.
-    pub(super) fn end(
-        &mut self,
-        reason: EndReason,
-        extra: &[(String, String)],
-        at: Now<'_>,
-        out: &mut Outcome,
-    ) -> bool {
-        if self.state.is_early() {
-            // Its own 487 ends it, or a 2xx that was faster.
-            let place = self.invite.map(Order::Cancel);
-            let any = place.is_some();
-            out.orders.extend(place);
-            return any;
         }
-        if !self.happened(Happened::Ended) {
-            return false;
-        }
-        self.bye_seen = true;
-        for side in [Side::Caller, Side::Callee] {
-            let number = self.leg(side.other()).map_or(1, Leg::next_cseq);
-            let order = self.own(side, Method::Bye, number, extra, false, at);
-            out.orders.extend(order);
-        }
-        self.over(reason, at, out);
-        true
-    }
-
-    /// What is due by now.
-    pub(super) fn fire(&mut self, at: Now<'_>, out: &mut Outcome) -> bool {
-        if self.state == State::Deleted {
-            return false;
-        }
-        if self.ends <= at.now {
-            return self.timed_out(at, out);
-        }
-        if self.race.is_some_and(|race| race <= at.now) {
-            self.race = None;
-            self.end(EndReason::Race, &[], at, out);
-        }
-        if self.ping.is_some_and(|ping| ping <= at.now) {
-            self.ping = Some(at.now + self.ping_interval(at));
-            self.ask(at, out);
-        }
-        false
-    }
-
-    /// Whether it counts as expired.
-    fn timed_out(&mut self, at: Now<'_>, out: &mut Outcome) -> bool {
-        if self.state.is_early() {
-            // The transaction has its own timers; this is only for one that was lost.
-            out.orders.extend(self.invite.take().map(Order::Cancel));
-            self.happened(Happened::Gone);
-            self.failed(408, at, out);
-            return false;
-        }
-        if self.wanted.bye_on_timeout {
-            return self.end(EndReason::Lifetime, &[], at, out);
-        }
-        self.happened(Happened::Ended);
-        self.over(EndReason::Lifetime, at, out);
-        true
-    }
-
-    /// OPTIONS to the sides that are to be asked. Its CSeq number is the last one that
-    /// came from the other end: a higher one would make the next real request of that end
-    /// look like an old one.
-    fn ask(&mut self, at: Now<'_>, out: &mut Outcome) {
-        for (side, wanted) in [
-            (Side::Caller, self.wanted.ping_caller),
-            (Side::Callee, self.wanted.ping_callee),
-        ] {
-            if !wanted || self.leg(side).is_none_or(|leg| leg.probing) {
-                continue;
-            }
-            let number = self.leg(side.other()).map_or(1, |leg| leg.cseq.max(1));
-            let order = self.own(side, Method::Options, number, &[], true, at);
-            if let (Some(leg), Some(order)) = (self.leg_mut(side), order) {
-                leg.probing = true;
-                leg.ping_cseq = number;
-                out.orders.push(order);
-            }
-        }
-    }
-
-    /// A request of our own to one side, in the name of the other.
-    fn own(
-        &self,
-        side: Side,
-        method: Method,
-        cseq: u32,
-        extra: &[(String, String)],
-        probes: bool,
-        at: Now<'_>,
-    ) -> Option<Order> {
-        let (to, from) = (self.leg(side)?, self.leg(side.other())?);
-        let (to_uri, from_uri) = match side {
-            Side::Caller => (&self.from_uri, &self.to_uri),
-            Side::Callee => (&self.to_uri, &self.from_uri),
-        };
-        let built = Within {
-            method,
-            target: &to.contact,
-            routes: to.routes.iter().map(|route| route.to_vec()).collect(),
-            from: &tagged(from_uri, &from.tag),
-            to: &tagged(to_uri, &to.tag),
-            call_id: &self.call_id,
-            cseq,
-            extra,
-        }
-        .build()?;
-        let flow = to.flow.filter(|_| to.by_flow);
-        let id = self.id;
-        Some(Order::Send(Box::new(OwnRequest {
-            built,
-            way: flow.map(|flow| (flow.listener, flow.request_hop())),
-            listener: to.flow.map_or(ListenerId(0), |flow| flow.listener),
-            settings: Arc::clone(at.settings),
-            tenant: self.tenant,
-            probe: probes.then_some(Probe { id, side }),
-        })))
     }
 
     /// What `validate_dialog` says of a request that came from a side.
@@ -673,6 +486,16 @@ impl Dialog {
     }
 }
 
+impl Dialog {
+    /// Whether an INVITE that came from a side can be one of this call: it has been answered,
+    /// is not over, and the request goes to the other side (12.2.1.1).
+    pub(super) fn goes_on_with(&self, from: Side, invite: Message<'_>) -> bool {
+        let other = self.leg(from.other());
+        self.state.is_confirmed()
+            && other.is_some_and(|other| same_target(invite.request_uri(), &other.contact))
+    }
+}
+
 /// What `validate_dialog` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
@@ -686,14 +509,4 @@ pub enum Validity {
     RouteSet,
     /// There is nothing to compare with.
     Other,
-}
-
-/// `<uri>;tag=tag`
-fn tagged(uri: &[u8], tag: &[u8]) -> Vec<u8> {
-    let mut value = [b"<", uri, b">"].concat();
-    if !tag.is_empty() {
-        value.extend_from_slice(b";tag=");
-        value.extend_from_slice(tag);
-    }
-    value
 }

@@ -366,6 +366,14 @@ impl DialogService {
         })
     }
 
+    /// Whether an INVITE is one of this call. Its tags prove that there was a dialog, not that
+    /// it lives, nor where the request goes.
+    pub(crate) fn goes_on_with(&self, known: Known, invite: Message<'_>) -> bool {
+        let shard = self.shard(known.id);
+        let dialog = shard.dialogs.get(&known.id);
+        dialog.is_some_and(|dialog| dialog.goes_on_with(known.from, invite))
+    }
+
     /// A dialog as it is now.
     #[must_use]
     pub fn view(&self, id: DialogId, now: Time) -> Option<View> {

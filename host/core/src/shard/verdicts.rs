@@ -263,18 +263,18 @@ fn tie(
 fn ends(request: &OwnedMessage, reply: &Reply, facts: &Facts, io: &mut Io<'_, '_, '_>) {
     if let Some(known) = facts.dialog
         && (200..300).contains(&reply.status)
-        && request.as_ref().method() == Method::Bye
+        && let Some(cseq) = dialog::hangs_up(request.as_ref())
     {
         io.cx.out.dialog_events.push(dialog::Event::Request {
             known,
             request: request.clone(),
             flow: facts.flow,
         });
-        let status = reply.status;
-        io.cx
-            .out
-            .dialog_events
-            .push(dialog::Event::Bye { known, status });
+        io.cx.out.dialog_events.push(dialog::Event::Bye {
+            known,
+            cseq,
+            status: reply.status,
+        });
     }
 }
 

@@ -1,11 +1,9 @@
 //! Dialogs beside the transactions: what a step of a shard tells them is carried to them
 //! once that shard is let go of, and what comes of it to whichever shard it is about.
 
-use sipbox_sip::Method;
-
 use super::{Env, Stack};
 use crate::decision::{Decision, Ruling};
-use crate::dialog::{DialogId, DialogService, Event, NewDialog, Now, Order, Outcome};
+use crate::dialog::{DialogId, DialogService, Event, NewDialog, Now, Order, Outcome, hangs_up};
 use crate::error::Internal;
 use crate::flow::TenantId;
 use crate::ids::AskId;
@@ -156,15 +154,17 @@ impl Stack {
         let Some(known) = forward.facts.dialog else {
             return;
         };
-        let method = forward.request.as_ref().method();
         out.dialog_events.push(Event::Request {
             known,
             request: forward.request.clone(),
             flow: forward.facts.flow,
         });
-        if method == Method::Bye {
-            let status = 200;
-            out.dialog_events.push(Event::Bye { known, status });
+        if let Some(cseq) = hangs_up(forward.request.as_ref()) {
+            out.dialog_events.push(Event::Bye {
+                known,
+                cseq,
+                status: 200,
+            });
         }
         self.settle_dialogs(env, out);
     }

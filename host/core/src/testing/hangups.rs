@@ -57,6 +57,79 @@ fn a_bye_that_is_challenged_ends_nothing_yet() {
     }
 }
 
+/// A second BYE does not speak for the first: one goes to an accomplice, the other nowhere.
+#[test]
+fn each_bye_is_judged_by_itself() {
+    let mut rig = rig(Wanted::default());
+    let (_, route) = rig.establish();
+    let astray = from_alice("BYE", 2, &route).replace("bob@192.0.2.2", "x@192.0.2.2");
+    rig.receive(&astray, udp(ALICE));
+    let sent = rig.take();
+    let astray = sent
+        .iter()
+        .find(|sent| sent.text.starts_with("BYE"))
+        .unwrap();
+    rig.receive(&from_alice("BYE", 3, &route), udp(ALICE));
+    rig.take();
+    rig.receive(&response(&astray.text, 200, ""), udp(BOB));
+    assert_eq!((rig.leases(), rig.byes()), (0, 2), "said again by us");
+
+    // One is challenged, the other one accepted.
+    let mut rig = self::rig(Wanted::default());
+    let (_, route) = rig.establish();
+    rig.receive(&from_bob("BYE", 7, &route), udp(BOB));
+    let sent = rig.take();
+    let first = sent
+        .iter()
+        .find(|sent| sent.text.starts_with("BYE"))
+        .unwrap();
+    rig.receive(&from_bob("BYE", 8, &route), udp(BOB));
+    let sent = rig.take();
+    let second = sent
+        .iter()
+        .find(|sent| sent.text.starts_with("BYE"))
+        .unwrap();
+    rig.receive(&response(&first.text, 401, ""), udp(ALICE));
+    assert_eq!(rig.leases(), 1);
+    rig.receive(&response(&second.text, 200, ""), udp(ALICE));
+    assert_eq!((rig.leases(), rig.byes()), (0, 0));
+}
+
+/// Tags and Call-ID of a call that one has had, or has, are no way to others: its INVITEs
+/// go to the other side, and end with it.
+#[test]
+fn an_invite_belongs_to_a_call_that_lives_and_to_its_other_side_only() {
+    let known = |rig: &mut Rig, text: &str| {
+        let judge = rig.judge.take();
+        rig.receive(text, udp(ALICE));
+        rig.judge = judge;
+        let Some(Ask::Request { facts, .. }) = rig.asks.pop() else {
+            panic!("no question");
+        };
+        rig.take();
+        facts.dialog.is_some()
+    };
+    let mut rig = rig(Wanted::default());
+    let (invite, route) = rig.ring();
+    rig.receive(&response(&invite.text, 180, BOBS), udp(BOB));
+    assert!(
+        !known(&mut rig, &from_alice("INVITE", 2, &route)),
+        "it rings"
+    );
+    rig.receive(&response(&invite.text, 200, BOBS), udp(BOB));
+    assert!(known(&mut rig, &from_alice("INVITE", 3, &route)));
+    let elsewhere = from_alice("INVITE", 4, &route).replace("bob@192.0.2.2", "bob@192.0.2.9");
+    assert!(!known(&mut rig, &elsewhere));
+    assert!(known(&mut rig, &elsewhere.replace("INVITE", "INFO")));
+    rig.receive(&from_bob("BYE", 7, &route), udp(BOB));
+    rig.respond_to("BYE", 200);
+    assert!(
+        !known(&mut rig, &from_alice("INVITE", 5, &route)),
+        "it is over"
+    );
+    assert!(known(&mut rig, &from_alice("INFO", 6, &route)));
+}
+
 #[test]
 fn a_bye_that_nobody_answers_ends_the_call() {
     let mut rig = rig(Wanted::default());

@@ -14,7 +14,7 @@ fn in_dialog_requests_follow_their_route_set_unasked() {
     ] {
         for outcome in [RouteOutcome::Loose, RouteOutcome::Strict] {
             let mut call = Call::request(method, "sip:bob@192.0.2.7").in_dialog(outcome);
-            if method == "INVITE" {
+            if matches!(method, "INVITE" | "OPTIONS") {
                 call = call.dialog(TestDialog::confirmed());
             }
             let run = domain(json!({})).on_request(call);
@@ -119,6 +119,15 @@ fn an_invite_of_a_dialog_that_nobody_knows_is_no_way_past_us() {
     domain(unfollowed.clone())
         .on_request(again().proxy_authorization("example.com", "alice", "wonderland"))
         .assert_relayed_as_it_is();
+    // So does all that can begin something.
+    for method in ["MESSAGE", "REFER", "SUBSCRIBE"] {
+        let call = Call::request(method, "sip:erin@example.net")
+            .in_dialog(RouteOutcome::Loose)
+            .route_signature(RouteSignature::Valid);
+        domain(json!({}))
+            .on_request(call)
+            .assert_challenge(407, "example.com");
+    }
     // The other side of a call has none.
     let upstream = || again().from("<sip:erin@example.net>");
     domain(unfollowed.clone())

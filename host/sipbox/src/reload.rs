@@ -55,6 +55,11 @@ impl Running {
         }
         node.snapshot.store(Arc::clone(&after));
         node.watch_dialogs(&after);
+        for (tenant, parts) in live.settings.tenants.iter().zip(&live.tenants) {
+            if let Some(tenant) = after.tenant(tenant.id) {
+                tenant.shared.limit(&parts.shared);
+            }
+        }
         node.forget_bindings(&before, &after, wall);
         node.tell_all(|| WorkerEvent::Reloaded).await;
         node.tell_confined(Confined::Reloaded);

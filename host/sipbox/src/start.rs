@@ -207,13 +207,11 @@ pub(crate) fn snapshot(
     Ok(Snapshot::new(settings, tenants, live.drain, version))
 }
 
-/// What a tenant has kept so far, under the limits of today.
+/// What a tenant has kept so far. Its limits stay what they are until the snapshot is in
+/// force.
 fn shared(before: Option<&Arc<Tenant>>, limits: &SharedLimits) -> anyhow::Result<Shared> {
     match before {
-        Some(before) => {
-            before.shared.limit(limits);
-            Ok(before.shared.clone())
-        }
+        Some(before) => Ok(before.shared.clone()),
         None => Ok(Shared::in_memory(limits, &random()?)),
     }
 }

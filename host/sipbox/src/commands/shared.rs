@@ -31,6 +31,11 @@ pub(super) const COMMANDS: &[Help] = &[
     ),
 ];
 
+/// The longest time to live, in seconds, as for policies.
+const LONGEST: u32 = 100_000_000;
+/// The most bytes of a key.
+const LONGEST_KEY: usize = 255;
+
 async fn answered<T>(answer: Answer<Result<T, CallError>>) -> Result<T, CommandError> {
     let answer = match answer {
         Answer::Now(answer) => answer,
@@ -76,6 +81,11 @@ impl NodeCommands {
         let snapshot = self.node.snapshot.load();
         let tenant = snapshot.tenants().find(|tenant| *tenant.name == *system);
         let missing = || CommandError::NotFound(format!("no tenant `{system}`"));
+        // As policies may name one.
+        if key.is_empty() || key.len() > LONGEST_KEY || key.chars().any(char::is_control) {
+            let wanted = "1 to 255 bytes without control characters";
+            return Err(CommandError::Params(format!("`attr`: {wanted}")));
+        }
         Ok((tenant.cloned().ok_or_else(missing)?, key))
     }
 
@@ -96,9 +106,13 @@ impl NodeCommands {
         let (tenant, key) = self.system(params)?;
         let value = params.required("value", 2)?;
         let expire = params.number("expire", 3)?.unwrap_or(0);
+        let ttl = u32::try_from(expire).ok().filter(|ttl| *ttl <= LONGEST);
+        let ttl = ttl.ok_or_else(|| {
+            CommandError::Params(format!("`expire` is {expire}: at most {LONGEST} seconds"))
+        })?;
         let change = Change::Set {
             value: value.into(),
-            ttl: u32::try_from(expire).unwrap_or(u32::MAX),
+            ttl,
         };
         self.cache_write(&tenant, &key, change).await
     }

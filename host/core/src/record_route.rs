@@ -217,7 +217,7 @@ impl Written {
 
     fn at(now: WallTime) -> Self {
         // The lower bits are what is wanted.
-        Self((now.seconds() / Self::STEP & u64::from(u16::MAX)) as u16)
+        Self(((now.seconds() / Self::STEP) & u64::from(u16::MAX)) as u16)
     }
 
     fn text(self) -> [u8; 4] {

@@ -39,6 +39,10 @@ struct Taken<'a> {
 }
 
 /// 16.4, all of it, with OpenSIPS's `loose_route()` where the RFC says nothing.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one message and what it is judged by"
+)]
 pub(crate) fn process(
     message: Message<'_>,
     parts: &Parts,

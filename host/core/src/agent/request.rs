@@ -125,8 +125,6 @@ pub(crate) struct Named {
     timer: Option<TimerHandle>,
 }
 
-/// The status that stands for a request that could not be sent.
-
 impl Transactions {
     /// Sends a request of our own, once it is known where to.
     pub(crate) fn send_own(&mut self, own: OwnRequest, cx: &mut Cx<'_, '_>) {

@@ -358,7 +358,10 @@ impl Settings {
             forged_route: self.forged_route,
             relay: defaults.relay,
             path: defaults.path(),
-            nat: self.nat.map(sipbox_nat_rules::Settings::check).transpose()?,
+            nat: self
+                .nat
+                .map(sipbox_nat_rules::Settings::check)
+                .transpose()?,
         })
     }
 }

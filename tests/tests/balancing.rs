@@ -163,7 +163,9 @@ fn a_target_that_is_out_of_order_is_passed_over() {
     for status in [SILENT, 500, 503] {
         cluster.servers[0].answers(status);
         cluster.servers[1].answers(status);
-        for _ in 0..4 {
+        // Which target comes first is by chance: until both have been passed over.
+        let mut passed_over = [0; 2];
+        for _ in 0..40 {
             let dialog = cluster.call();
             assert_eq!(
                 cluster.sipbox.statistic("leases:held"),
@@ -172,10 +174,16 @@ fn a_target_that_is_out_of_order_is_passed_over() {
             );
             cluster.hang_up(dialog);
             cluster.assert_nothing_left();
+            let shares = cluster.shares();
+            assert_eq!(shares[2], 1, "{status}: {shares:?}");
+            passed_over[0] += shares[0];
+            passed_over[1] += shares[1];
+            if passed_over.iter().all(|calls| *calls > 0) {
+                break;
+            }
         }
-        let shares = cluster.shares();
-        assert_eq!(shares[2], 4);
-        assert!(shares[0] + shares[1] >= 2, "{status}: {shares:?}");
+        let all = passed_over.iter().all(|calls| *calls > 0);
+        assert!(all, "{status}: {passed_over:?}");
     }
     cluster.servers[2].answers(502);
     assert_eq!(cluster.refused(503).reason(), "No Target Left");

@@ -111,21 +111,29 @@ impl Stage {
 
     /// The BYEs of the proxy itself: who gets one, whether its Request-URI is the agent's own
     /// Contact, whether the tags are those of the call, and whether Route is empty.
+    ///
+    /// Nobody answers before both have arrived: to Kamailio a dialog is over with the first 200,
+    /// and if that overtakes the second BYE, it is never sent ("terminating non-confirmed dialogs
+    /// not supported").
     fn byes(&mut self, call: &Call) -> Vec<String> {
         let tags = (call.invite.tag("From"), call.ok.tag("To"));
-        let mut byes = Vec::new();
-        for (agent, ours, theirs) in [
-            (&mut self.alice, &tags.0, &tags.1),
-            (&mut self.bob, &tags.1, &tags.0),
-        ] {
-            // One of the call before may come once more.
-            let bye = loop {
+        let id = call.invite.get("Call-ID");
+        let arrived = [&mut self.alice, &mut self.bob].map(|agent| {
+            loop {
                 let bye = agent.expect_request("BYE");
-                agent.respond(&bye, 200, "OK");
-                if bye.get("Call-ID") == call.invite.get("Call-ID") {
+                if bye.get("Call-ID") == id {
                     break bye;
                 }
-            };
+                // One of the call before came once more.
+                agent.respond(&bye, 200, "OK");
+            }
+        });
+        let mut byes = Vec::new();
+        for (agent, bye, ours, theirs) in [
+            (&mut self.alice, &arrived[0], &tags.0, &tags.1),
+            (&mut self.bob, &arrived[1], &tags.1, &tags.0),
+        ] {
+            agent.respond(bye, 200, "OK");
             byes.push(format!(
                 "{}: contact {} to {} from {} routes {}",
                 agent.user,

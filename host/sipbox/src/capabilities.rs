@@ -11,10 +11,8 @@ use sipbox_core::policy::{
     AuthOutcome, BindingView, CallError, Capabilities, DialogView, HookCall, LogLevel, Realm,
     SaveLimits, SaveOutcome,
 };
-use sipbox_core::shared::{
-    Answer, Change, CounterName, Entry, Expected, Hold, Staged, Swap, Taken,
-};
-use sipbox_core::time::{Time, WallTime};
+use sipbox_core::shared::SharedNow;
+use sipbox_core::time::WallTime;
 
 use crate::node::Node;
 use crate::snapshot::Tenant;
@@ -88,12 +86,6 @@ impl RequestCapabilities {
     /// Only one hook of a request runs at a time, so this never waits.
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// By the clock that never goes back. A call that waited for its turn counts when it
-    /// runs.
-    fn now(&self) -> Time {
-        self.node.clock.now().0
     }
 
     fn aor(text: &str) -> Result<Aor, CallError> {
@@ -267,53 +259,10 @@ impl Capabilities for RequestCapabilities {
         Ok(self.node.stack.leases().held(self.tenant.id, scope, key))
     }
 
-    fn kv_get(&self, _: &HookCall, key: &str) -> Answer<Result<Option<Entry>, CallError>> {
-        self.tenant.shared.kv.get(key, self.now())
-    }
-
-    fn kv_stage(
-        &self,
-        _: &HookCall,
-        key: &str,
-        change: Change,
-        hold: Option<Hold>,
-    ) -> Answer<Result<Staged, CallError>> {
-        self.tenant.shared.kv.stage(key, change, hold, self.now())
-    }
-
-    fn kv_compare_and_set(
-        &self,
-        _: &HookCall,
-        key: &str,
-        expected: Expected,
-        change: Change,
-    ) -> Answer<Result<Swap, CallError>> {
-        let kv = &self.tenant.shared.kv;
-        kv.compare_and_set(key, expected, change, self.now())
-    }
-
-    fn count(
-        &self,
-        _: &HookCall,
-        counter: CounterName<'_>,
-        by: u32,
-    ) -> Answer<Result<u32, CallError>> {
-        self.tenant.shared.counters.add(counter, by, self.now())
-    }
-
-    fn count_up_to(
-        &self,
-        _: &HookCall,
-        counter: CounterName<'_>,
-        by: u32,
-        limit: u32,
-    ) -> Answer<Result<Taken, CallError>> {
-        let counters = &self.tenant.shared.counters;
-        counters.take(counter, by, limit, self.now())
-    }
-
-    fn count_anew(&self, _: &HookCall, counter: CounterName<'_>) -> Answer<Result<(), CallError>> {
-        self.tenant.shared.counters.reset(counter, self.now())
+    fn shared(&self) -> Result<SharedNow<'_>, CallError> {
+        // By the clock that never goes back. A call that waited for its turn counts when it
+        // runs.
+        Ok(self.tenant.shared.at(self.node.clock.now().0))
     }
 
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {

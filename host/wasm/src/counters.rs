@@ -1,7 +1,7 @@
 //! The interface `counters`.
 
 use sipbox_core::policy::CallError;
-use sipbox_core::shared::{CounterName, LONGEST_WINDOW, Taken};
+use sipbox_core::shared::{CounterName, LONGEST_WINDOW, SharedNow, Taken};
 
 use crate::bindings::wit::counters as wit;
 use crate::bindings::wit::types::Error;
@@ -18,10 +18,9 @@ impl wit::Host for CallCx {
         window: u32,
     ) -> wasmtime::Result<Result<u32, Error>> {
         self.enter()?;
-        let (call, capabilities) = (&self.call, &self.call.capabilities);
         let sum = self
-            .counter("add", &name, &key, window)
-            .and_then(|counter| at_once(capabilities.count(call, counter, by)));
+            .counted("add", &name, &key, window)
+            .and_then(|(counter, of)| at_once(of.counters.add(counter, by, of.now)));
         Ok(sum.map_err(Error::from))
     }
 
@@ -34,10 +33,9 @@ impl wit::Host for CallCx {
         limit: u32,
     ) -> wasmtime::Result<Result<wit::Outcome, Error>> {
         self.enter()?;
-        let (call, capabilities) = (&self.call, &self.call.capabilities);
         let taken = self
-            .counter("take", &name, &key, window)
-            .and_then(|counter| at_once(capabilities.count_up_to(call, counter, by, limit)));
+            .counted("take", &name, &key, window)
+            .and_then(|(counter, of)| at_once(of.counters.take(counter, by, limit, of.now)));
         let taken = taken.map(|taken| match taken {
             Taken::Taken(sum) => wit::Outcome::Taken(sum),
             Taken::Over(sum) => wit::Outcome::Over(sum),
@@ -61,22 +59,22 @@ impl wit::Host for CallCx {
         window: u32,
     ) -> wasmtime::Result<Result<(), Error>> {
         self.enter()?;
-        let (call, capabilities) = (&self.call, &self.call.capabilities);
         let reset = self
-            .counter("reset", &name, &key, window)
-            .and_then(|counter| at_once(capabilities.count_anew(call, counter)));
+            .counted("reset", &name, &key, window)
+            .and_then(|(counter, of)| at_once(of.counters.reset(counter, of.now)));
         Ok(reset.map_err(Error::from))
     }
 }
 
 impl CallCx {
-    fn counter<'a>(
-        &self,
+    /// A counter that a policy names, and where it is.
+    fn counted<'a>(
+        &'a self,
         what: &str,
         name: &'a str,
         key: &'a str,
         window: u32,
-    ) -> Result<CounterName<'a>, CallError> {
+    ) -> Result<(CounterName<'a>, SharedNow<'a>), CallError> {
         if self.hook.is_none() {
             return Err(CallError::OutOfPlace(format!("{what} in configure")));
         }
@@ -85,6 +83,7 @@ impl CallCx {
         if !(1..=LONGEST_WINDOW).contains(&window) {
             return Err(CallError::Malformed(format!("window {window}")));
         }
-        Ok(CounterName { name, key, window })
+        let shared = self.call.capabilities.shared()?;
+        Ok((CounterName { name, key, window }, shared))
     }
 }

@@ -1,7 +1,7 @@
 //! The interface `kv`.
 
 use sipbox_core::policy::{CallError, Effect};
-use sipbox_core::shared::{Answer, Change, Entry, Staged, Swap};
+use sipbox_core::shared::{Answer, Change, Entry, SharedNow, Staged, Swap};
 
 use crate::bindings::wit::kv as wit;
 use crate::bindings::wit::types::Error;
@@ -105,23 +105,25 @@ impl CallCx {
     fn kv(&self, key: &str) -> Result<Option<Entry>, CallError> {
         match self.kv_staged(key) {
             Some(staged) => Ok(staged.entry()),
-            None => at_once(self.call.capabilities.kv_get(&self.call, key)),
+            None => {
+                let shared = self.call.capabilities.shared()?;
+                at_once(shared.kv.get(key, shared.now))
+            }
         }
     }
 
     fn kv_stage(&self, key: &str, change: Change) -> Result<Staged, CallError> {
         let hold = self.kv_staged(key).and_then(Staged::hold);
-        let call = &self.call;
-        at_once(call.capabilities.kv_stage(call, key, change, hold))
+        let shared = self.call.capabilities.shared()?;
+        at_once(shared.kv.stage(key, change, hold, shared.now))
     }
 
     /// What the call has staged is nobody else's: a comparison with it needs no claim but
     /// the one that there is.
     fn kv_swap(&self, key: &str, expected: Option<u32>, change: Change) -> Result<Swap, CallError> {
-        let call = &self.call;
         let Some(staged) = self.kv_staged(key) else {
-            let capabilities = &call.capabilities;
-            return at_once(capabilities.kv_compare_and_set(call, key, expected, change));
+            let SharedNow { kv, now, .. } = self.call.capabilities.shared()?;
+            return at_once(kv.compare_and_set(key, expected, change, now));
         };
         let found = staged.entry();
         if found.as_ref().map(|entry| entry.version) != expected {

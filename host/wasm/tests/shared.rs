@@ -10,8 +10,8 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use common::{INVITE, Tenant, TestHost, reply, spec, verdict};
 use sipbox_core::policy::{
@@ -19,7 +19,8 @@ use sipbox_core::policy::{
     PolicyHost, Realm, SaveLimits, SaveOutcome, Verdict, last_writes,
 };
 use sipbox_core::shared::{
-    Answer, Change, CounterName, Entry, Expected, Hold, Shared, SharedLimits, Staged, Swap, Taken,
+    Answer, Change, CounterName, Entry, Expected, Hold, Kv, Shared, SharedLimits, SharedNow,
+    Staged, Swap,
 };
 use sipbox_core::time::Time;
 use sipbox_wasm::{ChainHost, Recorder, replay};
@@ -68,52 +69,8 @@ impl Capabilities for Host {
         self.other.remove(call, aor)
     }
 
-    fn kv_get(&self, _: &HookCall, key: &str) -> Answer<Result<Option<Entry>, CallError>> {
-        self.shared.kv.get(key, self.now())
-    }
-
-    fn kv_stage(
-        &self,
-        _: &HookCall,
-        key: &str,
-        change: Change,
-        hold: Option<Hold>,
-    ) -> Answer<Result<Staged, CallError>> {
-        self.shared.kv.stage(key, change, hold, self.now())
-    }
-
-    fn kv_compare_and_set(
-        &self,
-        _: &HookCall,
-        key: &str,
-        expected: Expected,
-        change: Change,
-    ) -> Answer<Result<Swap, CallError>> {
-        let kv = &self.shared.kv;
-        kv.compare_and_set(key, expected, change, self.now())
-    }
-
-    fn count(
-        &self,
-        _: &HookCall,
-        counter: CounterName<'_>,
-        by: u32,
-    ) -> Answer<Result<u32, CallError>> {
-        self.shared.counters.add(counter, by, self.now())
-    }
-
-    fn count_up_to(
-        &self,
-        _: &HookCall,
-        counter: CounterName<'_>,
-        by: u32,
-        limit: u32,
-    ) -> Answer<Result<Taken, CallError>> {
-        self.shared.counters.take(counter, by, limit, self.now())
-    }
-
-    fn count_anew(&self, _: &HookCall, counter: CounterName<'_>) -> Answer<Result<(), CallError>> {
-        self.shared.counters.reset(counter, self.now())
+    fn shared(&self) -> Result<SharedNow<'_>, CallError> {
+        Ok(self.shared.at(self.now()))
     }
 
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str) {
@@ -391,7 +348,43 @@ fn calls_of_a_chain_share_and_replay() {
 }
 
 /// A backend that is elsewhere, for a sandbox whose stores do not wait.
-struct Elsewhere(Mutex<u32>);
+struct Elsewhere {
+    here: Shared,
+    asked: AtomicU64,
+}
+
+impl Elsewhere {
+    fn later<T: Send + 'static>(&self) -> Answer<T> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Answer::Later(Box::pin(std::future::pending()))
+    }
+}
+
+impl Kv for Elsewhere {
+    fn get(&self, _: &str, _: Time) -> Answer<Result<Option<Entry>, CallError>> {
+        self.later()
+    }
+
+    fn stage(
+        &self,
+        _: &str,
+        _: Change,
+        _: Option<Hold>,
+        _: Time,
+    ) -> Answer<Result<Staged, CallError>> {
+        self.later()
+    }
+
+    fn compare_and_set(
+        &self,
+        _: &str,
+        _: Expected,
+        _: Change,
+        _: Time,
+    ) -> Answer<Result<Swap, CallError>> {
+        self.later()
+    }
+}
 
 impl Capabilities for Elsewhere {
     fn check(&self, _: &HookCall, _: &Realm) -> Result<AuthOutcome, CallError> {
@@ -410,9 +403,11 @@ impl Capabilities for Elsewhere {
         Ok(0)
     }
 
-    fn kv_get(&self, _: &HookCall, _: &str) -> Answer<Result<Option<Entry>, CallError>> {
-        *self.0.lock().unwrap() += 1;
-        Answer::Later(Box::pin(std::future::pending()))
+    fn shared(&self) -> Result<SharedNow<'_>, CallError> {
+        Ok(SharedNow {
+            kv: self,
+            ..self.here.at(Time::default())
+        })
     }
 
     fn log(&self, _: &HookCall, _: &str, _: LogLevel, _: &str) {}
@@ -422,12 +417,34 @@ impl Capabilities for Elsewhere {
 fn what_would_come_later_is_unavailable() {
     let host = Host::new(&SharedLimits::default());
     let mut worker = Worker::new(&host);
-    let elsewhere = Arc::new(Elsewhere(Mutex::default()));
-    let mut call = worker.call(&["get a", "set a 1 0", "read c k 1"], "reply");
+    let elsewhere = Arc::new(Elsewhere {
+        here: host.shared.clone(),
+        asked: AtomicU64::default(),
+    });
+    let asked = ["get a", "set a 1 0", "swap-if a 1 absent", "add c k 1 1"];
+    let mut call = worker.call(&asked, "reply");
     call.capabilities = Arc::clone(&elsewhere) as _;
     let output = worker.tenant.run(0, HookInput::Request, &mut call).unwrap();
     let reply = reply(verdict(output));
     let answers = reply.headers.iter().filter(|(name, _)| name == "X-Answer");
+    let answers: Vec<&str> = answers.map(|(_, answer)| answer.as_str()).collect();
+    assert_eq!(answers, ["unavailable", "unavailable", "unavailable", "1"]);
+    assert_eq!(elsewhere.asked.load(Ordering::Relaxed), 3);
+}
+
+/// Where there is nothing, it is unavailable, in a recording as well.
+#[test]
+fn what_is_not_there_is_unavailable() {
+    let host = Host::new(&SharedLimits::default());
+    let mut worker = Worker::new(&host);
+    let mut call = worker.call(&["get a", "read c k 1"], "reply");
+    call.capabilities = Arc::clone(&worker.tenant.host) as _;
+    let mut chain = ChainHost::new(&mut worker.tenant.pools, &worker.tenant.chain);
+    let mut recorder = Recorder::new(&mut chain);
+    let output = recorder.call(0, HookInput::Request, &mut call).unwrap();
+    let reply = reply(verdict(output));
+    let answers = reply.headers.iter().filter(|(name, _)| name == "X-Answer");
     assert!(answers.clone().all(|(_, answer)| answer == "unavailable"));
-    assert_eq!((answers.count(), *elsewhere.0.lock().unwrap()), (3, 1));
+    assert_eq!(answers.count(), 2);
+    replay(&common::load("shared"), &recorder.recordings[0]).unwrap();
 }

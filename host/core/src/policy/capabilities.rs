@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::{BindingFlags, HookCall, Reached};
 use crate::dialog::{Side, State, Validity, Wanted};
 use crate::lease::{Acquired, Lease};
-use crate::shared::{Answer, Change, CounterName, Entry, Expected, Hold, Staged, Swap, Taken};
+use crate::shared::{SharedNow, Staged};
 
 /// A write that a hook staged. It is committed with the verdict, or discarded
 /// with the call.
@@ -261,8 +261,8 @@ pub enum CallError {
 /// The granted capabilities that reach outside the message: implemented by the
 /// host, by the test kit, and by a wrapper that records.
 ///
-/// Reads answer at once from memory; where a backend may be elsewhere, an [`Answer`] may
-/// come later. Writes are staged by the sandbox as [`Effect`]s; `save` here only says what
+/// Reads answer at once from memory; where a backend may be elsewhere, an
+/// [`Answer`](crate::shared::Answer) may come later. Writes are staged by the sandbox as [`Effect`]s; `save` here only says what
 /// would happen.
 pub trait Capabilities: Send + Sync {
     /// `auth.check`
@@ -352,94 +352,16 @@ pub trait Capabilities: Send + Sync {
         Err(CallError::Unavailable("leases".to_owned()))
     }
 
-    /// `kv.get`, without what the call has staged.
+    /// What `kv` and `counters` stand on: what the calls of the tenant share, at this time.
     ///
     /// # Errors
-    /// [`CallError::Unavailable`] where there is no kv.
-    fn kv_get(&self, call: &HookCall, key: &str) -> Answer<Result<Option<Entry>, CallError>> {
-        let _ = (call, key);
-        missing("kv")
-    }
-
-    /// `kv.set` and `kv.remove`, without the writing; `hold` is that of the write of the
-    /// same call which this one replaces.
-    ///
-    /// # Errors
-    /// [`CallError::Limit`], [`CallError::Unavailable`].
-    fn kv_stage(
-        &self,
-        call: &HookCall,
-        key: &str,
-        change: Change,
-        hold: Option<Hold>,
-    ) -> Answer<Result<Staged, CallError>> {
-        let _ = (call, key, change, hold);
-        missing("kv")
-    }
-
-    /// `kv.compare-and-set`, without the writing.
-    ///
-    /// # Errors
-    /// [`CallError::Limit`], [`CallError::Unavailable`].
-    fn kv_compare_and_set(
-        &self,
-        call: &HookCall,
-        key: &str,
-        expected: Expected,
-        change: Change,
-    ) -> Answer<Result<Swap, CallError>> {
-        let _ = (call, key, expected, change);
-        missing("kv")
-    }
-
-    /// `counters.add`, at once; `counters.read` adds 0.
-    ///
-    /// # Errors
-    /// [`CallError::Limit`], [`CallError::Malformed`], [`CallError::Unavailable`].
-    fn count(
-        &self,
-        call: &HookCall,
-        counter: CounterName<'_>,
-        by: u32,
-    ) -> Answer<Result<u32, CallError>> {
-        let _ = (call, counter, by);
-        missing("counters")
-    }
-
-    /// `counters.take`, at once.
-    ///
-    /// # Errors
-    /// [`CallError::Limit`], [`CallError::Malformed`], [`CallError::Unavailable`].
-    fn count_up_to(
-        &self,
-        call: &HookCall,
-        counter: CounterName<'_>,
-        by: u32,
-        limit: u32,
-    ) -> Answer<Result<Taken, CallError>> {
-        let _ = (call, counter, by, limit);
-        missing("counters")
-    }
-
-    /// `counters.reset`, at once.
-    ///
-    /// # Errors
-    /// [`CallError::Malformed`], [`CallError::Unavailable`].
-    fn count_anew(
-        &self,
-        call: &HookCall,
-        counter: CounterName<'_>,
-    ) -> Answer<Result<(), CallError>> {
-        let _ = (call, counter);
-        missing("counters")
+    /// [`CallError::Unavailable`] where there is nothing.
+    fn shared(&self) -> Result<SharedNow<'_>, CallError> {
+        Err(CallError::Unavailable("kv and counters".to_owned()))
     }
 
     /// `log.log`, with tenant and policy attached.
     fn log(&self, call: &HookCall, policy: &str, level: LogLevel, text: &str);
-}
-
-fn missing<T>(what: &str) -> Answer<Result<T, CallError>> {
-    Answer::Now(Err(CallError::Unavailable(what.to_owned())))
 }
 
 /// The level of a policy's log line.

@@ -29,12 +29,12 @@ pub enum Taken {
     Over(u32),
 }
 
-/// Where the counters of one tenant are.
+/// The counters of one tenant, as its calls reach them.
 ///
 /// What is added counts at once, whatever becomes of the call: a limit that a trap takes
 /// back limits nobody. A sum has all that was added in the last `window` seconds, and
 /// nothing that is older than 17/16 of that.
-pub trait Counters: fmt::Debug + Send + Sync {
+pub trait Counters: Send + Sync {
     /// Adds; the sum with it. Adding 0 only asks.
     ///
     /// # Errors
@@ -53,7 +53,10 @@ pub trait Counters: fmt::Debug + Send + Sync {
 
     /// Begins at 0 again.
     fn reset(&self, counter: CounterName<'_>, now: Time) -> Answer<Result<(), CallError>>;
+}
 
+/// Where the counters of one tenant are.
+pub trait CounterStore: Counters + fmt::Debug {
     /// Other limits from now on.
     fn limit(&self, limits: &SharedLimits);
 

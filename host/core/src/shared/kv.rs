@@ -154,8 +154,8 @@ impl Pending for Nowhere {
     }
 }
 
-/// Where the values of one tenant are.
-pub trait Kv: fmt::Debug + Send + Sync {
+/// The values of one tenant, as its calls reach them.
+pub trait Kv: Send + Sync {
     /// What stands under a key.
     ///
     /// # Errors
@@ -181,7 +181,10 @@ pub trait Kv: fmt::Debug + Send + Sync {
         change: Change,
         now: Time,
     ) -> Answer<Result<Swap, CallError>>;
+}
 
+/// Where the values of one tenant are.
+pub trait KvStore: Kv + fmt::Debug {
     /// Other limits from now on.
     fn limit(&self, limits: &SharedLimits);
 

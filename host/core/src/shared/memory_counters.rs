@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, CounterName, Counters, FEW, LONGEST_WINDOW, MANY, SHARDS, SharedLimits, Taken,
+    Answer, CounterName, CounterStore, Counters, FEW, LONGEST_WINDOW, MANY, SHARDS, SharedLimits,
+    Taken,
 };
 use crate::location::KeyedState;
 use crate::policy::CallError;
@@ -251,7 +252,9 @@ impl Counters for MemoryCounters {
         }
         Answer::Now(Ok(()))
     }
+}
 
+impl CounterStore for MemoryCounters {
     fn limit(&self, limits: &SharedLimits) {
         self.most.store(limits.counters, Ordering::Relaxed);
     }

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Answer, Change, ENTRY, Entry, Expected, FEW, Hold, Kv, MANY, Pending, SHARDS, SharedLimits,
-    Staged, Swap, Write,
+    Answer, Change, ENTRY, Entry, Expected, FEW, Hold, Kv, KvStore, MANY, Pending, SHARDS,
+    SharedLimits, Staged, Swap, Write,
 };
 use crate::location::KeyedState;
 use crate::policy::CallError;
@@ -429,7 +429,9 @@ impl Kv for MemoryKv {
             Err(Refused::Error(error)) => Err(error),
         })
     }
+}
 
+impl KvStore for MemoryKv {
     fn limit(&self, limits: &SharedLimits) {
         let space = &self.0;
         space

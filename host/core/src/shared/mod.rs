@@ -15,8 +15,8 @@ use std::sync::Arc;
 use crate::time::Time;
 
 pub use answer::Answer;
-pub use counters::{CounterName, Counters, LONGEST_WINDOW, Taken};
-pub use kv::{Change, Entry, Expected, Hold, Kv, Pending, Staged, Swap, Write};
+pub use counters::{CounterName, CounterStore, Counters, LONGEST_WINDOW, Taken};
+pub use kv::{Change, Entry, Expected, Hold, Kv, KvStore, Pending, Staged, Swap, Write};
 pub use memory_counters::MemoryCounters;
 pub use memory_kv::MemoryKv;
 
@@ -63,9 +63,20 @@ pub struct SharedUse {
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// Values by key.
-    pub kv: Arc<dyn Kv>,
+    pub kv: Arc<dyn KvStore>,
     /// Counters.
-    pub counters: Arc<dyn Counters>,
+    pub counters: Arc<dyn CounterStore>,
+}
+
+/// The same, as a policy's call reaches it: what `kv` and `counters` stand on.
+#[derive(Clone, Copy)]
+pub struct SharedNow<'a> {
+    /// Values by key.
+    pub kv: &'a dyn Kv,
+    /// Counters.
+    pub counters: &'a dyn Counters,
+    /// When the call asks.
+    pub now: Time,
 }
 
 impl Shared {
@@ -76,6 +87,16 @@ impl Shared {
         Self {
             kv: Arc::new(MemoryKv::new(limits, key)),
             counters: Arc::new(MemoryCounters::new(limits, key)),
+        }
+    }
+
+    /// For a call that asks at this time.
+    #[must_use]
+    pub fn at(&self, now: Time) -> SharedNow<'_> {
+        SharedNow {
+            kv: &*self.kv,
+            counters: &*self.counters,
+            now,
         }
     }
 

@@ -90,6 +90,12 @@ pub fn shared() -> PathBuf {
     component("tests/guests/shared", "guest-shared")
 }
 
+/// `tests/guests/dialogs`: follows calls, and writes down what it is told of them.
+#[must_use]
+pub fn dialogs() -> PathBuf {
+    component("tests/guests/dialogs", "guest-dialogs")
+}
+
 /// The languages of the SDKs, as the names of the examples end.
 pub const LANGUAGES: [&str; 3] = ["rust", "c", "ts"];
 

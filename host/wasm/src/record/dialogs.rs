@@ -1,9 +1,9 @@
 //! What is written down of dialogs: as a capability answers, and as `on-dialog` is told.
 
 use serde::{Deserialize, Serialize};
-use sipbox_core::dialog::{Change, EndReason, Side, State, Validity};
+use sipbox_core::dialog::{Change, EndReason, Side, State, Validity, Wanted};
 use sipbox_core::lease::{Acquired, Lease};
-use sipbox_core::policy::{DialogCall, DialogView};
+use sipbox_core::policy::{DialogCall, DialogOp, DialogView};
 
 use super::answers::{Recorded, Value};
 
@@ -47,6 +47,75 @@ impl From<&ViewRecord> for DialogView {
             vars: record.vars.clone(),
             flags: record.flags.clone(),
             profiles: record.profiles.clone(),
+        }
+    }
+}
+
+/// [`DialogOp`]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum OpRecord {
+    Create {
+        /// As `dialog.flags` has them.
+        flags: u32,
+        timeout: Option<u32>,
+        delete_delay: Option<u32>,
+        ping_interval: Option<u32>,
+    },
+    SetVar(String, String),
+    SetFlag(String, bool),
+    Join(String, String, bool),
+    Leave(String, String),
+    Timeout(u32),
+    End(Vec<(String, String)>),
+}
+
+impl From<&DialogOp> for OpRecord {
+    fn from(op: &DialogOp) -> Self {
+        match op.clone() {
+            DialogOp::Create(wanted) => Self::Create {
+                flags: wanted.bits(),
+                timeout: wanted.timeout,
+                delete_delay: wanted.delete_delay,
+                ping_interval: wanted.ping_interval,
+            },
+            DialogOp::SetVar { name, value } => Self::SetVar(name, value),
+            DialogOp::SetFlag { name, on } => Self::SetFlag(name, on),
+            DialogOp::Join {
+                profile,
+                value,
+                clear,
+            } => Self::Join(profile, value, clear),
+            DialogOp::Leave { profile, value } => Self::Leave(profile, value),
+            DialogOp::Timeout(seconds) => Self::Timeout(seconds),
+            DialogOp::End(extra) => Self::End(extra),
+        }
+    }
+}
+
+impl From<&OpRecord> for DialogOp {
+    fn from(record: &OpRecord) -> Self {
+        match record.clone() {
+            OpRecord::Create {
+                flags,
+                timeout,
+                delete_delay,
+                ping_interval,
+            } => Self::Create(Wanted {
+                timeout,
+                delete_delay,
+                ping_interval,
+                ..Wanted::from_bits(flags)
+            }),
+            OpRecord::SetVar(name, value) => Self::SetVar { name, value },
+            OpRecord::SetFlag(name, on) => Self::SetFlag { name, on },
+            OpRecord::Join(profile, value, clear) => Self::Join {
+                profile,
+                value,
+                clear,
+            },
+            OpRecord::Leave(profile, value) => Self::Leave { profile, value },
+            OpRecord::Timeout(seconds) => Self::Timeout(seconds),
+            OpRecord::End(extra) => Self::End(extra),
         }
     }
 }

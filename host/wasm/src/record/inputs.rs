@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sipbox_core::dialog::{DialogId, Known, Side};
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
 use sipbox_core::lease::Lease;
 use sipbox_core::policy::{
@@ -17,6 +19,7 @@ use sipbox_sip::{OwnedMessage, Transport};
 
 use super::dialogs::DialogRecord;
 use super::{hex, unhex};
+use crate::limits::Limits;
 
 /// Bytes of the wire: as text where they are text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +213,9 @@ pub(super) struct FactsRecord {
     route_params: Wire,
     route_signature: String,
     leaves: Option<u16>,
+    /// The name of the dialog, and whether its caller sent the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dialog: Option<(String, bool)>,
 }
 
 const DIRECTIONS: [Direction; 3] = [
@@ -254,6 +260,9 @@ impl From<&Facts> for FactsRecord {
             route_params: Wire::of(&facts.route_params),
             route_signature: format!("{:?}", facts.route_signature),
             leaves: facts.leaves.map(|listener| listener.0),
+            dialog: facts
+                .dialog
+                .map(|known| (known.id.to_string(), known.from == Side::Caller)),
         }
     }
 }
@@ -281,9 +290,58 @@ impl FactsRecord {
             route_params: RouteParams::from_slice(&self.route_params.bytes()?),
             route_signature: named(&SIGNATURES, &self.route_signature)?,
             leaves: self.leaves.map(ListenerId),
-            // What there is to know of it, its capability answers.
-            dialog: None,
+            dialog: match &self.dialog {
+                None => None,
+                Some((id, caller)) => Some(Known {
+                    id: DialogId::parse(id.as_bytes()).ok_or_else(|| format!("dialog `{id}`"))?,
+                    from: if *caller { Side::Caller } else { Side::Callee },
+                }),
+            },
         })
+    }
+}
+
+/// [`Limits`]: a call that reached one reaches it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LimitsRecord {
+    cpu_micros: u64,
+    wall_micros: u64,
+    memory: usize,
+    host_calls: u32,
+    edits: u32,
+    edit_bytes: u32,
+    output_bytes: u32,
+    log_bytes: u32,
+}
+
+impl From<&Limits> for LimitsRecord {
+    fn from(limits: &Limits) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            cpu_micros: micros(limits.cpu),
+            wall_micros: micros(limits.wall),
+            memory: limits.memory,
+            host_calls: limits.host_calls,
+            edits: limits.edits,
+            edit_bytes: limits.edit_bytes,
+            output_bytes: limits.output_bytes,
+            log_bytes: limits.log_bytes,
+        }
+    }
+}
+
+impl From<&LimitsRecord> for Limits {
+    fn from(record: &LimitsRecord) -> Self {
+        Self {
+            cpu: Duration::from_micros(record.cpu_micros),
+            wall: Duration::from_micros(record.wall_micros),
+            memory: record.memory,
+            host_calls: record.host_calls,
+            edits: record.edits,
+            edit_bytes: record.edit_bytes,
+            output_bytes: record.output_bytes,
+            log_bytes: record.log_bytes,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod answers;
 mod dialogs;
 mod inputs;
 mod shared;
+mod staged;
 mod tape;
 
 use std::sync::{Arc, Mutex};
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use sipbox_core::policy::{Capabilities, HookCall, HookFailure, HookInput, HookOutput, PolicyHost};
 
 use self::answers::Answer;
-use self::inputs::{CallRecord, FactsRecord, Input, Wire};
-use self::shared::WriteRecord;
+use self::inputs::{CallRecord, FactsRecord, Input, LimitsRecord, Wire};
+use self::staged::StagedRecord;
 use self::tape::Tape;
 use crate::chain::{PolicySpec, PolicyVersion};
 use crate::component::{LoadError, Policy};
@@ -39,9 +40,10 @@ pub struct Recording {
     response: Option<Wire>,
     facts: FactsRecord,
     before: CallRecord,
-    /// What earlier policies of the chain wrote to `kv`, not committed yet.
+    limits: LimitsRecord,
+    /// What earlier policies of the chain have staged, not committed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    staged: Vec<WriteRecord>,
+    staged: Vec<StagedRecord>,
     /// What the guest's randomness came from, if it used any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<String>,
@@ -151,7 +153,7 @@ impl PolicyHost for Recorder<'_, '_> {
         let spec = version.spec.clone();
         let recorded = Input::from(&input);
         let before = CallRecord::of(call);
-        let (staged, earlier) = (WriteRecord::all(call), call.effects.len());
+        let (staged, earlier) = (StagedRecord::all(call), call.effects.len());
         let request = Wire::of(call.request.buffer());
         let response = call
             .response
@@ -175,6 +177,7 @@ impl PolicyHost for Recorder<'_, '_> {
             response,
             facts,
             before,
+            limits: LimitsRecord::from(&spec.limits),
             staged,
             seed: self.host.last_seed().map(|seed| hex(&seed)),
             answers: tape.answers(),
@@ -197,7 +200,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
             component: Arc::clone(component),
             settings: Arc::from(recording.settings.as_str()),
             grants: Vec::new(),
-            limits: Limits::default(),
+            limits: Limits::from(&recording.limits),
         },
         stats: Arc::new(PolicyStats::default()),
         stock: Mutex::default(),
@@ -224,7 +227,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
         state: recording.before.state(),
         armed: recording.before.armed(),
         edits: Vec::new(),
-        effects: WriteRecord::effects(&recording.staged).map_err(unreadable)?,
+        effects: StagedRecord::effects(&recording.staged).map_err(unreadable)?,
         capabilities: Arc::clone(&tape) as Arc<dyn Capabilities>,
     };
     let mark = version.spec.component.engine.ticker.mark();

@@ -1,7 +1,6 @@
 //! Questions to `kv` and `counters` and their answers, as they are written down.
 
 use serde::{Deserialize, Serialize};
-use sipbox_core::policy::{Effect, HookCall};
 use sipbox_core::shared::{Change, CounterName, Entry, Expected, Staged, Swap, Taken, Write};
 
 use super::answers::{Asked, Recorded, Value};
@@ -63,7 +62,7 @@ impl ChangeRecord {
 }
 
 impl WriteRecord {
-    fn of(staged: &Staged) -> Self {
+    pub(super) fn of(staged: &Staged) -> Self {
         let write = staged.write();
         Self {
             key: write.key.to_string(),
@@ -72,27 +71,12 @@ impl WriteRecord {
         }
     }
 
-    fn staged(&self) -> Option<Staged> {
+    pub(super) fn staged(&self) -> Option<Staged> {
         Some(Staged::detached(Write {
             key: self.key.as_str().into(),
             change: self.change.change()?,
             version: self.version,
         }))
-    }
-
-    /// What earlier policies of the chain have staged, which this one sees.
-    pub(super) fn all(call: &HookCall) -> Vec<Self> {
-        let staged = call.effects.iter().filter_map(|effect| match effect {
-            Effect::Kv(staged) => Some(Self::of(staged)),
-            _ => None,
-        });
-        staged.collect()
-    }
-
-    pub(super) fn effects(all: &[Self]) -> Result<Vec<Effect>, String> {
-        let effects = all.iter().map(|record| record.staged().map(Effect::Kv));
-        let effects: Option<Vec<Effect>> = effects.collect();
-        effects.ok_or_else(|| "a staged write".to_owned())
     }
 }
 

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::agent::request::Probe;
 use crate::agent::session::Answered;
 use crate::decision::{ArmedSet, ResolvedTarget};
-use crate::dialog::{self, Notice, Tie};
+use crate::dialog::{self, DialogId, Tie};
 use crate::flow::{NextHop, TenantId};
 use crate::ids::{AskId, ResolveToken, SendToken, StatelessId};
 use crate::policy::{CallState, Facts, Failure};
@@ -270,8 +270,9 @@ pub struct Outbox {
     pub events: Vec<Event>,
     /// Answers to pings, for the location service.
     pub pongs: Vec<Pong>,
-    /// Changes of dialogs that policies are to be told of.
-    pub notices: Vec<Notice>,
+    /// Dialogs of which policies are to be told something: what it is, and when it is the
+    /// turn of whom, [`dialog::DialogService::next_notice`] knows.
+    pub news: Vec<DialogId>,
     /// What happened to dialogs, for their shards.
     pub(crate) dialog_events: Vec<dialog::Event>,
     /// 2xx responses of our own, for the shards of their dialogs.
@@ -289,7 +290,7 @@ impl Outbox {
         self.resolves.clear();
         self.events.clear();
         self.pongs.clear();
-        self.notices.clear();
+        self.news.clear();
         self.dialog_events.clear();
         self.answered.clear();
     }
@@ -300,7 +301,7 @@ impl Outbox {
         self.transmits.is_empty()
             && self.asks.is_empty()
             && self.resolves.is_empty()
-            && self.notices.is_empty()
+            && self.news.is_empty()
             && self.events.is_empty()
             && self.pongs.is_empty()
     }

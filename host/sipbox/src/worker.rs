@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipbox_core::dialog::Notice;
+use sipbox_core::dialog::DialogId;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::{AskId, ResolveToken, SendToken};
 use sipbox_core::outbox::{Ask, Candidates, Event, Outbox, Resolve, ResolveError};
@@ -55,7 +55,8 @@ pub(crate) struct Worker {
     asks: VecDeque<Ask>,
     failed: Vec<SendToken>,
     names: Vec<Resolve>,
-    notices: VecDeque<Notice>,
+    /// Dialogs of which policies are to be told something.
+    news: VecDeque<DialogId>,
     pools: Pools,
     /// What a confined tenant's policies answered here, to be handed over.
     answer: Option<Answer>,
@@ -81,7 +82,7 @@ impl Worker {
             asks: VecDeque::new(),
             failed: Vec::new(),
             names: Vec::new(),
-            notices: VecDeque::new(),
+            news: VecDeque::new(),
             answer: None,
             ticked: Time::default(),
             pinger: Pinger::default(),
@@ -295,8 +296,8 @@ impl Worker {
             while let Some(ask) = self.asks.pop_front() {
                 self.answering(ask.id(), |worker| worker.ask(ask));
             }
-            while let Some(notice) = self.notices.pop_front() {
-                self.notify(notice);
+            while let Some(dialog) = self.news.front().copied() {
+                self.tell_news(dialog);
             }
         }
         self.node.ticking_begins(self.number);
@@ -307,7 +308,7 @@ impl Worker {
             || !self.failed.is_empty()
             || !self.names.is_empty()
             || !self.asks.is_empty()
-            || !self.notices.is_empty()
+            || !self.news.is_empty()
     }
 
     /// Sends what is in the outbox, and takes out what else is there to be done.
@@ -333,7 +334,7 @@ impl Worker {
         self.take_pongs();
         self.names.append(&mut self.out.resolves);
         self.asks.extend(self.out.asks.drain(..));
-        self.notices.extend(self.out.notices.drain(..));
+        self.news.extend(self.out.news.drain(..));
         self.out.clear();
         self.sent = 0;
     }

@@ -20,6 +20,7 @@ mod record;
 mod row;
 mod service;
 mod state;
+mod untold;
 mod view;
 
 pub use event::{Change, DialogTie, EndReason, Known, NewDialog, Notice, Side};

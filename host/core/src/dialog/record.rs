@@ -31,7 +31,10 @@ const RINGS: Duration = Duration::from_secs(12 * 3600);
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) orders: Vec<Order>,
-    pub(crate) notices: Vec<Notice>,
+    /// What is to be told, within the step.
+    pub(super) notices: Vec<Notice>,
+    /// The dialogs of which it is, behind it: [`super::DialogService::next_notice`] tells.
+    pub(crate) news: Vec<DialogId>,
 }
 
 /// What a step of a dialog may know.

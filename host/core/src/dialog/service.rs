@@ -9,12 +9,13 @@ use foldhash::fast::FixedState;
 use sipbox_sip::{HeaderId, Message, Transport};
 use smallvec::SmallVec;
 
-use super::event::{EndReason, Event, Known, NewDialog};
+use super::event::{EndReason, Event, Known, NewDialog, Notice};
 use super::id::{DialogId, ENTRIES};
 use super::options::MatchMode;
 use super::record::{Dialog, Now, Outcome, Validity};
 use super::row::{Context, DialogRow, Loaded, RowChange, Unread};
 use super::state::State;
+use super::untold::Untold;
 use super::view::View;
 use crate::flow::{Flow, Home, TenantId};
 use crate::ids::Place;
@@ -33,6 +34,8 @@ pub(super) struct Shard {
     changed: Vec<DialogId>,
     /// Rows that the table still has.
     deleted: Vec<DialogId>,
+    /// What policies are to be told, also of dialogs that are gone.
+    untold: Untold,
 }
 
 type Calls = HashMap<u64, SmallVec<[DialogId; 1]>, FixedState>;
@@ -136,7 +139,8 @@ impl DialogService {
         u32::try_from(call >> 32).unwrap_or(0) % ENTRIES
     }
 
-    /// A dialog begins: before its INVITE is sent.
+    /// A dialog begins: before its INVITE is sent. Nothing is told of it until
+    /// [`Self::told`].
     pub(crate) fn create(
         &self,
         new: &NewDialog,
@@ -144,14 +148,30 @@ impl DialogService {
         place: Place,
         leases: Vec<Lease>,
         at: Now<'_>,
-    ) -> Outcome {
+    ) {
         let mut dialog = Dialog::new(new, invite, place, at);
         dialog.leases = leases;
         let mut created = Outcome::default();
         dialog.created(at, &mut created);
+        if !created.notices.is_empty() {
+            let mut shard = self.shard(dialog.id);
+            shard.untold.push(dialog.id, created.notices);
+            shard.untold.hold(dialog.id);
+        }
         self.totals.processed.fetch_add(1, Ordering::Relaxed);
         self.insert(dialog);
-        created
+    }
+
+    /// What policies are to be told of a dialog next: whoever gets it tells it and says
+    /// [`Self::told`], then asks again. `None`: there is nothing, or somebody else is at it.
+    #[must_use]
+    pub fn next_notice(&self, id: DialogId) -> Option<Notice> {
+        self.shard(id).untold.next(id)
+    }
+
+    /// Policies were told, or will not be: what is next may be.
+    pub fn told(&self, id: DialogId) {
+        self.shard(id).untold.release(id);
     }
 
     pub(super) fn insert(&self, mut dialog: Dialog) {
@@ -171,6 +191,7 @@ impl DialogService {
     /// The verdict that wanted it did not count after all.
     pub(crate) fn discard(&self, id: DialogId) {
         let mut shard = self.shard(id);
+        shard.untold.forget(id);
         if let Some(dialog) = shard.dialogs.remove(&id) {
             self.totals.processed.fetch_sub(1, Ordering::Relaxed);
             self.removed(shard, &dialog);
@@ -218,12 +239,22 @@ impl DialogService {
     /// One step of a dialog, and what follows for the books.
     fn step(&self, id: DialogId, step: impl FnOnce(&mut Dialog, &mut Outcome)) -> Outcome {
         let mut out = Outcome::default();
-        self.with(id, |dialog| step(dialog, &mut out));
+        self.work(id, &mut out, step);
         out
     }
 
-    /// Works on a dialog. `None`: there is no such dialog.
+    /// Works on a dialog, of which there is nothing to tell. `None`: there is no such dialog.
     fn with<R>(&self, id: DialogId, step: impl FnOnce(&mut Dialog) -> R) -> Option<R> {
+        self.work(id, &mut Outcome::default(), |dialog, _| step(dialog))
+    }
+
+    /// Works on a dialog. `None`: there is no such dialog.
+    fn work<R>(
+        &self,
+        id: DialogId,
+        out: &mut Outcome,
+        step: impl FnOnce(&mut Dialog, &mut Outcome) -> R,
+    ) -> Option<R> {
         if self.totals.live.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -231,8 +262,13 @@ impl DialogService {
         let shard = &mut *guard;
         let dialog = shard.dialogs.get_mut(&id)?;
         let before = dialog.state;
-        let result = step(dialog);
+        let result = step(dialog, out);
         let after = dialog.state;
+        if !out.notices.is_empty() {
+            // In the order in which it happened, whoever made it happen.
+            shard.untold.push(id, out.notices.drain(..));
+            out.news.push(id);
+        }
         let due = dialog.due();
         if due != dialog.scheduled {
             if let Some(old) = dialog.scheduled {
@@ -286,8 +322,8 @@ impl DialogService {
         at: Now<'_>,
     ) -> Option<Outcome> {
         let mut out = Outcome::default();
-        let ended = self.with(id, |dialog| {
-            dialog.end(EndReason::Command, extra, at, &mut out)
+        let ended = self.work(id, &mut out, |dialog, out| {
+            dialog.end(EndReason::Command, extra, at, out)
         });
         self.sweep(id, at.now);
         (ended == Some(true)).then_some(out)
@@ -299,13 +335,13 @@ impl DialogService {
         for at_shard in 0..self.shards.len() {
             while let Some(id) = self.first_due(at_shard, at.now) {
                 let mut out = Outcome::default();
-                let expired = self.with(id, |dialog| dialog.fire(at, &mut out));
+                let expired = self.work(id, &mut out, |dialog, out| dialog.fire(at, out));
                 if expired == Some(true) {
                     self.totals.expired.fetch_add(1, Ordering::Relaxed);
                 }
                 self.sweep(id, at.now);
                 all.orders.append(&mut out.orders);
-                all.notices.append(&mut out.notices);
+                all.news.append(&mut out.news);
             }
         }
         all

@@ -46,15 +46,14 @@ impl Stack {
         mut decision: Decision,
         out: &mut Outbox,
     ) -> bool {
-        let (begun, notices) = (
-            self.begin_dialog(env, ask, &mut decision),
-            out.notices.len(),
-        );
+        let begun = self.begin_dialog(env, ask, &mut decision);
         let done = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
             shard.request_verdict(ask, decision, cx)
         });
         let relayed = matches!(done, Some(Carried::Relayed));
-        self.dialog_began(begun, relayed, notices, out);
+        if let (Some(begun), true) = (begun, relayed) {
+            begun.counts(out);
+        }
         let in_time = in_time(
             done.as_ref()
                 .map(|carried| !matches!(carried, Carried::Late)),

@@ -24,6 +24,34 @@ fn now<'a>(env: &Env<'a>) -> Now<'a> {
     }
 }
 
+/// A dialog that a verdict begins. It is taken back unless that [counts](Self::counts).
+pub(super) struct Begun<'a> {
+    dialogs: &'a DialogService,
+    id: DialogId,
+    /// Whether policies are told of it.
+    watched: bool,
+    counts: bool,
+}
+
+impl Begun<'_> {
+    /// It is there, and policies are told so, before anything else of it.
+    pub(super) fn counts(mut self, out: &mut Outbox) {
+        self.counts = true;
+        if self.watched {
+            self.dialogs.told(self.id);
+            out.news.push(self.id);
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.counts {
+            self.dialogs.discard(self.id);
+        }
+    }
+}
+
 impl Stack {
     /// The dialogs.
     #[must_use]
@@ -115,37 +143,23 @@ impl Stack {
         env: &Env<'_>,
         ask: AskId,
         decision: &mut Decision,
-    ) -> Option<(DialogId, Outcome)> {
+    ) -> Option<Begun<'_>> {
         let new = decision.state.dialog.as_mut()?.new.take()?;
         if !matches!(decision.ruling, Ruling::Relay(_)) {
             decision.state.dialog = None;
             return None;
         }
-        let NewDialog { id, .. } = *new;
+        let NewDialog { id, watched, .. } = *new;
         let leases: Vec<Lease> = decision.state.leases.clone();
         let invite = decision.request.as_ref();
-        let created = self
-            .dialogs
+        self.dialogs
             .create(&new, invite, ask.place, leases, now(env));
-        Some((id, created))
-    }
-
-    /// What [`Self::begin_dialog`] began is told, or taken back if the verdict did not count.
-    pub(super) fn dialog_began(
-        &self,
-        begun: Option<(DialogId, Outcome)>,
-        relayed: bool,
-        notices: usize,
-        out: &mut Outbox,
-    ) {
-        match begun {
-            Some((_, created)) if relayed => {
-                let at = notices.min(out.notices.len());
-                out.notices.splice(at..at, created.notices);
-            }
-            Some((id, _)) => self.dialogs.discard(id),
-            None => {}
-        }
+        Some(Begun {
+            dialogs: &self.dialogs,
+            id,
+            watched,
+            counts: false,
+        })
     }
 
     /// A request of a dialog goes on without a transaction: an ACK for a 2xx has none, and
@@ -183,7 +197,7 @@ impl Stack {
     }
 
     fn carry_orders(&self, outcome: Outcome, env: &mut Env<'_>, out: &mut Outbox) {
-        out.notices.extend(outcome.notices);
+        out.news.extend(outcome.news);
         for order in outcome.orders {
             match order {
                 Order::Send(own) => {

@@ -11,6 +11,7 @@ mod homes;
 mod hooks;
 mod names;
 mod nat;
+mod news;
 mod record_route;
 mod room;
 mod routes;
@@ -279,7 +280,12 @@ impl Rig {
         }
         self.resolves.append(&mut self.out.resolves);
         self.events.append(&mut self.out.events);
-        self.notices.append(&mut self.out.notices);
+        for id in std::mem::take(&mut self.out.news) {
+            while let Some(notice) = self.stack.dialogs().next_notice(id) {
+                self.notices.push(notice);
+                self.stack.dialogs().told(id);
+            }
+        }
         let asks = std::mem::take(&mut self.out.asks);
         self.out.clear();
         for ask in asks {

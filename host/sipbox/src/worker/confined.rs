@@ -12,13 +12,13 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use sipbox_core::dialog::Notice;
 use sipbox_core::flow::TenantId;
 use sipbox_core::outbox::Ask;
 use sipbox_core::policy::HookFailure;
 use sipbox_net::Full;
 use sipbox_wasm::{Place, Pools, thread_cpu};
 
+use super::dialogs::Telling;
 use super::fair::Fair;
 use super::questions::Answer;
 use super::{SWEEP, Worker};
@@ -39,7 +39,7 @@ pub(crate) enum Confined {
     /// Ask another hook.
     Ask(TenantId, Box<Ask>, Place),
     /// Tell what became of a dialog.
-    Notice(TenantId, Box<Notice>, Place),
+    Telling(TenantId, Box<Telling>, Place),
     /// The snapshot changed: let the instances of the old one go.
     Reloaded,
     /// Leave.
@@ -51,7 +51,7 @@ enum Task {
     Run(Box<Pending>),
     Refuse(Box<Pending>),
     Ask(Box<Ask>),
-    Notice(Box<Notice>),
+    Telling(Box<Telling>),
 }
 
 /// Who waits here.
@@ -109,7 +109,7 @@ impl Worker {
                     });
                 }
                 Task::Ask(ask) => worker.answering(ask.id(), |worker| worker.ask(*ask)),
-                Task::Notice(notice) => worker.notify(*notice),
+                Task::Telling(telling) => worker.tell_in_turn(*telling),
             });
             waiting.charge(tenant, thread_cpu().saturating_sub(begun));
             if let Some(answer) = self.answer.take()
@@ -148,8 +148,8 @@ impl Worker {
                 waiting.push(pending.tenant.id, (Task::Refuse(pending), place));
             }
             Confined::Ask(tenant, ask, place) => waiting.push(tenant, (Task::Ask(ask), place)),
-            Confined::Notice(tenant, notice, place) => {
-                waiting.push(tenant, (Task::Notice(notice), place));
+            Confined::Telling(tenant, telling, place) => {
+                waiting.push(tenant, (Task::Telling(telling), place));
             }
             Confined::Reloaded => {
                 let (_, wall) = self.node.clock.now();

@@ -1,6 +1,7 @@
 //! Dialogs on a worker: what policies wanted of them, what is due, and the hook that is
-//! told what became of them.
+//! told what became of them, of one dialog by one worker at a time.
 
+use std::fmt;
 use std::sync::Arc;
 
 use sipbox_core::chain::ChainRun;
@@ -14,8 +15,39 @@ use smallvec::SmallVec;
 
 use super::Worker;
 use super::confined::{Confined, Turn};
+use crate::node::Node;
 use crate::snapshot::Tenant;
 use crate::{dialogs, shared};
+
+/// Something that is being told of a dialog. Nothing else of it is told until this is
+/// dropped.
+pub(crate) struct Telling {
+    node: Arc<Node>,
+    notice: Notice,
+}
+
+impl Telling {
+    /// The next thing to tell of a dialog, if nobody else is at it.
+    fn next(node: &Arc<Node>, dialog: DialogId) -> Option<Self> {
+        let notice = node.stack.dialogs().next_notice(dialog)?;
+        Some(Self {
+            node: Arc::clone(node),
+            notice,
+        })
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.node.stack.dialogs().told(self.notice.dialog.id);
+    }
+}
+
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Telling").field(&self.notice).finish()
+    }
+}
 
 impl Worker {
     /// Makes changes of a dialog whose verdict counts.
@@ -93,16 +125,28 @@ impl Worker {
         self.step(&snapshot, |env, out| node.stack.dialogs_due(env, out));
     }
 
+    /// Tells the first thing that is untold of the first dialog; if there is none, or
+    /// somebody else is at it, who will find the others, that dialog is done with.
+    pub(super) fn tell_news(&mut self, dialog: DialogId) {
+        match Telling::next(&self.node, dialog) {
+            Some(telling) => self.tell(telling),
+            None => {
+                self.news.pop_front();
+            }
+        }
+    }
+
     /// Tells the policies of a tenant what became of a dialog.
-    pub(super) fn notify(&mut self, notice: Notice) {
+    pub(super) fn tell(&mut self, telling: Telling) {
+        let notice = &telling.notice;
         let Some(tenant) = self.node.snapshot.load().tenant(notice.tenant).cloned() else {
             return;
         };
         match self.turn(&tenant) {
-            Turn::Now => self.tell_of_dialog(&tenant, &notice),
+            Turn::Now => self.tell_of_dialog(&tenant, notice),
             Turn::Later(id, place) => {
                 self.node
-                    .tell_confined(Confined::Notice(id, Box::new(notice), place));
+                    .tell_confined(Confined::Telling(id, Box::new(telling), place));
             }
             Turn::Never(_) => {
                 tracing::warn!(
@@ -112,6 +156,13 @@ impl Worker {
                 );
             }
         }
+    }
+
+    /// What the worker of confined tenants does with what it was given.
+    pub(super) fn tell_in_turn(&mut self, telling: Telling) {
+        // What came behind it waits for this to be told, and nobody else looks for it.
+        self.news.push_back(telling.notice.dialog.id);
+        self.tell(telling);
     }
 
     fn tell_of_dialog(&mut self, tenant: &Arc<Tenant>, notice: &Notice) {

@@ -12,7 +12,7 @@ use sipbox_wasm::LoadError;
 
 use crate::demo;
 use crate::parts::{Live, Parts};
-use crate::start::{Refused, Sandbox};
+use crate::sandbox::{Refused, Sandbox};
 use crate::translate;
 
 /// Where the configuration comes from; a reload asks again.

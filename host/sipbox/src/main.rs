@@ -16,6 +16,7 @@ mod memory;
 mod node;
 mod parts;
 mod reload;
+mod sandbox;
 mod secret;
 mod shared;
 mod snapshot;

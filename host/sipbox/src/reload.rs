@@ -12,8 +12,9 @@ use sipbox_wasm::Chain;
 use crate::configuration::{Draft, Moves};
 use crate::node::{Node, WorkerEvent};
 use crate::parts::Live;
+use crate::sandbox::{Refused, snapshot, stock};
 use crate::snapshot::Snapshot;
-use crate::start::{Refused, Running, snapshot, stock};
+use crate::start::Running;
 use crate::worker::Confined;
 
 impl Running {

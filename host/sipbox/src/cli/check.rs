@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::configuration::Source;
-use crate::start::Sandbox;
+use crate::sandbox::Sandbox;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use crate::commands::{NodeCommands, ReloadRequest};
 use crate::configuration::{Configuration, Source};
 use crate::demo;
-use crate::start::{Running, Sandbox};
+use crate::sandbox::Sandbox;
+use crate::start::Running;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {

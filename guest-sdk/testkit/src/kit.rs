@@ -8,9 +8,8 @@ use sipbox_guest::sys::with_host;
 use sipbox_guest::{BranchVerdict, DialogEvent, Failure, Policy, ReplyVerdict, Target, Verdict};
 
 use crate::call::Call;
-use crate::live::{
-    Hook, Live, check_name, check_options, check_route_param, check_uri, check_value,
-};
+use crate::checks::{check_name, check_options, check_route_param, check_uri, check_value};
+use crate::live::{Hook, Live};
 use crate::record::{Recorder, Replay, shared};
 use crate::run::{Effect, Run};
 use crate::world::World;

@@ -32,9 +32,11 @@
 )]
 
 mod call;
+mod checks;
 mod dialogs;
 mod kit;
 mod live;
+mod location;
 mod nat;
 mod record;
 mod run;

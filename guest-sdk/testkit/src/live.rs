@@ -15,14 +15,15 @@ use sipbox_guest::location::{Binding, SaveLimits, SaveOutcome};
 use sipbox_guest::log::Level;
 use sipbox_guest::nat::{BindingFlags, SdpFixes};
 use sipbox_guest::sys::Host;
-use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass, ids};
+use sipbox_guest::{Body, Edit, Error, Hooks, SourceClass};
 
 use crate::call::Call;
+use crate::checks::{check_edit, check_options, check_route_param, check_uri, edit_header};
 use crate::dialogs::TestDialog;
 use crate::nat::{self, NatState};
 use crate::run::{Effect, RecordRoute};
-use crate::view::{NameAddr, view};
-use crate::world::{World, binding};
+use crate::view::view;
+use crate::world::World;
 
 /// The hook that is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,125 +93,6 @@ impl Live {
             return Err(Error::OutOfPlace(again));
         }
         Ok(())
-    }
-}
-
-/// Parameters of our Record-Route that are the host's.
-const RESERVED: [&str; 11] = [
-    "lr",
-    "r2",
-    "tn",
-    "ftag",
-    "did",
-    "sig",
-    "transport",
-    "maddr",
-    "ttl",
-    "method",
-    "user",
-];
-
-pub(crate) fn check_route_param(name: &str, value: &str) -> Result<(), Error> {
-    check_value(name, value)?;
-    match RESERVED
-        .iter()
-        .find(|reserved| reserved.eq_ignore_ascii_case(name))
-    {
-        Some(reserved) => Err(Error::Protected((*reserved).to_owned())),
-        None => Ok(()),
-    }
-}
-
-/// Fields that the host keeps to itself: `wit/README.md`.
-const PROTECTED: [&str; 11] = [
-    "Via",
-    "Max-Forwards",
-    "Content-Length",
-    "CSeq",
-    "Call-ID",
-    "From",
-    "To",
-    "Route",
-    "Record-Route",
-    "Max-Breadth",
-    "Content-Type",
-];
-
-pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
-        return Err(Error::Malformed(format!("header name `{name}`")));
-    }
-    let long = ids::long_form(name);
-    if PROTECTED
-        .iter()
-        .any(|protected| protected.eq_ignore_ascii_case(long))
-    {
-        return Err(Error::Protected(long.to_owned()));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_value(what: &str, value: &str) -> Result<(), Error> {
-    if value
-        .bytes()
-        .any(|byte| byte.is_ascii_control() && byte != b'\t')
-    {
-        return Err(Error::Malformed(format!("{what} has a control character")));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_uri(uri: &str) -> Result<(), Error> {
-    let scheme = uri.split_once(':').map_or("", |(scheme, _)| scheme);
-    let named = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if named
-        && !uri.ends_with(':')
-        && !uri
-            .bytes()
-            .any(|byte| byte <= b' ' || b"<>\"".contains(&byte))
-    {
-        Ok(())
-    } else {
-        Err(Error::Malformed(format!("uri `{uri}`")))
-    }
-}
-
-fn check_edit(edit: &Edit) -> Result<(), Error> {
-    match edit {
-        Edit::SetHeader(header) | Edit::AddHeader(header) => {
-            check_name(&header.name)?;
-            check_value(&header.name, &header.value)
-        }
-        Edit::RemoveHeader(name) => check_name(name),
-        Edit::SetRequestUri(uri) => check_uri(uri),
-        Edit::SetBody(body) => check_value("content-type", &body.content_type),
-    }
-}
-
-pub(crate) fn check_options(options: &Options, known: &[(&str, &[&str])]) -> Result<(), Error> {
-    for (name, value) in options {
-        let listed = known
-            .iter()
-            .any(|(known, values)| known == name && values.contains(&value.as_str()));
-        if !listed {
-            return Err(Error::UnknownOption(format!("{name}={value}")));
-        }
-    }
-    Ok(())
-}
-
-fn check_aor(aor: &str) -> Result<(), Error> {
-    match aor.split_once('@') {
-        Some((user, domain)) if !user.is_empty() && !domain.is_empty() => Ok(()),
-        _ => Err(Error::Malformed(format!("address of record `{aor}`"))),
-    }
-}
-
-pub(crate) fn edit_header(name: &str, value: &str) -> Header {
-    Header {
-        name: name.into(),
-        value: value.into(),
     }
 }
 
@@ -355,63 +237,15 @@ impl Host for Live {
     }
 
     fn lookup(&mut self, aor: &str) -> Result<Vec<Binding>, Error> {
-        check_aor(aor)?;
-        match &self.world.location_failure {
-            Some(error) => Err(error.clone()),
-            None => Ok(self.world.bindings(aor)),
-        }
+        self.look_up(aor)
     }
 
     fn save(&mut self, aor: &str, limits: &SaveLimits) -> Result<SaveOutcome, Error> {
-        if self.call.method() != "REGISTER" {
-            return Err(Error::OutOfPlace("save outside REGISTER".into()));
-        }
-        check_aor(aor)?;
-        for (name, value) in &limits.options {
-            match (name.as_str(), value.as_str()) {
-                ("received", "auto" | "source" | "contact") => {}
-                ("flags", flags) => {
-                    for flag in flags.split(',') {
-                        self.nat.flags |= match flag.trim() {
-                            "natted" => BindingFlags::NATTED,
-                            "sipping" => BindingFlags::SIPPING,
-                            "remove-on-timeout" => BindingFlags::REMOVE_ON_TIMEOUT,
-                            _ => return Err(Error::UnknownOption(format!("{name}={value}"))),
-                        };
-                    }
-                }
-                _ => return Err(Error::UnknownOption(format!("{name}={value}"))),
-            }
-        }
-        if let Some(error) = &self.world.location_failure {
-            return Err(error.clone());
-        }
-        if let Some(status) = self.world.refuse_save {
-            return Ok(SaveOutcome::Refused(status));
-        }
-        let before = self.world.bindings(aor);
-        match registered(&self.call, &before, limits, &self.nat) {
-            Err(status) => Ok(SaveOutcome::Refused(status)),
-            Ok(None) => Ok(SaveOutcome::Queried(count(&before))),
-            Ok(Some(bindings)) => {
-                let standing = count(&bindings);
-                self.effects.push(Effect::Save {
-                    aor: aor.into(),
-                    limits: limits.clone(),
-                    bindings,
-                });
-                Ok(SaveOutcome::Saved(standing))
-            }
-        }
+        self.save_bindings(aor, limits)
     }
 
     fn remove(&mut self, aor: &str) -> Result<u32, Error> {
-        check_aor(aor)?;
-        if let Some(error) = &self.world.location_failure {
-            return Err(error.clone());
-        }
-        self.effects.push(Effect::Remove { aor: aor.into() });
-        Ok(count(&self.world.bindings(aor)))
+        self.remove_bindings(aor)
     }
 
     fn force_rport(&mut self) -> Result<(), Error> {
@@ -569,76 +403,4 @@ impl Host for Live {
     fn counter_reset(&mut self, name: &str, key: &str, window: u32) -> Result<(), Error> {
         self.reset_counter(name, key, window)
     }
-}
-
-fn count(bindings: &[Binding]) -> u32 {
-    u32::try_from(bindings.len()).unwrap_or(u32::MAX)
-}
-
-/// The bindings that stand after a REGISTER, `None` for a query, or the status
-/// that refuses it. Contacts are equal when their texts are: comparison of URIs
-/// and the order of Call-ID and CSeq are left to the host.
-fn registered(
-    call: &Call,
-    before: &[Binding],
-    limits: &SaveLimits,
-    nat: &NatState,
-) -> Result<Option<Vec<Binding>>, u16> {
-    let header_expires: Option<u32> = call
-        .values("Expires")
-        .next()
-        .and_then(|value| value.trim().parse().ok());
-    let contacts: Vec<&str> = call
-        .values("Contact")
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|contact| !contact.is_empty())
-        .collect();
-    if contacts.is_empty() {
-        return Ok(None);
-    }
-    if contacts.contains(&"*") {
-        return if contacts.len() == 1 && header_expires == Some(0) {
-            Ok(Some(Vec::new()))
-        } else {
-            Err(400)
-        };
-    }
-    let mut bindings = before.to_vec();
-    for contact in contacts {
-        let address = NameAddr::of(contact, (0, contact.len()));
-        let part = |(offset, length): (usize, usize)| contact.get(offset..offset + length);
-        let uri = part(address.uri).unwrap_or_default();
-        let expires = address
-            .param(contact, "expires")
-            .and_then(part)
-            .and_then(|value| value.parse().ok())
-            .or(header_expires)
-            .unwrap_or(limits.default_expires);
-        bindings.retain(|binding| binding.contact != uri);
-        if expires == 0 {
-            continue;
-        }
-        if expires < limits.min_expires {
-            return Err(423);
-        }
-        let mut new = binding(uri);
-        new.expires = expires.min(limits.max_expires);
-        new.q = address
-            .param(contact, "q")
-            .and_then(part)
-            .and_then(|value| value.parse::<f32>().ok())
-            .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0).round() as u16);
-        new.flags = nat.flags;
-        if nat.register {
-            let (address, port, _) = &call.source;
-            new.received = format!("sip:{address}:{port}");
-        }
-        new.path = call.values("Path").map(str::to_owned).collect();
-        bindings.push(new);
-    }
-    if limits.max_contacts != 0 && count(&bindings) > limits.max_contacts {
-        return Err(403);
-    }
-    Ok(Some(bindings))
 }

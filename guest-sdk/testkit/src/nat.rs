@@ -8,7 +8,8 @@ use sipbox_sip::nat::{self as text, Facts};
 use sipbox_sip::{Index, Message, ValueError};
 
 use crate::call::Call;
-use crate::live::{Hook, Live, edit_header};
+use crate::checks::edit_header;
+use crate::live::{Hook, Live};
 
 /// What the transaction remembers of `nat`.
 #[derive(Clone, Debug, PartialEq, Eq)]

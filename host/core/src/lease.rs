@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
 use crate::flow::TenantId;
-use crate::location::KeyedState;
+use crate::location::{KeyedState, shard_of};
 
 /// What is limited: a key within a scope of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -170,13 +171,33 @@ impl Lease {
     }
 }
 
-type Counters = HashMap<LeaseKey, Arc<Counter>, KeyedState>;
+/// By the keyed hash of tenant, scope and key; there is nearly always one of a hash. So what
+/// is looked for needs no copy.
+type Counters = HashMap<u64, SmallVec<[Arc<Counter>; 1]>, FixedState>;
 
 #[derive(Debug)]
 struct Shard {
     counters: Counters,
-    /// How many counters there may be before those are looked for that nobody needs.
+    /// How many hashes there may be before those are looked for that nobody needs.
     prune_at: usize,
+}
+
+impl Shard {
+    fn find(
+        &self,
+        hash: u64,
+        (tenant, scope, key): (TenantId, &str, &str),
+    ) -> Option<&Arc<Counter>> {
+        let of_hash = self.counters.get(&hash)?;
+        of_hash.iter().find(|counter| {
+            let known = &counter.key;
+            known.tenant == tenant && *known.scope == *scope && *known.key == *key
+        })
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &Arc<Counter>> {
+        self.counters.values().flatten()
+    }
 }
 
 /// The counters of all tenants.
@@ -197,13 +218,13 @@ impl LeaseTable {
         let keyed = KeyedState::new(key);
         let shard = || {
             Mutex::new(Shard {
-                counters: HashMap::with_hasher(keyed.clone()),
+                counters: HashMap::default(),
                 prune_at: FEW,
             })
         };
         Self {
             shards: (0..shards.max(1)).map(|_| shard()).collect(),
-            keyed: keyed.clone(),
+            keyed,
             next: AtomicU64::new(1),
         }
     }
@@ -246,13 +267,9 @@ impl LeaseTable {
     /// How many places of a key are taken.
     #[must_use]
     pub fn held(&self, tenant: TenantId, scope: &str, key: &str) -> u32 {
-        let key = LeaseKey {
-            tenant,
-            scope: scope.into(),
-            key: key.into(),
-        };
-        let shard = self.shard(&key);
-        let counter = shard.counters.get(&key);
+        let hash = self.keyed.hash((tenant, scope, key));
+        let shard = self.shard(hash);
+        let counter = shard.find(hash, (tenant, scope, key));
         counter.map_or(0, |counter| counter.held.load(Ordering::Acquire))
     }
 
@@ -262,7 +279,7 @@ impl LeaseTable {
     pub fn counts(&self) -> (u64, u64) {
         let (mut held, mut reserved) = (0, 0);
         for mutex in &self.shards {
-            for counter in lock(mutex).counters.values() {
+            for counter in lock(mutex).counters() {
                 held += u64::from(counter.held.load(Ordering::Acquire));
                 reserved += u64::from(counter.reserved.load(Ordering::Acquire));
             }
@@ -276,9 +293,9 @@ impl LeaseTable {
         let mut list = Vec::new();
         for mutex in &self.shards {
             let shard = lock(mutex);
-            let counters = shard.counters.values();
             list.extend(
-                counters
+                shard
+                    .counters()
                     .filter(|counter| tenant.is_none_or(|tenant| tenant == counter.key.tenant))
                     .map(|counter| (counter.key.clone(), counter.held.load(Ordering::Acquire)))
                     .filter(|(_, held)| *held > 0),
@@ -320,7 +337,7 @@ impl LeaseTable {
         let mut audit = Audit::default();
         for mutex in &self.shards {
             let shard = lock(mutex);
-            for counter in shard.counters.values() {
+            for counter in shard.counters() {
                 let held = counter.held.load(Ordering::Acquire);
                 let reserved = counter.reserved.load(Ordering::Acquire);
                 let known = counted.get(&Arc::as_ptr(counter)).copied().unwrap_or(0);
@@ -352,35 +369,38 @@ impl LeaseTable {
         key: &str,
         whole: Option<Arc<Counter>>,
     ) -> Arc<Counter> {
-        let key = LeaseKey {
-            tenant,
-            scope: scope.into(),
-            key: key.into(),
-        };
-        let mut shard = self.shard(&key);
-        if let Some(counter) = shard.counters.get(&key) {
+        let hash = self.keyed.hash((tenant, scope, key));
+        let mut shard = self.shard(hash);
+        if let Some(counter) = shard.find(hash, (tenant, scope, key)) {
             return Arc::clone(counter);
         }
         if shard.counters.len() >= shard.prune_at {
             // Copies are made under this lock only: nobody can begin to hold one that
             // nobody holds.
-            shard
-                .counters
-                .retain(|_, counter| Arc::strong_count(counter) > 1);
+            shard.counters.retain(|_, of_hash| {
+                of_hash.retain(|counter| Arc::strong_count(counter) > 1);
+                !of_hash.is_empty()
+            });
             shard.prune_at = shard.counters.len().saturating_mul(2).max(FEW);
         }
+        let key = LeaseKey {
+            tenant,
+            scope: scope.into(),
+            key: key.into(),
+        };
         let counter = Arc::new(Counter {
-            key: key.clone(),
+            key,
             held: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
             whole,
         });
-        shard.counters.insert(key, Arc::clone(&counter));
+        let of_hash = shard.counters.entry(hash).or_default();
+        of_hash.push(Arc::clone(&counter));
         counter
     }
 
-    fn shard(&self, key: &LeaseKey) -> MutexGuard<'_, Shard> {
-        let at = self.keyed.shard(key, self.shards.len());
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        let at = shard_of(hash, self.shards.len());
         // `at` is below the length, and there is at least one shard.
         #[allow(clippy::indexing_slicing, reason = "in range by construction")]
         lock(&self.shards[at])
@@ -417,119 +437,4 @@ fn lock(mutex: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOME: TenantId = TenantId(0);
-
-    fn table() -> LeaseTable {
-        LeaseTable::new(4, &[7; 16])
-    }
-
-    fn granted(acquired: Acquired) -> Lease {
-        match acquired {
-            Acquired::Granted(lease) => lease,
-            Acquired::Full(held) => panic!("full with {held}"),
-        }
-    }
-
-    #[test]
-    fn a_limit_holds_and_what_is_dropped_is_free() {
-        let table = table();
-        let first = granted(table.acquire(HOME, "user", "alice", 2));
-        let second = granted(table.acquire(HOME, "user", "alice", 2));
-        assert_eq!(table.acquire(HOME, "user", "alice", 2), Acquired::Full(2));
-        assert_ne!(first, second);
-        // Others are not concerned: another key, scope or tenant.
-        let _bob = granted(table.acquire(HOME, "user", "bob", 1));
-        let _trunk = granted(table.acquire(HOME, "trunk", "alice", 1));
-        let _other = granted(table.acquire(TenantId(1), "user", "alice", 1));
-        let copy = second.clone();
-        drop(second);
-        assert_eq!(table.held(HOME, "user", "alice"), 2, "a copy holds it");
-        drop(copy);
-        assert_eq!(table.held(HOME, "user", "alice"), 1);
-        // What is ended counts no more, whoever has it, and is not given back twice.
-        first.end();
-        first.end();
-        assert_eq!(table.held(HOME, "user", "alice"), 0);
-        first.revive();
-        first.revive();
-        assert_eq!(table.held(HOME, "user", "alice"), 1);
-        drop(first);
-        assert_eq!(table.held(HOME, "user", "alice"), 0);
-        assert_eq!(table.acquire(HOME, "user", "alice", 0), Acquired::Full(0));
-    }
-
-    #[test]
-    fn no_two_workers_take_the_last_place() {
-        let table = Arc::new(table());
-        for _ in 0..50 {
-            let workers: Vec<_> = (0..4)
-                .map(|_| {
-                    let table = Arc::clone(&table);
-                    std::thread::spawn(move || {
-                        let mut held = Vec::new();
-                        for _ in 0..20 {
-                            if let Acquired::Granted(lease) =
-                                table.acquire(HOME, "trunk", "carrier", 30)
-                            {
-                                held.push(lease);
-                            }
-                        }
-                        held
-                    })
-                })
-                .collect();
-            let held: Vec<_> = workers
-                .into_iter()
-                .flat_map(|worker| worker.join().unwrap())
-                .collect();
-            assert_eq!(held.len(), 30);
-            drop(held);
-            assert_eq!(table.held(HOME, "trunk", "carrier"), 0);
-        }
-    }
-
-    #[test]
-    fn an_audit_finds_what_nobody_holds() {
-        let table = table();
-        let (kept, reserved) = (
-            table.take(HOME, "user", "alice"),
-            table.take(HOME, "user", "alice"),
-        );
-        kept.commit();
-        let audit = table.audit(|| vec![kept.clone(), kept.clone()]);
-        assert_eq!((audit.held, audit.reserved, audit.drift()), (2, 1, 0));
-        reserved.commit();
-        let audit = table.audit(|| vec![kept.clone()]);
-        assert_eq!(audit.drift(), 1);
-        let key = &audit.drift.first().unwrap().0;
-        assert_eq!((&*key.scope, &*key.key), ("user", "alice"));
-        drop(reserved);
-        assert_eq!(table.audit(|| vec![kept.clone()]).drift(), 0);
-    }
-
-    #[test]
-    fn members_count_in_the_whole_and_counters_go_with_them() {
-        let table = table();
-        let one = table.take_among(HOME, "out", "carrier-a");
-        let two = table.take_among(HOME, "out", "carrier-b");
-        assert_eq!(table.held(HOME, "out", ""), 2);
-        assert_eq!(table.held(HOME, "out", "carrier-a"), 1);
-        drop(one);
-        assert_eq!(table.held(HOME, "out", ""), 1);
-        assert_eq!(table.list(None).len(), 2);
-        drop(two);
-        assert!(table.list(None).is_empty());
-        for n in 0..10_000 {
-            drop(table.take(HOME, "user", &n.to_string()));
-        }
-        let counters: usize = table
-            .shards
-            .iter()
-            .map(|shard| lock(shard).counters.len())
-            .sum();
-        assert!(counters <= 4 * FEW, "{counters}");
-    }
-}
+mod tests;

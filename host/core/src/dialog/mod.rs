@@ -11,6 +11,7 @@
 //! Not here: who may have a dialog (a policy decides), sockets, the table's SQL. Time is
 //! an argument.
 
+mod changes;
 mod ending;
 mod event;
 mod id;
@@ -20,16 +21,18 @@ mod record;
 mod row;
 mod service;
 mod state;
+mod stored;
 mod untold;
+mod validate;
 mod view;
 
 pub use event::{Change, DialogTie, EndReason, Known, NewDialog, Notice, Side};
 pub(crate) use event::{Event, Heard, Order, Tie, hangs_up};
 pub use id::{DID_PARAM, DialogId};
 pub use options::{Defaults, MatchMode, Wanted};
-pub use record::Validity;
 pub(crate) use record::{Now, Outcome};
 pub use row::{DialogRow, Loaded, RowChange};
 pub use service::{Counts, DialogService};
 pub use state::State;
+pub use validate::Validity;
 pub use view::{LegView, View};

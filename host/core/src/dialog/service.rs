@@ -3,37 +3,36 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::FixedState;
-use sipbox_sip::{HeaderId, Message, Transport};
+use sipbox_sip::{HeaderId, Message};
 use smallvec::SmallVec;
 
 use super::event::{EndReason, Event, Known, NewDialog, Notice};
 use super::id::{DialogId, ENTRIES};
 use super::options::MatchMode;
-use super::record::{Dialog, Now, Outcome, Validity};
-use super::row::{Context, DialogRow, Loaded, RowChange, Unread};
+use super::record::{Dialog, Now, Outcome};
 use super::state::State;
 use super::untold::Untold;
+use super::validate::Validity;
 use super::view::View;
-use crate::flow::{Flow, Home, TenantId};
+use crate::flow::TenantId;
 use crate::ids::Place;
 use crate::intake;
 use crate::lease::{Lease, LeaseTable};
 use crate::location::KeyedState;
-use crate::settings::Settings;
-use crate::time::{Time, WallTime};
+use crate::time::Time;
 
 /// Dialogs of one shard.
 #[derive(Default)]
 pub(super) struct Shard {
-    dialogs: HashMap<DialogId, Dialog, FixedState>,
+    pub(super) dialogs: HashMap<DialogId, Dialog, FixedState>,
     due: BTreeSet<(Time, DialogId)>,
     /// Those that changed since they were written.
-    changed: Vec<DialogId>,
+    pub(super) changed: Vec<DialogId>,
     /// Rows that the table still has.
-    deleted: Vec<DialogId>,
+    pub(super) deleted: Vec<DialogId>,
     /// What policies are to be told, also of dialogs that are gone.
     untold: Untold,
 }
@@ -42,14 +41,14 @@ type Calls = HashMap<u64, SmallVec<[DialogId; 1]>, FixedState>;
 
 /// Dialogs, their leases and their profiles.
 pub struct DialogService {
-    shards: Box<[Mutex<Shard>]>,
+    pub(super) shards: Box<[Mutex<Shard>]>,
     /// The dialogs of each call, by the keyed hash of tenant and Call-ID. The name of a
     /// dialog outlives the key, so this is apart.
     calls: Box<[Mutex<Calls>]>,
     keyed: KeyedState,
     next: AtomicU32,
-    leases: LeaseTable,
-    profiles: LeaseTable,
+    pub(super) leases: LeaseTable,
+    pub(super) profiles: LeaseTable,
     totals: Totals,
 }
 
@@ -244,7 +243,7 @@ impl DialogService {
     }
 
     /// Works on a dialog, of which there is nothing to tell. `None`: there is no such dialog.
-    fn with<R>(&self, id: DialogId, step: impl FnOnce(&mut Dialog) -> R) -> Option<R> {
+    pub(super) fn with<R>(&self, id: DialogId, step: impl FnOnce(&mut Dialog) -> R) -> Option<R> {
         self.work(id, &mut Outcome::default(), |dialog, _| step(dialog))
     }
 
@@ -454,172 +453,6 @@ impl DialogService {
         held
     }
 
-    /// What the table does not have yet: calls that were answered, and rows of those that
-    /// are over. `socket` is the text of the socket of a flow.
-    pub fn take_changes(
-        &self,
-        now: Time,
-        wall: WallTime,
-        socket: impl Fn(Flow) -> Arc<str>,
-    ) -> Vec<RowChange> {
-        let mut changes = Vec::new();
-        for mutex in &self.shards {
-            let mut guard = lock(mutex);
-            let shard = &mut *guard;
-            changes.extend(shard.deleted.drain(..).map(RowChange::Delete));
-            for id in shard.changed.drain(..) {
-                let Some(dialog) = shard.dialogs.get_mut(&id) else {
-                    continue;
-                };
-                (dialog.dirty, dialog.queued) = (false, false);
-                if dialog.state.is_confirmed() {
-                    dialog.stored = true;
-                    let row = dialog.row(now, wall, &socket);
-                    changes.push(RowChange::Upsert(Box::new(row)));
-                } else if std::mem::take(&mut dialog.stored) {
-                    changes.push(RowChange::Delete(id));
-                }
-            }
-        }
-        changes
-    }
-
-    /// Changes that could not be written: they are to be taken again, as they are then.
-    pub fn take_back(&self, changes: Vec<RowChange>) {
-        for change in changes {
-            let id = match &change {
-                RowChange::Upsert(row) => DialogId(row.dlg_id),
-                RowChange::Delete(id) => *id,
-            };
-            let there = self.with(id, |dialog| {
-                dialog.dirty = true;
-                dialog.stored = true;
-            });
-            if there.is_none() {
-                self.shard(id).deleted.push(id);
-            }
-        }
-    }
-
-    /// Takes over the rows of a database at start. `tenant` finds a tenant by its name,
-    /// `home` the listener of a socket's text.
-    pub fn load(
-        &self,
-        rows: impl IntoIterator<Item = DialogRow>,
-        (now, wall): (Time, WallTime),
-        settings: &Arc<Settings>,
-        tenant: impl Fn(&str) -> Option<(TenantId, Arc<str>)>,
-        home: impl Fn(&str) -> Option<(Home, Transport)>,
-    ) -> Loaded {
-        let mut loaded = Loaded::default();
-        let context = Context {
-            now,
-            wall,
-            tenant: &tenant,
-            home: &home,
-            leases: &self.leases,
-            profiles: &self.profiles,
-        };
-        for row in rows {
-            let id = DialogId(row.dlg_id);
-            let dialog = match row.into_dialog(&context) {
-                Ok(dialog) => dialog,
-                Err(Unread::Over) => {
-                    loaded.over += 1;
-                    self.shard(id).deleted.push(id);
-                    continue;
-                }
-                Err(Unread::Foreign) => {
-                    loaded.foreign += 1;
-                    continue;
-                }
-            };
-            self.insert(dialog.restored(Now {
-                now,
-                wall,
-                settings,
-            }));
-            loaded.dialogs += 1;
-        }
-        loaded
-    }
-
-    /// Whether policies of a tenant are told of dialogs, of those that were loaded.
-    pub fn watch(&self, is_told: impl Fn(TenantId) -> bool) {
-        for mutex in &self.shards {
-            for dialog in lock(mutex).dialogs.values_mut() {
-                dialog.watched = is_told(dialog.tenant);
-            }
-        }
-    }
-
-    /// Sets a variable.
-    pub fn set_var(&self, id: DialogId, name: &str, value: &str) {
-        self.with(id, |dialog| {
-            match dialog.vars.iter_mut().find(|(known, _)| known == name) {
-                Some((_, old)) => value.clone_into(old),
-                None => dialog.vars.push((name.to_owned(), value.to_owned())),
-            }
-            dialog.dirty = true;
-        });
-    }
-
-    /// Sets a flag, or takes it away; whether it was set before.
-    pub fn set_flag(&self, id: DialogId, name: &str, on: bool) -> Option<bool> {
-        self.with(id, |dialog| {
-            let before = dialog.flags.iter().any(|flag| flag == name);
-            if before && !on {
-                dialog.flags.retain(|flag| flag != name);
-            } else if !before && on {
-                dialog.flags.push(name.to_owned());
-            }
-            dialog.dirty |= before != on;
-            before
-        })
-    }
-
-    /// Makes a dialog a member of a profile; with `clear` it leaves the profile's other
-    /// values.
-    pub fn join(&self, id: DialogId, profile: &str, value: &str, clear: bool) {
-        // The seat is taken before the dialog is locked, and given back if it has one.
-        let seat = self.profiles.take_among(self.tenant_of(id), profile, value);
-        seat.commit();
-        self.with(id, |dialog| {
-            let is = |lease: &Lease| &*lease.key().scope == profile;
-            if clear {
-                let leaves = |lease: &Lease| is(lease) && &*lease.key().key != value;
-                dialog.profiles.retain(|lease| !leaves(lease));
-            }
-            let member = |lease: &Lease| is(lease) && &*lease.key().key == value;
-            if dialog.state != State::Deleted && !dialog.profiles.iter().any(member) {
-                dialog.profiles.push(seat);
-            }
-            dialog.dirty = true;
-        });
-    }
-
-    fn tenant_of(&self, id: DialogId) -> TenantId {
-        let shard = self.shard(id);
-        let dialog = shard.dialogs.get(&id);
-        dialog.map_or(TenantId(u32::MAX), |dialog| dialog.tenant)
-    }
-
-    /// Takes a dialog out of a profile: out of one value, or out of all if it is empty.
-    pub fn leave(&self, id: DialogId, profile: &str, value: &str) {
-        self.with(id, |dialog| {
-            dialog.profiles.retain(|lease| {
-                let key = lease.key();
-                *key.scope != *profile || !(value.is_empty() || *key.key == *value)
-            });
-            dialog.dirty = true;
-        });
-    }
-
-    /// Gives a dialog so many seconds from now on.
-    pub(crate) fn set_timeout(&self, id: DialogId, seconds: u32, at: Now<'_>) {
-        self.with(id, |dialog| dialog.set_timeout(seconds, at));
-    }
-
     fn calls(&self, call: u64) -> MutexGuard<'_, Calls> {
         let at = usize::try_from(call >> 32).unwrap_or(0) % self.calls.len();
         // `at` is below the length, and there is at least one shard.
@@ -627,7 +460,7 @@ impl DialogService {
         lock(&self.calls[at])
     }
 
-    fn shard(&self, id: DialogId) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, id: DialogId) -> MutexGuard<'_, Shard> {
         let at = usize::try_from(id.entry()).unwrap_or(0) % self.shards.len();
         // `at` is below the length, and there is at least one shard.
         #[allow(clippy::indexing_slicing, reason = "in range by construction")]
@@ -636,6 +469,6 @@ impl DialogService {
 }
 
 /// A panic elsewhere leaves a shard usable: each step changes one dialog.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

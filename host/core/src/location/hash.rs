@@ -22,10 +22,15 @@ impl KeyedState {
 
     /// Which of `count` shards a key falls into.
     pub(crate) fn shard(&self, value: impl Hash, count: usize) -> usize {
-        // The upper bits: the maps inside the shards use the lower ones.
-        let high = usize::try_from(self.hash(value) >> 32).unwrap_or(0);
-        high.checked_rem(count).unwrap_or(0)
+        shard_of(self.hash(value), count)
     }
+}
+
+/// Which of `count` shards a hash falls into, by its upper bits: the maps inside the shards
+/// use the lower ones.
+pub(crate) fn shard_of(hash: u64, count: usize) -> usize {
+    let high = usize::try_from(hash >> 32).unwrap_or(0);
+    high.checked_rem(count).unwrap_or(0)
 }
 
 impl BuildHasher for KeyedState {

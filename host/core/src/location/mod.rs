@@ -28,7 +28,7 @@ pub(crate) mod text64;
 pub use aor::{Aor, AorError};
 pub use binding::{Binding, Bindings, contact_header_values};
 pub use flow_token::{FlowTokens, Origin, TokenError};
-pub(crate) use hash::KeyedState;
+pub(crate) use hash::{KeyedState, shard_of};
 pub use pings::{Datagram, Ping, PingId, PingRound, PingSettings};
 pub use plan::{Commit, NewContact, Plan, Planned};
 pub use register::{ContactUpdate, Contacts, Register};

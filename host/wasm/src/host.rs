@@ -1,19 +1,21 @@
 //! Calls of a chain's policies on one worker: `sipbox-core`'s `PolicyHost`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use sipbox_core::policy::{HookCall, HookFailure, HookInput, HookOutput, PolicyHost};
 
 use crate::chain::{Chain, PolicyVersion};
-use crate::limits::Stopwatch;
+use crate::limits::Reading;
 use crate::pool::{Pools, hook_of};
 
-/// A chain, to be called on the worker whose pools these are.
+/// A chain, to be called on the worker whose pools these are: its policies one after the
+/// other, for one message.
 pub struct ChainHost<'a> {
     pools: &'a mut Pools,
     chain: &'a Chain,
     refusal: Option<HookFailure>,
+    /// When the policy before ended. The next one begins then: each reading serves twice.
+    ended: Option<Reading>,
 }
 
 impl<'a> ChainHost<'a> {
@@ -24,6 +26,7 @@ impl<'a> ChainHost<'a> {
             pools,
             chain,
             refusal: None,
+            ended: None,
         }
     }
 
@@ -52,13 +55,18 @@ impl<'a> ChainHost<'a> {
     ) -> Result<HookOutput, HookFailure> {
         let reserved = version.spec.limits.cpu;
         let budget = self.chain.budget.as_deref();
-        let begun = Instant::now();
-        if budget.is_some_and(|budget| !budget.reserve(reserved, begun)) {
+        let exact = self.chain.conduct().is_watched();
+        let begun = match self.ended {
+            Some(ended) if ended.is_exact() || !exact => ended,
+            _ => Reading::now(exact),
+        };
+        if budget.is_some_and(|budget| !budget.reserve(reserved, begun.wall())) {
             return Err(HookFailure::Budget);
         }
-        let stopwatch = Stopwatch::start(begun, self.chain.conduct().is_watched());
         let (result, cost) = self.pools.call(version, input, call);
-        let used = stopwatch.stop(&cost);
+        let ended = Reading::now(begun.is_exact());
+        self.ended = Some(ended);
+        let used = begun.until(&ended, &cost);
         if let Some(budget) = budget {
             budget.settle(reserved, used.seen);
         }

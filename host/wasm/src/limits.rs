@@ -158,12 +158,11 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// All of it, for a call that has begun then: a short hook counts by the wall
-    /// clock, which is cheap to read and, up to the first look, not far off.
-    fn within(&self, begun: Instant) -> Duration {
-        let hook = self
-            .hook
-            .unwrap_or_else(|| begun.elapsed().saturating_sub(self.instance).min(UNSEEN));
+    /// All of it, for a call that took so long: a short hook counts by the wall clock,
+    /// which is cheap to read and, up to the first look, not far off.
+    fn within(&self, wall: Duration) -> Duration {
+        let short = || wall.saturating_sub(self.instance).min(UNSEEN);
+        let hook = self.hook.unwrap_or_else(short);
         hook + self.instance
     }
 
@@ -183,33 +182,44 @@ pub(crate) struct Used {
     pub(crate) sure: Duration,
 }
 
-/// Measures a call: by the wall clock, which is cheap to read, or exactly.
-pub(crate) struct Stopwatch {
-    begun: Instant,
+/// A look at the clocks before and after a call: at the wall clock, which is cheap to read,
+/// and for an exact one at the thread's CPU clock, which is a system call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    wall: Instant,
     cpu: Option<Duration>,
 }
 
-impl Stopwatch {
-    /// Begins at `begun`, which is now. Exactness costs two system calls.
-    pub(crate) fn start(begun: Instant, exact: bool) -> Self {
+impl Reading {
+    pub(crate) fn now(exact: bool) -> Self {
         Self {
-            begun,
+            wall: Instant::now(),
             cpu: exact.then(thread_cpu),
         }
     }
 
-    /// What a call of this cost used since then.
-    pub(crate) fn stop(&self, cost: &Cost) -> Used {
-        match self.cpu {
-            Some(begun) => {
-                let cpu = thread_cpu().saturating_sub(begun);
+    /// By the wall clock.
+    pub(crate) fn wall(&self) -> Instant {
+        self.wall
+    }
+
+    /// Whether the CPU clock was read.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.cpu.is_some()
+    }
+
+    /// What a call of this cost used from then to `end`.
+    pub(crate) fn until(&self, end: &Self, cost: &Cost) -> Used {
+        match (self.cpu, end.cpu) {
+            (Some(begun), Some(ended)) => {
+                let cpu = ended.saturating_sub(begun);
                 Used {
                     seen: cpu,
                     sure: cpu,
                 }
             }
-            None => Used {
-                seen: cost.within(self.begun),
+            _ => Used {
+                seen: cost.within(end.wall.saturating_duration_since(self.wall)),
                 sure: cost.sure(),
             },
         }

@@ -27,8 +27,8 @@ pub use capabilities::{
     Realm, SaveLimits, SaveOutcome, last_writes,
 };
 pub use hooks::{
-    BranchCall, DialogCall, FailedTarget, Failure, HookCall, HookFailure, HookInput, HookOutput,
-    PolicyHost,
+    BranchCall, Checkpoint, DialogCall, FailedTarget, Failure, HookCall, HookFailure, HookInput,
+    HookOutput, PolicyHost,
 };
 pub use nat::{BindingFlags, NatState, Reached};
 
@@ -156,6 +156,14 @@ pub enum Verdict {
     ForwardStateless(Target),
     /// Answered without a transaction.
     ReplyStateless(Reply),
+}
+
+impl Verdict {
+    /// Whether the request goes on.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        matches!(self, Self::Relay(_) | Self::ForwardStateless(_))
+    }
 }
 
 /// One change of the message, validated when the policy asked for it.

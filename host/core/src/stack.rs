@@ -25,7 +25,7 @@ use crate::shard::Shard;
 use crate::time::Time;
 
 pub use pings::Pong;
-pub use types::{BranchVerdict, Counts, Env, ReplyVerdict, Rng, StackOptions};
+pub use types::{BranchVerdict, Counts, Env, ReplyVerdict, Rng, StackOptions, Unsettled};
 
 /// The element.
 pub struct Stack {

@@ -82,14 +82,15 @@ impl Ruled {
         Self::refused(question, request, facts, Internal::NoVerdict)
     }
 
-    fn refused(
+    /// For a request that is refused without its policies.
+    pub(crate) fn refused(
         question: Question,
         request: OwnedMessage,
         facts: Arc<Facts>,
         why: Internal,
     ) -> Self {
         let decision = Decision {
-            ruling: Ruling::reply(why.status()),
+            ruling: Ruling::Reply(why.reply()),
             request,
             state: CallState::default(),
             armed: ArmedSet::default(),
@@ -181,14 +182,16 @@ pub(crate) async fn fetch(node: &Node, missing: Vec<NamedCredentials>) -> Vec<Fe
     fetched
 }
 
-/// Whether a chain staged what stays. A challenge is of its reply only.
-pub(crate) fn writes(outcome: &Outcome) -> bool {
+/// Whether a chain staged what stays, whatever becomes of the request. A challenge is of its
+/// reply only, and a dialog that is to begin goes with the verdict.
+pub(crate) fn writes(outcome: &Outcome, facts: &Facts) -> bool {
+    let dialog = outcome.state.dialog.is_some() || facts.dialog.is_some();
     outcome.effects.iter().any(|effect| match effect {
         Effect::SaveLocation { .. }
         | Effect::RemoveLocation { .. }
-        | Effect::Dialog(_)
         | Effect::Kv(_)
         | Effect::Release(_) => true,
+        Effect::Dialog(_) => dialog,
         Effect::Challenge(_) => false,
     })
 }

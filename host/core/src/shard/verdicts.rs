@@ -14,24 +14,36 @@ use crate::intake;
 use crate::outbox::Dropped;
 use crate::policy::{CallState, Facts, Reply};
 use crate::reply;
-use crate::stack::{BranchVerdict, ReplyVerdict};
+use crate::stack::{BranchVerdict, ReplyVerdict, Unsettled};
 use crate::stateless;
 use crate::table::Key;
 use crate::transaction::UserTimer;
 use crate::user::{Io, User};
 
 impl Shard {
-    /// Whether a verdict counts, which is about to be given.
-    pub(crate) fn settle(&mut self, ask: AskId, cx: &mut Cx<'_, '_>) -> bool {
+    /// Makes a verdict count that is about to be given.
+    pub(crate) fn settle(
+        &mut self,
+        ask: AskId,
+        forwards: bool,
+        cx: &mut Cx<'_, '_>,
+    ) -> Result<(), Unsettled> {
         if cx.mutant(Mutation::WriteAnyway) {
-            return true;
+            return Ok(());
         }
+        let late = |counts: bool| counts.then_some(()).ok_or(Unsettled::Late);
         self.with_user(key(ask.place), cx, |user, io| match user {
-            User::Deciding(deciding) => deciding.settle(io),
-            User::Proxy(context) => context.settle_failure(ask.serial, io),
-            User::Agent(_) => false,
+            User::Deciding(deciding) => {
+                late(deciding.settle(io))?;
+                if forwards && !in_time(&deciding.request, &deciding.facts, io.cx) {
+                    return Err(Unsettled::Refused(Internal::TenantRate));
+                }
+                Ok(())
+            }
+            User::Proxy(context) => late(context.settle_failure(ask.serial, io)),
+            User::Agent(_) => Err(Unsettled::Late),
         })
-        .unwrap_or(false)
+        .unwrap_or(Err(Unsettled::Late))
     }
 
     /// Nobody will answer: what happens when the time for it is over happens now.
@@ -90,7 +102,9 @@ impl Shard {
             _ if decision.ruling.forwards() && intake::spent(decided.request.as_ref()) => {
                 Ruling::reply(intake::SPENT)
             }
+            // One that was settled has been let in already.
             _ if decision.ruling.forwards()
+                && !decided.settled
                 && !in_time(&decided.request, &decided.facts, io.cx) =>
             {
                 Ruling::Reply(Internal::TenantRate.reply())

@@ -163,7 +163,11 @@ impl World {
 
     /// Writes what a verdict staged, if it counts.
     fn write(&mut self, call: usize, id: AskId, failure: bool, decision: Decision) {
-        if !self.rig.call(|stack, env, out| stack.settle(env, id, out)) {
+        let forwards = decision.ruling.forwards();
+        let settled = self
+            .rig
+            .call(|stack, env, out| stack.settle(env, id, forwards, out));
+        if settled.is_err() {
             self.report.unwritten += 1;
             return;
         }

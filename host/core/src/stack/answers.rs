@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BranchVerdict, Env, ReplyVerdict, Stack};
+use super::{BranchVerdict, Env, ReplyVerdict, Stack, Unsettled};
 use crate::decision::Decision;
 use crate::ids::{AskId, ResolveToken, StatelessId};
 use crate::outbox::{Candidates, Dropped, Outbox, ResolveError};
@@ -18,15 +18,29 @@ impl Stack {
         });
     }
 
-    /// Whether the verdict that the chain has reached counts. If it does, it has won: a
-    /// CANCEL or shutdown that comes now waits for it. To be asked before anything is
-    /// written that the policies staged with an answer to `Ask::Request` or
-    /// `Ask::Failure`; without writes the answer may be given at once.
-    pub fn settle(&self, env: &mut Env<'_>, ask: AskId, out: &mut Outbox) -> bool {
-        let counts = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
-            shard.settle(ask, cx)
+    /// Makes the verdict that the chain has reached count: a CANCEL or shutdown that comes
+    /// now waits for it. To be asked before anything is written that the policies staged
+    /// with an answer to `Ask::Request` or `Ask::Failure`; without writes the answer may be
+    /// given at once. `forwards`: the verdict lets the request go on.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn settle(
+        &self,
+        env: &mut Env<'_>,
+        ask: AskId,
+        forwards: bool,
+        out: &mut Outbox,
+    ) -> Result<(), Unsettled> {
+        let settled = self.step(usize::from(ask.place.shard), env, out, |shard, cx| {
+            shard.settle(ask, forwards, cx)
         });
-        in_time(counts, out)
+        let counts = settled.map(|settled| settled != Err(Unsettled::Late));
+        if in_time(counts, out) {
+            settled.unwrap_or(Ok(()))
+        } else {
+            Err(Unsettled::Late)
+        }
     }
 
     /// Nobody will answer: whoever was to do it has failed. The question is over as if its

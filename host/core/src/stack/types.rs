@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sipbox_sip::OwnedMessage;
 
+use crate::error::Internal;
 use crate::policy::{BranchRoute, CallState};
 use crate::settings::Settings;
 use crate::time::{Time, WallTime};
@@ -21,6 +22,16 @@ pub struct Env<'a> {
     pub settings: &'a Arc<Settings>,
     /// Randomness.
     pub rng: &'a mut Rng,
+}
+
+/// Why a verdict is not to be given; nothing that it staged may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsettled {
+    /// It came too late.
+    Late,
+    /// The request is refused for this, whatever its chain says. That is the verdict to
+    /// give.
+    Refused(Internal),
 }
 
 /// How a [`super::Stack`] is made.

@@ -237,7 +237,11 @@ impl Rig {
 
     /// A rig whose questions wait to be answered by hand.
     pub(crate) fn undecided() -> Self {
-        let mut rig = Self::new(|_, _| Ruling::Drop);
+        Self::undecided_with(spec())
+    }
+
+    pub(crate) fn undecided_with(spec: SettingsSpec) -> Self {
+        let mut rig = Self::with(spec, |_, _| Ruling::Drop);
         rig.judge = None;
         rig
     }

@@ -9,7 +9,7 @@ use sipbox_core::flow::TenantId;
 use sipbox_core::ids::AskId;
 use sipbox_core::outbox::Ask;
 use sipbox_core::policy::{BranchCall, CallState, Effect, Facts, HookFailure, PolicyVersions};
-use sipbox_core::stack::{BranchVerdict, ReplyVerdict};
+use sipbox_core::stack::{BranchVerdict, ReplyVerdict, Unsettled};
 use sipbox_sip::OwnedMessage;
 use sipbox_wasm::ChainHost;
 use smallvec::SmallVec;
@@ -367,18 +367,18 @@ impl Worker {
         })
     }
 
-    /// Whether the verdict counts, so that what it staged may be written.
-    fn counts(&mut self, question: Question) -> bool {
+    /// Makes a verdict count, so that what it staged may be written.
+    fn settle(&mut self, question: Question, forwards: bool) -> Result<(), Unsettled> {
         let (Question::Request(id) | Question::Failure(id)) = question else {
-            return true;
+            return Ok(());
         };
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
-        let mut counts = false;
+        let mut settled = Err(Unsettled::Late);
         self.step(&snapshot, |env, out| {
-            counts = node.stack.settle(env, id, out);
+            settled = node.stack.settle(env, id, forwards, out);
         });
-        counts
+        settled
     }
 
     /// Commits what was staged, if the verdict counts; carries it out now, or once it is
@@ -392,8 +392,15 @@ impl Worker {
         outcome: Outcome,
     ) {
         log_decision(tenant, &facts, &outcome);
-        if decide::writes(&outcome) && !self.counts(question) {
-            return;
+        if decide::writes(&outcome, &facts) {
+            match self.settle(question, outcome.verdict.forwards()) {
+                Ok(()) => {}
+                Err(Unsettled::Late) => return,
+                Err(Unsettled::Refused(why)) => {
+                    self.carry_out(Ruled::refused(question, outcome.request, facts, why));
+                    return;
+                }
+            }
         }
         let node = Arc::clone(&self.node);
         let (_, wall) = node.clock.now();

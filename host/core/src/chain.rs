@@ -92,8 +92,7 @@ impl ChainRun<'_> {
                 slot.merge(std::mem::take(&mut call.armed));
             }
             if verdict != Verdict::Next {
-                let (verdict, request) = self.preloaded(verdict, &call.request);
-                call.request = request;
+                let verdict = self.preloaded(verdict, &mut call.request);
                 let verdict = never_answer_ack(&received, verdict);
                 return outcome(call, armed, verdict, Some(policy));
             }
@@ -108,7 +107,8 @@ impl ChainRun<'_> {
 
     /// Asks the policies that armed `on-failure`, the last of the chain first. A
     /// policy that is to be asked again arms again. After a failure of a policy, or
-    /// if all say next, the best response goes upstream.
+    /// if all say next, the best response goes upstream; what the policies before it
+    /// staged counts.
     pub fn on_failure(
         &mut self,
         request: OwnedMessage,
@@ -125,13 +125,10 @@ impl ChainRun<'_> {
             if !std::mem::take(&mut slot.failure) {
                 continue;
             }
-            let before = call.request.clone();
             let verdict = match self.ask(policy, HookInput::Failure(failure.clone()), &mut call) {
                 Ok(HookOutput::Verdict(verdict)) => verdict,
                 Ok(_absent) => continue,
                 Err(reason) => {
-                    call.request = before;
-                    call.effects.clear();
                     let failed = Some(Failed { policy, reason });
                     return Outcome {
                         failed,
@@ -232,19 +229,22 @@ impl ChainRun<'_> {
         }
     }
 
-    /// Tells the policies what became of a dialog; `request` stands for its INVITE. What
-    /// fails is told, and the others are asked all the same.
+    /// Tells the policies what became of a dialog; `request` stands for its INVITE. Each
+    /// sees what those before it staged. What fails is told, and the others are asked all
+    /// the same.
     pub fn on_dialog(&mut self, request: OwnedMessage, event: &DialogCall) -> Told {
-        let mut told = Told::default();
+        let mut call = self.call(request, None, CallState::default());
+        let mut failed = Vec::new();
         for policy in 0..self.policies {
-            let mut call = self.call(request.clone(), None, CallState::default());
             let input = HookInput::Dialog(Box::new(event.clone()));
             if let Err(reason) = self.host.call(policy, input, &mut call) {
-                told.failed.push(Failed { policy, reason });
+                failed.push(Failed { policy, reason });
             }
-            told.effects.append(&mut call.effects);
         }
-        told
+        Told {
+            effects: call.effects,
+            failed,
+        }
     }
 
     fn call(
@@ -253,16 +253,11 @@ impl ChainRun<'_> {
         response: Option<OwnedMessage>,
         state: CallState,
     ) -> HookCall {
-        HookCall {
-            request,
-            response,
-            facts: Arc::clone(&self.facts),
-            state,
-            armed: Armed::default(),
-            edits: Vec::new(),
-            effects: Vec::new(),
-            capabilities: Arc::clone(&self.capabilities),
-        }
+        let (facts, capabilities) = (Arc::clone(&self.facts), Arc::clone(&self.capabilities));
+        let mut call = HookCall::new(request, facts, capabilities);
+        call.response = response;
+        call.state = state;
+        call
     }
 
     /// One hook of one policy; its edits are applied for the next one.
@@ -273,6 +268,7 @@ impl ChainRun<'_> {
         call: &mut HookCall,
     ) -> Result<HookOutput, HookFailure> {
         let on_reply = input == HookInput::Reply;
+        let checkpoint = call.checkpoint();
         let output = self.host.call(policy, input, call)?;
         if call.edits.is_empty() {
             return Ok(output);
@@ -287,6 +283,7 @@ impl ChainRun<'_> {
         match apply(message, &edits) {
             Ok(applied) => *message = applied,
             Err(error) => {
+                call.undo(checkpoint);
                 let failure = HookFailure::BadVerdict(format!("edits: {error}"));
                 self.host.discarded(policy, &failure);
                 return Err(failure);
@@ -298,28 +295,28 @@ impl ChainRun<'_> {
     /// An initial request that brings a route set of its own goes where its sender wants,
     /// past everything that the policy knows of its target. So a relay has to say what
     /// becomes of it; a policy that does not think of it refuses.
-    fn preloaded(&self, verdict: Verdict, request: &OwnedMessage) -> (Verdict, OwnedMessage) {
+    fn preloaded(&self, verdict: Verdict, request: &mut OwnedMessage) -> Verdict {
+        if self.facts.route_outcome != RouteOutcome::Preloaded {
+            return verdict;
+        }
         let options = match &verdict {
             Verdict::Relay(plan) => &plan.options,
             Verdict::ForwardStateless(target) => &target.options,
-            _ => return (verdict, request.clone()),
+            _ => return verdict,
         };
-        if self.facts.route_outcome != RouteOutcome::Preloaded {
-            return (verdict, request.clone());
-        }
         match Preloaded::of(options) {
-            Some(Preloaded::Follow) => (verdict, request.clone()),
+            Some(Preloaded::Follow) => verdict,
             Some(Preloaded::Strip) => match without_routes(request) {
-                Ok(stripped) => (verdict, stripped),
-                Err(_) => (Verdict::Reply(Reply::of(500)), request.clone()),
+                Ok(stripped) => {
+                    *request = stripped;
+                    verdict
+                }
+                Err(_) => Verdict::Reply(Reply::of(500)),
             },
-            None => {
-                let refused = Reply {
-                    reason: PRELOADED.to_owned(),
-                    ..Reply::of(403)
-                };
-                (Verdict::Reply(refused), request.clone())
-            }
+            None => Verdict::Reply(Reply {
+                reason: PRELOADED.to_owned(),
+                ..Reply::of(403)
+            }),
         }
     }
 

@@ -34,7 +34,7 @@ impl CallCx {
         Ok(match outcome {
             AuthOutcome::None => wit::Outcome::None,
             AuthOutcome::Authenticated(user) => {
-                self.state_mut().authenticated_user = Some(user.clone());
+                self.call.state_mut().authenticated_user = Some(user.clone());
                 wit::Outcome::Authenticated(user)
             }
             AuthOutcome::Stale => wit::Outcome::Stale,

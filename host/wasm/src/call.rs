@@ -115,7 +115,7 @@ impl wit::Host for CallCx {
         });
         if checked.is_ok() {
             self.recorded = true;
-            let state = self.state_mut();
+            let state = self.call.state_mut();
             state.route_params.extend(params);
             state.record_route.get_or_insert_default();
         }
@@ -149,7 +149,7 @@ impl wit::Host for CallCx {
         if checked.is_ok() {
             self.recorded = true;
             let preset = RoutePreset { outbound, inbound };
-            self.state_mut().record_route = Some(RecordRouting {
+            self.call.state_mut().record_route = Some(RecordRouting {
                 preset: Some(Box::new(preset)),
             });
         }
@@ -174,7 +174,7 @@ impl wit::Host for CallCx {
             .only_in("add-route-param", &OF_REQUESTS)
             .and_then(|()| edit::check_route_param(&name, &value));
         if added.is_ok() {
-            self.state_mut().route_params.push((name, value));
+            self.call.state_mut().route_params.push((name, value));
         }
         Ok(added.map_err(Error::from))
     }
@@ -206,7 +206,7 @@ impl wit::Host for CallCx {
         } else {
             [&*name, OWN, &*self.policy].concat()
         };
-        let vars = &mut self.state_mut().vars;
+        let vars = &mut self.call.state_mut().vars;
         if let Some((_, old)) = vars.iter_mut().find(|(known, _)| *known == name) {
             *old = value;
         } else if vars.len() >= MAX_VARS {

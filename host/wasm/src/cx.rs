@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
-    AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts, Hook, HookCall,
+    AuthOutcome, BindingView, CallError, Capabilities, Direction, Facts, Hook, HookCall,
     HookFailure, LogLevel, Realm, RouteOutcome, RouteParams, RouteSignature, SaveLimits,
     SaveOutcome,
 };
@@ -39,8 +39,6 @@ pub(crate) struct CallCx {
     pub(crate) shared: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) left: Left,
-    /// `call.state` as it was before the call first changed it.
-    pub(crate) before: Option<CallState>,
     pub(crate) view: ViewBuffers,
     pub(crate) wasi: WasiState,
     /// A Record-Route was asked for in this call.
@@ -110,7 +108,6 @@ impl CallCx {
             shared: Vec::new(),
             limits,
             left: Left::of(&limits),
-            before: None,
             view: ViewBuffers::default(),
             wasi: WasiState::default(),
             recorded: false,
@@ -129,7 +126,6 @@ impl CallCx {
     pub(crate) fn begin(&mut self, hook: Option<Hook>) {
         self.hook = hook;
         self.left = Left::of(&self.limits);
-        self.before = None;
         self.recorded = false;
         self.view.invalidate();
         self.wasi.begin();
@@ -166,15 +162,6 @@ impl CallCx {
             }
             _ => Err(stop(HookFailure::Edits)),
         }
-    }
-
-    /// The transaction's memory, to be changed: kept as it was until the call
-    /// ends well.
-    pub(crate) fn state_mut(&mut self) -> &mut CallState {
-        if self.before.is_none() {
-            self.before = Some(self.call.state.clone());
-        }
-        &mut self.call.state
     }
 
     /// The message of this call.
@@ -322,10 +309,9 @@ pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
         CSeq: 1 OPTIONS\r\n\
         Contact: <sip:warm-up@warm-up.invalid>\r\n\
         Content-Length: 0\r\n\r\n";
-    Ok(HookCall {
-        request: OwnedMessage::parse(Bytes::from_static(REQUEST))?,
-        response: None,
-        facts: Arc::new(Facts {
+    Ok(HookCall::new(
+        OwnedMessage::parse(Bytes::from_static(REQUEST))?,
+        Arc::new(Facts {
             tenant: TenantId(0),
             tenant_name: Arc::from(""),
             listener_name: Arc::from(""),
@@ -345,12 +331,8 @@ pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
             leaves: None,
             dialog: None,
         }),
-        state: CallState::default(),
-        armed: sipbox_core::policy::Armed::default(),
-        edits: Vec::new(),
-        effects: Vec::new(),
-        capabilities: Arc::new(NoCapabilities),
-    })
+        Arc::new(NoCapabilities),
+    ))
 }
 
 /// The capabilities of a call that is none: everything is unavailable.

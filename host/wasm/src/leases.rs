@@ -37,7 +37,7 @@ impl wit::Host for CallCx {
             let error = CallError::Malformed(format!("no lease {lease} of this call"));
             return Ok(Err(Error::from(error)));
         };
-        let released = self.state_mut().leases.remove(at);
+        let released = self.call.state_mut().leases.remove(at);
         self.call.effects.push(Effect::Release(released));
         Ok(Ok(()))
     }
@@ -68,8 +68,7 @@ impl CallCx {
         Ok(match call.capabilities.acquire(call, scope, key, limit)? {
             Acquired::Granted(lease) => {
                 let number = number(&lease);
-                // It goes with the state of the call: if that does not count, it is dropped.
-                self.state_mut().leases.push(lease);
+                self.call.take_lease(lease);
                 wit::Outcome::Granted(number)
             }
             Acquired::Full(held) => wit::Outcome::Full(held),

@@ -26,7 +26,7 @@ impl wit::Host for CallCx {
         let placed = self.only_in("force-rport", &[Hook::Request]);
         if placed.is_ok() {
             self.call.edits.push(Edit::ForceRport);
-            self.state_mut().nat.force_rport = true;
+            self.call.state_mut().nat.force_rport = true;
         }
         Ok(placed.map_err(Error::from))
     }
@@ -58,7 +58,7 @@ impl wit::Host for CallCx {
         self.stage(restored.len())?;
         self.call.edits.push(Edit::SetRequestUri(restored));
         if self.message().field(HeaderId::Route).is_none() {
-            self.state_mut().nat.next_hop = Some(uri.into());
+            self.call.state_mut().nat.next_hop = Some(uri.into());
         }
         Ok(Ok(true))
     }
@@ -67,7 +67,7 @@ impl wit::Host for CallCx {
         self.enter()?;
         let placed = self.of_register("fix-nated-register");
         if placed.is_ok() {
-            let nat = &mut self.state_mut().nat;
+            let nat = &mut self.call.state_mut().nat;
             nat.register = true;
             nat.flags = nat.flags.with(BindingFlags::NATTED);
         }
@@ -78,7 +78,7 @@ impl wit::Host for CallCx {
         self.enter()?;
         let placed = self.of_register("set-binding-flags");
         if placed.is_ok() {
-            let nat = &mut self.state_mut().nat;
+            let nat = &mut self.call.state_mut().nat;
             nat.flags = nat.flags.with(flags_in(marks));
         }
         Ok(placed.map_err(Error::from))

@@ -161,7 +161,7 @@ impl Instance {
         mark: &Mark,
     ) -> Result<HookOutput, HookFailure> {
         let hook = hook_of(input);
-        let before = Before::of(call);
+        let checkpoint = call.checkpoint();
         let cx = self.store.data_mut();
         std::mem::swap(&mut cx.call, call);
         cx.begin(Some(hook));
@@ -181,9 +181,8 @@ impl Instance {
         cx.flush_stdio();
         cx.hook = None;
         if result.is_err() {
-            before.restore(cx);
+            cx.call.undo(checkpoint);
         }
-        cx.before = None;
         std::mem::swap(&mut cx.call, call);
         result
     }
@@ -271,32 +270,6 @@ pub(crate) fn hook_of(input: &HookInput) -> Hook {
         HookInput::Reply => Hook::Reply,
         HookInput::Failure(_) => Hook::Failure,
         HookInput::Dialog(_) => Hook::Dialog,
-    }
-}
-
-/// What a failed call gives back unchanged.
-struct Before {
-    armed: sipbox_core::policy::Armed,
-    edits: usize,
-    effects: usize,
-}
-
-impl Before {
-    fn of(call: &HookCall) -> Self {
-        Self {
-            armed: call.armed,
-            edits: call.edits.len(),
-            effects: call.effects.len(),
-        }
-    }
-
-    fn restore(&self, cx: &mut CallCx) {
-        cx.call.armed = self.armed;
-        cx.call.edits.truncate(self.edits);
-        cx.call.effects.truncate(self.effects);
-        if let Some(state) = cx.before.take() {
-            cx.call.state = state;
-        }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::lease::{Acquired, LeaseTable};
 use sipbox_core::policy::{
-    Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
-    HookCall, LogLevel, Realm, RouteOutcome, RouteParams, RouteSignature, SaveLimits, SaveOutcome,
+    AuthOutcome, BindingView, CallError, Capabilities, Direction, Facts, HookCall, LogLevel, Realm,
+    RouteOutcome, RouteParams, RouteSignature, SaveLimits, SaveOutcome,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -85,10 +85,9 @@ pub fn undisturbed(mut all: Vec<Duration>) -> Duration {
 /// Never.
 #[must_use]
 pub fn hook_call(request: OwnedMessage) -> HookCall {
-    HookCall {
+    HookCall::new(
         request,
-        response: None,
-        facts: Arc::new(Facts {
+        Arc::new(Facts {
             tenant: TenantId(0),
             tenant_name: Arc::from("acme"),
             listener_name: Arc::from("edge"),
@@ -108,12 +107,8 @@ pub fn hook_call(request: OwnedMessage) -> HookCall {
             leaves: None,
             dialog: None,
         }),
-        state: CallState::default(),
-        armed: Armed::default(),
-        edits: Vec::new(),
-        effects: Vec::new(),
-        capabilities: Arc::new(Constant::new()),
-    }
+        Arc::new(Constant::new()),
+    )
 }
 
 /// The same constant answers as the bare host gives; leases are the host's own.

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use sipbox_sip::Transport;
 
 use super::*;
-use crate::dialog::{DialogId, Known, Side};
+use crate::dialog::{Change, DialogId, EndReason, Known, Side, State};
 use crate::flow::{Flow, ListenerId, TenantId};
 use crate::policy::{
-    AuthOutcome, BindingView, CallError, Direction, LogLevel, Realm, RouteOutcome, RouteParams,
-    RouteSignature, SaveLimits, SaveOutcome, Target,
+    AuthOutcome, BindingView, CallError, DialogView, Direction, LogLevel, Realm, RouteOutcome,
+    RouteParams, RouteSignature, SaveLimits, SaveOutcome, Target,
 };
 use crate::time::WallTime;
 
@@ -108,6 +108,17 @@ fn subject(message: &OwnedMessage) -> Option<String> {
         .as_ref()
         .header(HeaderId::Subject)
         .map(|v| String::from_utf8_lossy(v).into_owned())
+}
+
+fn branch() -> BranchCall {
+    BranchCall {
+        target: Target {
+            destination: crate::policy::Destination::Registered("a@b".into()),
+            q: 1000,
+            id: 7,
+            options: Vec::new(),
+        },
+    }
 }
 
 const NEXT: Result<HookOutput, HookFailure> = Ok(HookOutput::Verdict(Verdict::Next));
@@ -375,14 +386,7 @@ fn the_failure_hook_must_be_armed_again_and_next_leaves_the_best_response() {
 
 #[test]
 fn a_branch_is_tried_only_if_every_armed_policy_keeps_it() {
-    let branch = BranchCall {
-        target: Target {
-            destination: crate::policy::Destination::Registered("a@b".into()),
-            q: 1000,
-            id: 7,
-            options: Vec::new(),
-        },
-    };
+    let branch = branch();
     let armed = ArmedSet::from_elem(
         Armed {
             branch: true,
@@ -448,11 +452,11 @@ fn a_trap_in_the_middle_of_a_failure_lets_the_best_response_go_and_asks_nobody_e
         false,
         &mut |policy, _, call| {
             order.push(policy);
-            call.effects
-                .push(Effect::RemoveLocation { aor: "a@b".into() });
             if policy == 1 {
                 return Err(HookFailure::Cpu);
             }
+            call.effects
+                .push(Effect::RemoveLocation { aor: "a@b".into() });
             NEXT
         },
         |chain| {
@@ -462,7 +466,7 @@ fn a_trap_in_the_middle_of_a_failure_lets_the_best_response_go_and_asks_nobody_e
     );
     assert_eq!(order, [2, 1]);
     assert_eq!(outcome.verdict, Verdict::Next);
-    assert!(outcome.effects.is_empty());
+    assert_eq!(outcome.effects.len(), 1, "what the last one staged counts");
     let failed = outcome.failed.map(|failed| failed.policy);
     assert_eq!(failed, Some(1));
     // Who was asked has to ask again; the first one was not.
@@ -511,4 +515,99 @@ fn an_edit_that_changes_nothing_leaves_the_message_where_it_is() {
     assert_eq!(after.buffer().as_ptr(), asks.buffer().as_ptr());
     let after = apply(&invite, &[Edit::ForceRport]).unwrap();
     assert_ne!(after.buffer().as_ptr(), invite.buffer().as_ptr());
+}
+
+/// Whose edits contradict each other has staged nothing, in any hook; those before it have.
+#[test]
+fn edits_that_contradict_each_other_take_back_all_that_their_policy_staged() {
+    let script = &mut |policy: usize, input: &HookInput, call: &mut HookCall| {
+        let vars = &mut call.state_mut().vars;
+        vars.push((format!("v{policy}"), "x".into()));
+        call.effects.push(Effect::RemoveLocation {
+            aor: format!("{policy}@b"),
+        });
+        if policy == 1 {
+            let add = |value: &str| Edit::AddHeader("Expires".into(), value.into());
+            call.edits.extend([add("1"), add("2")]);
+        }
+        match input {
+            HookInput::Branch(_) => Ok(HookOutput::Branch(true)),
+            HookInput::Reply => Ok(HookOutput::Reply(true)),
+            _ => NEXT,
+        }
+    };
+    let all = Armed {
+        branch: true,
+        reply: true,
+        failure: true,
+    };
+    let armed = || ArmedSet::from_elem(all, 2);
+    let check = |staged: &[Effect], state: &CallState, stays: &[usize]| {
+        let aors: Vec<String> = staged
+            .iter()
+            .map(|effect| match effect {
+                Effect::RemoveLocation { aor } => aor.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let names: Vec<String> = stays.iter().map(|at| format!("{at}@b")).collect();
+        assert_eq!(aors, names);
+        for policy in 0..2 {
+            let name = format!("v{policy}");
+            let kept = state.vars.iter().any(|(known, _)| *known == name);
+            assert_eq!(kept, stays.contains(&policy), "of {policy}");
+        }
+    };
+    with_chain(2, false, script, |chain| {
+        let state = CallState::default;
+        let branch = chain.on_branch(invite(), &branch(), state(), &armed());
+        assert!(!branch.keep);
+        check(&branch.effects, &branch.state, &[0]);
+        // From the last to the first: nobody came before the one that failed.
+        let ok = message("SIP/2.0 200 OK");
+        let reply = chain.on_reply(invite(), ok, state(), &armed());
+        assert!(reply.keep && reply.failed.is_some());
+        check(&reply.effects, &reply.state, &[]);
+        let failure = Failure::default();
+        let failed = chain.on_failure(invite(), None, &failure, state(), armed());
+        assert!(failed.failed.is_some());
+        check(&failed.effects, &failed.state, &[]);
+    });
+}
+
+#[test]
+fn who_is_told_of_a_dialog_sees_what_those_before_it_staged() {
+    let ended = DialogCall {
+        change: Change::Ended(EndReason::DownstreamBye),
+        call_id: "c".into(),
+        from_uri: "sip:a@a".into(),
+        to_uri: "sip:b@b".into(),
+        from_tag: "1".into(),
+        to_tag: "2".into(),
+        start: 0,
+        dialog: DialogView {
+            id: "1.2".into(),
+            state: State::Deleted,
+            from: None,
+            lasted: 0,
+            left: 0,
+            vars: Vec::new(),
+            flags: Vec::new(),
+            profiles: Vec::new(),
+        },
+    };
+    let mut seen = Vec::new();
+    let told = with_chain(
+        3,
+        false,
+        &mut |_, _, call| {
+            seen.push(call.effects.len());
+            call.effects
+                .push(Effect::RemoveLocation { aor: "a@b".into() });
+            Ok(HookOutput::Done)
+        },
+        |chain| chain.on_dialog(invite(), &ended),
+    );
+    assert_eq!(seen, [0, 1, 2]);
+    assert_eq!(told.effects.len(), 3);
 }

@@ -6,6 +6,7 @@ use sipbox_sip::OwnedMessage;
 
 use super::{Armed, CallState, Capabilities, DialogView, Edit, Effect, Facts, Target, Verdict};
 use crate::dialog::Change;
+use crate::lease::Lease;
 
 /// Everything that one hook call reads and writes. It moves into the sandbox
 /// for the call and comes back with what the policy staged.
@@ -17,7 +18,8 @@ pub struct HookCall {
     pub response: Option<OwnedMessage>,
     /// Facts that are not in the bytes.
     pub facts: Arc<Facts>,
-    /// The transaction's memory; changes count only if the call succeeds.
+    /// The transaction's memory; changes count only if the call succeeds. A policy's go
+    /// through [`HookCall::state_mut`].
     pub state: CallState,
     /// The hooks asked for, in this call.
     pub armed: Armed,
@@ -27,6 +29,80 @@ pub struct HookCall {
     pub effects: Vec<Effect>,
     /// The tenant's capabilities.
     pub capabilities: Arc<dyn Capabilities>,
+    /// `state` as it was when the policy was called, once it was changed.
+    changed: Option<Box<CallState>>,
+}
+
+/// How much a call had staged when a policy was called: what [`HookCall::undo`] goes back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint {
+    armed: Armed,
+    edits: usize,
+    effects: usize,
+    leases: usize,
+}
+
+impl HookCall {
+    /// A call about a request in which nothing is staged yet.
+    #[must_use]
+    pub fn new(
+        request: OwnedMessage,
+        facts: Arc<Facts>,
+        capabilities: Arc<dyn Capabilities>,
+    ) -> Self {
+        Self {
+            request,
+            response: None,
+            facts,
+            state: CallState::default(),
+            armed: Armed::default(),
+            edits: Vec::new(),
+            effects: Vec::new(),
+            capabilities,
+            changed: None,
+        }
+    }
+
+    /// The state, to be changed by a policy. Its first change since the [checkpoint] copies
+    /// it; most policies change nothing.
+    ///
+    /// [checkpoint]: HookCall::checkpoint
+    pub fn state_mut(&mut self) -> &mut CallState {
+        if self.changed.is_none() {
+            self.changed = Some(Box::new(self.state.clone()));
+        }
+        &mut self.state
+    }
+
+    /// A lease that a policy took. It is given back with the call's other changes if the
+    /// policy fails.
+    pub fn take_lease(&mut self, lease: Lease) {
+        self.state.leases.push(lease);
+    }
+
+    /// Where a policy begins: what was changed before it stays.
+    #[must_use]
+    pub fn checkpoint(&mut self) -> Checkpoint {
+        self.changed = None;
+        Checkpoint {
+            armed: self.armed,
+            edits: self.edits.len(),
+            effects: self.effects.len(),
+            leases: self.state.leases.len(),
+        }
+    }
+
+    /// Takes back what was staged and changed since then: the policy failed.
+    pub fn undo(&mut self, to: Checkpoint) {
+        self.armed = to.armed;
+        self.edits.truncate(to.edits);
+        self.effects.truncate(to.effects);
+        if let Some(state) = self.changed.take() {
+            self.state = *state;
+        }
+        // New ones are behind the others, also in a copy that was made after they came.
+        self.state.leases.truncate(to.leases);
+    }
 }
 
 /// What `on-branch` is told.

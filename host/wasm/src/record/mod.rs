@@ -217,19 +217,18 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
     instance.replay_seed(seed);
     let tape = Arc::new(Tape::replaying(recording.answers.clone()));
     let unreadable = |what: String| Difference::Recording(what);
-    let mut call = HookCall {
-        request: recording.request.message().map_err(unreadable)?,
-        response: match &recording.response {
-            Some(response) => Some(response.message().map_err(unreadable)?),
-            None => None,
-        },
-        facts: Arc::new(recording.facts.facts().map_err(unreadable)?),
-        state: recording.before.state(),
-        armed: recording.before.armed(),
-        edits: Vec::new(),
-        effects: StagedRecord::effects(&recording.staged).map_err(unreadable)?,
-        capabilities: Arc::clone(&tape) as Arc<dyn Capabilities>,
+    let mut call = HookCall::new(
+        recording.request.message().map_err(unreadable)?,
+        Arc::new(recording.facts.facts().map_err(unreadable)?),
+        Arc::clone(&tape) as Arc<dyn Capabilities>,
+    );
+    call.response = match &recording.response {
+        Some(response) => Some(response.message().map_err(unreadable)?),
+        None => None,
     };
+    call.state = recording.before.state();
+    call.armed = recording.before.armed();
+    call.effects = StagedRecord::effects(&recording.staged).map_err(unreadable)?;
     let mark = version.spec.component.engine.ticker.mark();
     let result = instance.call(&HookInput::from(&recording.input), &mut call, &mark);
     if let Some((asked, recorded)) = tape.surprise() {

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use sipbox_core::flow::{Flow, ListenerId, TenantId};
 use sipbox_core::policy::{
-    Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
-    HookCall, HookFailure, HookInput, HookOutput, LogLevel, PolicyHost, Realm, Reply, RouteOutcome,
-    RouteParams, RouteSignature, SaveLimits, SaveOutcome, Verdict,
+    AuthOutcome, BindingView, CallError, Capabilities, Direction, Facts, HookCall, HookFailure,
+    HookInput, HookOutput, LogLevel, PolicyHost, Realm, Reply, RouteOutcome, RouteParams,
+    RouteSignature, SaveLimits, SaveOutcome, Verdict,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -193,16 +193,8 @@ pub(crate) fn field<'a>(reply: &'a Reply, name: &str) -> &'a str {
 }
 
 pub(crate) fn call(message: &str, host: &Arc<TestHost>) -> HookCall {
-    HookCall {
-        request: OwnedMessage::parse(Bytes::from(message.to_owned())).unwrap(),
-        response: None,
-        facts: Arc::new(facts()),
-        state: CallState::default(),
-        armed: Armed::default(),
-        edits: Vec::new(),
-        effects: Vec::new(),
-        capabilities: Arc::clone(host) as Arc<dyn Capabilities>,
-    }
+    let request = OwnedMessage::parse(Bytes::from(message.to_owned())).unwrap();
+    HookCall::new(request, Arc::new(facts()), Arc::clone(host) as _)
 }
 
 pub(crate) fn facts() -> Facts {

@@ -19,9 +19,9 @@ use cases::cases;
 use common::{component, facts};
 use sipbox_core::flow::TenantId;
 use sipbox_core::policy::{
-    Armed, AuthOutcome, BindingView, CallError, CallState, Capabilities, Direction, Facts,
-    HookCall, HookInput, HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, RouteParams,
-    SaveLimits, SaveOutcome, Verdict,
+    AuthOutcome, BindingView, CallError, Capabilities, Direction, Facts, HookCall, HookInput,
+    HookOutput, LogLevel, PolicyHost, Realm, RouteOutcome, RouteParams, SaveLimits, SaveOutcome,
+    Verdict,
 };
 use sipbox_sip::OwnedMessage;
 use sipbox_wasm::{
@@ -225,16 +225,9 @@ impl Case {
         let mut pools = Pools::new();
         let mut host = ChainHost::new(&mut pools, &chain);
         let mut recorder = Recorder::new(&mut host);
-        let mut call = HookCall {
-            request: OwnedMessage::parse(self.sent.bytes()).unwrap(),
-            response: None,
-            facts: Arc::new(self.facts()),
-            state: CallState::default(),
-            armed: Armed::default(),
-            edits: Vec::new(),
-            effects: Vec::new(),
-            capabilities: Arc::new(self.world.clone()),
-        };
+        let request = OwnedMessage::parse(self.sent.bytes()).unwrap();
+        let world = Arc::new(self.world.clone());
+        let mut call = HookCall::new(request, Arc::new(self.facts()), world);
         let output = recorder.call(0, HookInput::Request, &mut call);
         let Ok(HookOutput::Verdict(verdict)) = output else {
             panic!("{}: {output:?}", self.name)

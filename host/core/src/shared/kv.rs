@@ -72,14 +72,14 @@ pub trait Pending: Send + Sync {
     /// Makes the write visible. Once: again does nothing.
     fn commit(&self, write: &Write, now: Time) -> Answer<Result<(), CallError>>;
 
-    /// The claim of a compare-and-set, for a further write of the same call.
+    /// What it holds of the key, for a further write of the same call.
     fn hold(&self) -> Option<Hold> {
         None
     }
 }
 
-/// The claim that a compare-and-set has on its key, in the backend's own words. It ends
-/// with its last copy.
+/// What a staged write holds of its key, in the backend's own words: its room, and the
+/// claim of a compare-and-set. It ends with its last copy.
 pub type Hold = Arc<dyn Any + Send + Sync>;
 
 /// A write that is staged.
@@ -123,8 +123,8 @@ impl Staged {
         self.0.1.commit(self.write(), now)
     }
 
-    /// The claim on the key, for a further write of the same call: of several writes of a
-    /// call the last one is committed.
+    /// What it holds of the key, for a further write of the same call: of several writes of
+    /// a call the last one is committed, so they need room once.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         self.0.1.hold()

@@ -100,14 +100,14 @@ impl Shard {
         Err(Refused::Found(Swap::Differs(found)))
     }
 
-    fn claim(&mut self, space: &Arc<Space>, key: &str) -> Arc<Claim> {
+    fn claim(&mut self, space: &Arc<Space>, key: &str) -> Claim {
         let (key, overtaken): (Arc<str>, Arc<AtomicBool>) = (key.into(), Arc::default());
         self.claims.insert(Arc::clone(&key), Arc::clone(&overtaken));
-        Arc::new(Claim {
+        Claim {
             space: Arc::clone(space),
             key,
             overtaken,
-        })
+        }
     }
 
     /// Takes an entry out; its bytes.
@@ -126,6 +126,23 @@ impl Shard {
 struct Room {
     entries: i64,
     bytes: i64,
+}
+
+impl Room {
+    /// What it has more than another.
+    fn beyond(self, other: Self) -> Self {
+        Self {
+            entries: (self.entries - other.entries).max(0),
+            bytes: (self.bytes - other.bytes).max(0),
+        }
+    }
+
+    fn negative(self) -> Self {
+        Self {
+            entries: -self.entries,
+            bytes: -self.bytes,
+        }
+    }
 }
 
 impl Space {
@@ -202,12 +219,15 @@ impl Space {
     }
 
     /// Takes the room that the change needs, if the key is as expected, in one step.
-    /// Where there is no room, what has expired makes some, once.
+    /// `earlier` is what an earlier write of the same call has: of both one is committed,
+    /// so they share the room that the larger one needs. Where there is no room, what has
+    /// expired makes some, once.
     fn prepare(
         self: &Arc<Self>,
         key: &str,
         change: &Change,
         expected: Option<Expected>,
+        earlier: Option<Arc<Held>>,
         now: Time,
     ) -> Result<Prepared, Refused> {
         let longest = self.longest_value.load(Ordering::Relaxed);
@@ -224,13 +244,25 @@ impl Space {
                 shard.compare(key, expected, now)?;
             }
             let room = Self::wanted(&shard, key, change);
-            match self.reserve(room) {
+            let more = earlier
+                .as_ref()
+                .map_or(room, |held| room.beyond(held.room()));
+            match self.reserve(more) {
                 Ok(()) => {
-                    let claim = expected.map(|_| shard.claim(self, key));
+                    let held = match earlier {
+                        Some(held) => {
+                            held.grow(more);
+                            held
+                        }
+                        None => Arc::new(Held {
+                            entries: AtomicI64::new(room.entries),
+                            bytes: AtomicI64::new(room.bytes),
+                            claim: expected.map(|_| shard.claim(self, key)),
+                            space: Arc::clone(self),
+                        }),
+                    };
                     return Ok(Prepared {
-                        space: Arc::clone(self),
-                        room,
-                        claim,
+                        held,
                         done: AtomicBool::new(false),
                     });
                 }
@@ -283,11 +315,49 @@ impl Drop for Claim {
     }
 }
 
+/// What the writes of one call to a key hold together, until one of them is committed or
+/// the last is dropped.
+struct Held {
+    /// The room that is reserved.
+    entries: AtomicI64,
+    bytes: AtomicI64,
+    claim: Option<Claim>,
+    space: Arc<Space>,
+}
+
+impl Held {
+    fn room(&self) -> Room {
+        Room {
+            entries: self.entries.load(Ordering::Acquire),
+            bytes: self.bytes.load(Ordering::Acquire),
+        }
+    }
+
+    /// So much more is reserved.
+    fn grow(&self, by: Room) {
+        self.entries.fetch_add(by.entries, Ordering::AcqRel);
+        self.bytes.fetch_add(by.bytes, Ordering::AcqRel);
+    }
+
+    /// Nothing is reserved any more; what was.
+    fn take(&self) -> Room {
+        Room {
+            entries: self.entries.swap(0, Ordering::AcqRel),
+            bytes: self.bytes.swap(0, Ordering::AcqRel),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let room = self.take();
+        self.space.account(room.negative());
+    }
+}
+
 /// A write that has its room.
 struct Prepared {
-    space: Arc<Space>,
-    room: Room,
-    claim: Option<Arc<Claim>>,
+    held: Arc<Held>,
     done: AtomicBool,
 }
 
@@ -300,18 +370,16 @@ impl Pending for Prepared {
     }
 
     fn hold(&self) -> Option<Hold> {
-        self.claim.clone().map(|claim| claim as Hold)
+        Some(Arc::clone(&self.held) as Hold)
     }
 }
 
 impl Prepared {
     fn apply(&self, write: &Write, now: Time) {
-        let mut by = Room {
-            entries: -self.room.entries,
-            bytes: -self.room.bytes,
-        };
-        let mut shard = self.space.shard(&write.key);
-        let overtaken = match &self.claim {
+        let space = &self.held.space;
+        let mut shard = space.shard(&write.key);
+        let mut by = self.held.take().negative();
+        let overtaken = match &self.held.claim {
             Some(claim) => claim.overtaken.load(Ordering::Acquire),
             None => {
                 if let Some(claim) = shard.claims.get(&*write.key) {
@@ -341,18 +409,7 @@ impl Prepared {
                 shard.entries.insert(key, stored);
             }
         }
-        self.space.account(by);
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        if !*self.done.get_mut() {
-            self.space.account(Room {
-                entries: -self.room.entries,
-                bytes: -self.room.bytes,
-            });
-        }
+        space.account(by);
     }
 }
 
@@ -405,11 +462,9 @@ impl Kv for MemoryKv {
         hold: Option<Hold>,
         now: Time,
     ) -> Answer<Result<Staged, CallError>> {
-        Answer::Now(match self.0.prepare(key, &change, None, now) {
-            Ok(mut prepared) => {
-                prepared.claim = hold.and_then(|hold| hold.downcast::<Claim>().ok());
-                Ok(self.staged(key, change, prepared))
-            }
+        let earlier = hold.and_then(|hold| hold.downcast::<Held>().ok());
+        Answer::Now(match self.0.prepare(key, &change, None, earlier, now) {
+            Ok(prepared) => Ok(self.staged(key, change, prepared)),
             Err(Refused::Error(error)) => Err(error),
             // Nothing was compared.
             Err(Refused::Found(_)) => Err(CallError::Unavailable("kv".to_owned())),
@@ -423,7 +478,8 @@ impl Kv for MemoryKv {
         change: Change,
         now: Time,
     ) -> Answer<Result<Swap, CallError>> {
-        Answer::Now(match self.0.prepare(key, &change, Some(expected), now) {
+        let prepared = self.0.prepare(key, &change, Some(expected), None, now);
+        Answer::Now(match prepared {
             Ok(prepared) => Ok(Swap::Staged(self.staged(key, change, prepared))),
             Err(Refused::Found(swap)) => Ok(swap),
             Err(Refused::Error(error)) => Err(error),

@@ -176,6 +176,37 @@ fn a_comparison_claims_the_key_until_its_write_is_committed_or_dropped() {
     assert_eq!(kv.usage(), (1, ENTRY + 2));
 }
 
+/// Of the writes of one call to a key one is committed: they need room for the largest of
+/// them, not for all.
+#[test]
+fn further_writes_of_a_call_share_the_room_of_the_first() {
+    let (kv, now) = (kv(LIMITS), at(1));
+    let again = |earlier: &Staged, change| kv.stage("a", change, earlier.hold(), now).now();
+    for key in ["b", "c", "d"] {
+        kv.write(key, set(&[b'x'; 99], 0), now).unwrap();
+    }
+    let first = kv.staging("a", set(&[b'x'; 40], 0), now).unwrap();
+    let second = again(&first, set(&[b'y'; 99], 0)).unwrap().unwrap();
+    assert_eq!(kv.usage(), (4, LIMITS.kv_bytes));
+    let more = again(&second, set(&[b'z'; 100], 0)).unwrap();
+    assert_eq!(more, Err(limited("kv_mib")));
+    let third = again(&second, set(b"3", 0)).unwrap().unwrap();
+    // Any of them may still be the one that counts, if a later policy traps.
+    assert_eq!(kv.usage(), (4, LIMITS.kv_bytes));
+    drop((first, second));
+    third.commit(now).now().unwrap().unwrap();
+    assert_eq!(kv.usage(), (4, LIMITS.kv_bytes - 98));
+    drop(third);
+    assert_eq!(kv.usage(), (4, LIMITS.kv_bytes - 98));
+    assert_eq!(kv.value("a", now).unwrap(), b"3");
+    // The same for what stands already, and for a removal; given up, all of it is free.
+    let first = kv.staging("a", set(&[b'x'; 99], 0), now).unwrap();
+    let second = again(&first, Change::Remove).unwrap().unwrap();
+    let third = again(&second, set(&[b'y'; 99], 0)).unwrap().unwrap();
+    drop((first, second, third));
+    assert_eq!(kv.usage(), (4, LIMITS.kv_bytes - 98));
+}
+
 /// A plain write that comes while a key is claimed comes after the comparison.
 #[test]
 fn what_overtakes_a_comparison_stays() {

@@ -3,6 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sipbox_sip::{Method, OwnedMessage};
+
+use crate::policy::Facts;
+use crate::settings::Settings;
 use crate::time::Time;
 
 /// The scope and the key of the leases that count a tenant's calls. No policy can name a
@@ -14,10 +18,37 @@ pub const CALLS: (&str, &str) = (":tenant", "calls");
 pub struct Quota {
     /// Calls at a time. A call counts from its INVITE to the end of its dialog, or to its
     /// final response if no dialog is kept. So does an INVITE of a dialog that is not
-    /// kept, from its arrival to its final response.
+    /// kept, from its arrival to its final response. One that is forwarded statelessly does
+    /// not count any more once it is, or at all where that is declared of the listener:
+    /// nothing is kept that could end.
     pub calls: Option<u32>,
-    /// Calls that a chain may let in within a second.
+    /// Calls that a chain may let in within a second. Copies of an INVITE that is forwarded
+    /// statelessly count like it: nothing tells them apart.
     pub calls_per_second: Option<u32>,
+}
+
+/// Whether a call may begin now, as far as its tenant has a limit. It is asked once a
+/// chain lets the call in, so that nobody uses the limit up by requests that are refused,
+/// nor by those that are only challenged. An INVITE of a dialog that nobody knows begins
+/// one, whatever tag it has.
+pub(crate) fn lets_in(
+    request: &OwnedMessage,
+    facts: &Facts,
+    settings: &Settings,
+    now: Time,
+) -> bool {
+    if request.as_ref().method() != Method::Invite || facts.dialog.is_some() {
+        return true;
+    }
+    let Some(tenant) = settings.tenant(facts.tenant) else {
+        return true;
+    };
+    let admits = |per_second| tenant.rate.admits(per_second, now);
+    let admitted = tenant.quota.calls_per_second.is_none_or(admits);
+    if !admitted {
+        settings.refuse(facts.tenant);
+    }
+    admitted
 }
 
 /// How fast calls begin: a bucket that holds a second's worth.

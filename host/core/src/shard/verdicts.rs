@@ -1,6 +1,6 @@
 //! Answers of the policy chains.
 
-use sipbox_sip::{Message, Method, OwnedMessage};
+use sipbox_sip::{Message, OwnedMessage};
 
 use super::{Carried, Shard, Work, key, mend};
 use crate::agent::{self, LocalAgent};
@@ -13,6 +13,7 @@ use crate::ids::AskId;
 use crate::intake;
 use crate::outbox::Dropped;
 use crate::policy::{CallState, Facts, Reply};
+use crate::quota;
 use crate::reply;
 use crate::stack::{BranchVerdict, ReplyVerdict, Unsettled};
 use crate::stateless;
@@ -218,25 +219,9 @@ impl Shard {
     }
 }
 
-/// Whether a call may begin now, as far as its tenant has a limit. It is asked once a
-/// chain lets the call in, so that nobody uses the limit up by requests that are refused,
-/// nor by those that are only challenged. An INVITE of a dialog that nobody knows begins
-/// one, whatever tag it has.
+/// Whether a call may begin now; see [`quota::lets_in`].
 fn in_time(request: &OwnedMessage, facts: &Facts, cx: &mut Cx<'_, '_>) -> bool {
-    if request.as_ref().method() != Method::Invite || facts.dialog.is_some() {
-        return true;
-    }
-    let now = cx.now();
-    let settings = &cx.env.settings;
-    let Some(tenant) = settings.tenant(facts.tenant) else {
-        return true;
-    };
-    let admits = |per_second| tenant.rate.admits(per_second, now);
-    let admitted = tenant.quota.calls_per_second.is_none_or(admits);
-    if !admitted {
-        settings.refuse(facts.tenant);
-    }
-    admitted
+    quota::lets_in(request, facts, cx.env.settings, cx.now())
 }
 
 /// What a request that is relayed has to do with a dialog, and what its policies took. A

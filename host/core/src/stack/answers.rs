@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::{BranchVerdict, Env, ReplyVerdict, Stack, Unsettled};
 use crate::decision::Decision;
+use crate::error::Internal;
 use crate::ids::{AskId, ResolveToken, StatelessId};
 use crate::outbox::{Candidates, Dropped, Outbox, ResolveError};
 use crate::policy::Facts;
+use crate::quota;
 use crate::shard::{self, Carried};
 use crate::stateless::{self, Forward, Left, Outcome};
 
@@ -134,6 +136,10 @@ impl Stack {
     ) {
         let request = decision.request.clone();
         match stateless::outcome(id, facts, decision) {
+            Outcome::Forward(_) if !quota::lets_in(&request, facts, env.settings, env.now) => {
+                let reply = Internal::TenantRate.reply();
+                self.refuse(env, request.as_ref(), facts.flow, &reply, out);
+            }
             Outcome::Forward(forward) => {
                 self.dialog_goes_on(env, &forward, out);
                 self.send_stateless(env, *forward, out);

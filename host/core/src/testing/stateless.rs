@@ -56,6 +56,34 @@ fn cancel_and_ack_of_a_stateless_invite_go_the_same_way() {
     }
 }
 
+/// What is forwarded without a transaction begins a call as well.
+#[test]
+fn a_stateless_invite_counts_against_the_rate() {
+    for (mut spec, ruling) in [
+        (stateless_invites(), parallel(&[BOB])),
+        (stateless_invites(), to_bob()),
+        (spec(), to_bob()),
+    ] {
+        spec.tenants[0].quota.calls_per_second = Some(2);
+        let mut rig = Rig::with(spec, move |_, _| ruling.clone());
+        for branch in ["1", "2", "3"] {
+            rig.receive(&request("INVITE", branch, ""), udp(ALICE));
+        }
+        let down = "INVITE sip:bob@192.0.2.2:5060 SIP/2.0";
+        let refused = "SIP/2.0 503 Too Many Calls Per Second";
+        assert_eq!(rig.first_lines(), [down, down, refused]);
+        // What belongs to those that were let in goes on.
+        for method in ["CANCEL", "ACK"] {
+            rig.receive(&request(method, "1", ""), udp(ALICE));
+            assert!(rig.first_lines()[0].starts_with(method));
+        }
+        rig.pass(1_000);
+        rig.receive(&request("INVITE", "4", ""), udp(ALICE));
+        assert!(rig.first_lines().contains(&down.to_owned()));
+        rig.finish();
+    }
+}
+
 #[test]
 fn the_cancel_of_an_element_without_branches_finds_the_way_too() {
     let mut rig = Rig::with(stateless_invites(), |_, _| to_bob());

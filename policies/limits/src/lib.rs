@@ -13,7 +13,7 @@ use sipbox_guest::{Error, Policy, Request, Verdict, error, export, warn};
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Calls that a user of ours makes at a time.
-    user: Option<Limit>,
+    user: Option<UserLimit>,
     /// Calls that come from one address at a time.
     source: Option<Limit>,
     /// Calls of the tenant at a time.
@@ -33,10 +33,58 @@ pub struct Limits {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+struct UserLimit {
+    calls: u32,
+    #[serde(default)]
+    special: BTreeMap<String, u32>,
+    /// Other names, and the user who has them.
+    #[serde(default)]
+    aliases: BTreeMap<String, String>,
+    /// Of users that prove themselves by a name without a domain.
+    domain: Option<String>,
+    #[serde(default)]
+    unproven: Unproven,
+}
+
+/// Whom a call counts for that no earlier policy of the chain has seen credentials of.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Unproven {
+    /// The user that From names.
+    #[default]
+    From,
+    /// The address that it comes from.
+    Source,
+    /// No user.
+    Nobody,
+}
+
+impl UserLimit {
+    /// Whom a call counts for, by whatever name he calls.
+    fn user(&self, request: &Request) -> Option<String> {
+        let name = match (request.authenticated_user(), &self.unproven) {
+            (Some(proven), _) => match &self.domain {
+                Some(domain) if !proven.contains('@') => format!("{proven}@{domain}"),
+                _ => proven.to_owned(),
+            },
+            (None, Unproven::From) => request.from().aor()?,
+            (None, Unproven::Source) => request.source().address.to_owned(),
+            (None, Unproven::Nobody) => return None,
+        };
+        Some(self.aliases.get(&name).cloned().unwrap_or(name))
+    }
+
+    fn of(&self, user: &str) -> u32 {
+        self.special.get(user).copied().unwrap_or(self.calls)
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Limit {
     /// For whoever is not among `special`.
     calls: u32,
-    /// `user@domain` or an address, and how many calls it has.
+    /// An address, and how many calls it has.
     #[serde(default)]
     special: BTreeMap<String, u32>,
 }
@@ -112,11 +160,11 @@ impl Limits {
         if !request.in_dialog() {
             self.follow()?;
         }
-        let from = request.from().aor();
-        let user = request.authenticated_user().map(str::to_owned).or(from);
         let source = request.source().address.to_owned();
         let mut wanted = Vec::new();
-        if let (Some(limit), Some(user)) = (&self.user, user) {
+        if let Some(limit) = &self.user
+            && let Some(user) = limit.user(request)
+        {
             wanted.push(("user", limit.of(&user), user));
         }
         if let Some(limit) = &self.source {
@@ -197,6 +245,46 @@ mod tests {
         let call = invite("somebody@example.com").authenticated_user("alice@example.com");
         kit.on_request(call);
         assert_eq!(kit.world().leases("user", "alice@example.com"), 1);
+    }
+
+    #[test]
+    fn all_names_of_a_user_count_together() {
+        let kit = Kit::<Limits>::new(
+            r#"{ "user": { "calls": 2, "domain": "example.com", "special": { "boss@example.com": 3 },
+                 "aliases": { "100@example.com": "alice@example.com", "chief@example.com": "boss@example.com" } } }"#,
+        );
+        kit.on_request(invite("alice@example.com"));
+        kit.on_request(invite("100@example.com"));
+        assert_eq!(kit.world().leases("user", "alice@example.com"), 2);
+        // Whoever proves to be alice is, whatever From says.
+        let proven = invite("x@example.org").authenticated_user("alice");
+        kit.on_request(proven).assert_reply(486);
+        for _ in 0..3 {
+            let run = kit.on_request(invite("chief@example.com"));
+            assert_eq!(run.verdict, Verdict::Next);
+        }
+        kit.on_request(invite("boss@example.com")).assert_reply(486);
+    }
+
+    #[test]
+    fn who_has_proven_nothing_counts_as_the_settings_say() {
+        let counted = |unproven: &str, call: Call| {
+            let kit = Kit::<Limits>::new(format!(
+                r#"{{ "user": {{ "calls": 2, "unproven": "{unproven}" }} }}"#
+            ));
+            let run = kit.on_request(call);
+            let [held] = &run.leases[..] else {
+                return None;
+            };
+            Some(held.key.clone())
+        };
+        let claimed = || invite("alice@example.com");
+        let key = |text: &str| Some(text.to_owned());
+        assert_eq!(counted("from", claimed()), key("alice@example.com"));
+        assert_eq!(counted("source", claimed()), key("192.0.2.10"));
+        assert_eq!(counted("nobody", claimed()), None);
+        let proven = claimed().authenticated_user("bob");
+        assert_eq!(counted("nobody", proven), key("bob"));
     }
 
     #[test]

@@ -263,6 +263,48 @@ impl Agent {
         (again, response)
     }
 
+    /// An INVITE and its final response, which is acknowledged if it is a failure.
+    pub fn invite(&mut self, uri: &str) -> (Message, Message) {
+        let invite = self.request("INVITE", uri);
+        self.send(&invite);
+        let answer = self.answer_to(&invite, false);
+        if answer.status() != Some(200) {
+            self.acknowledge(&invite, &answer);
+        }
+        (invite, answer)
+    }
+
+    /// A call that is answered at once.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn call(&mut self, uri: &str) -> Dialog {
+        let (invite, answer) = self.invite(uri);
+        self.begin(&invite, &answer)
+    }
+
+    /// The call that was answered, acknowledged.
+    ///
+    /// # Panics
+    /// When it was refused.
+    pub fn begin(&mut self, invite: &Message, answer: &Message) -> Dialog {
+        assert_eq!(answer.status(), Some(200), "{answer}");
+        let mut dialog = Dialog::of_caller(invite, answer);
+        let ack = dialog.request(self, "ACK");
+        self.send(&ack);
+        dialog
+    }
+
+    /// Ends a call, and waits for the answer.
+    ///
+    /// # Panics
+    /// When that is not 200.
+    pub fn hang_up(&mut self, mut dialog: Dialog) {
+        let bye = dialog.request(self, "BYE");
+        self.send(&bye);
+        self.expect(&bye, 200);
+    }
+
     /// Registers our Contact.
     ///
     /// # Panics

@@ -18,6 +18,7 @@
 pub mod agent;
 pub mod audio;
 pub mod baresip;
+mod books;
 pub mod call_load;
 pub mod control;
 pub mod digest;

@@ -410,12 +410,6 @@ impl Sipbox {
             .unwrap_or_else(|| panic!("no statistic {name} in {all}"))
     }
 
-    /// By how much the leases that are counted differ from those that calls hold.
-    #[must_use]
-    pub fn lease_drift(&self) -> Option<u64> {
-        self.rpc("leases_audit", &json!({}))["drift"].as_u64()
-    }
-
     /// Runs `sipbox` with those arguments in the program's folder.
     ///
     /// # Panics

@@ -87,13 +87,10 @@ impl Phones {
     }
 
     fn assert_nothing_left(&self) {
-        let leases = || self.sipbox.statistic("leases:held");
-        wait_until("no dialog and no lease", Duration::from_secs(5), || {
-            self.dialogs().is_empty() && leases() == 0
+        self.sipbox.assert_no_call_left();
+        wait_until("no dialog is listed", Duration::from_secs(5), || {
+            self.dialogs().is_empty()
         });
-        assert_eq!(self.sipbox.statistic("dialog:active_dialogs"), 0);
-        assert_eq!(self.sipbox.statistic("dialog:early_dialogs"), 0);
-        assert_eq!(self.sipbox.lease_drift(), Some(0));
     }
 }
 
@@ -299,14 +296,10 @@ fn a_policy_that_traps_takes_no_lease_with_it() {
     let sipbox = chained(&net, "{ user = { calls = 1 }, tenant = 5 }", &hostile, "").start();
     let mut alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
     for _ in 0..5 {
-        let invite = alice.request("INVITE", "sip:evil@lab.test");
-        alice.send(&invite);
-        let response = alice.answer_to(&invite, false);
+        let (_, response) = alice.invite("sip:evil@lab.test");
         assert_eq!(response.status(), Some(503), "{response}");
-        alice.acknowledge(&invite, &response);
     }
-    assert_eq!(sipbox.statistic("leases:held"), 0);
-    assert_eq!(sipbox.lease_drift(), Some(0));
+    sipbox.assert_no_call_left();
     let list = sipbox.rpc("dlg_list", &json!({}));
     assert_eq!(list["Dialogs"], json!([]));
 }
@@ -375,17 +368,7 @@ fn ten_thousand_calls_with_random_ends_leave_no_dialog() {
     assert!(ends.open < 500, "{ends:?}");
     assert_eq!(ends.ended.len(), 8, "{ends:?}");
     assert_eq!(sipbox.statistic("dialog:processed_dialogs"), 10_000);
-    let left = || {
-        let sum = |names: &[&str]| -> u64 { names.iter().map(|name| sipbox.statistic(name)).sum() };
-        sum(&[
-            "dialog:active_dialogs",
-            "dialog:early_dialogs",
-            "leases:held",
-        ])
-    };
-    wait_until("no dialog and no lease", Duration::from_secs(60), || {
-        left() == 0 && sipbox.lease_drift() == Some(0)
-    });
+    sipbox.assert_no_call_left();
     wait_until("no dialog is listed", Duration::from_secs(60), || {
         sipbox.rpc("dlg_list", &json!({}))["Dialogs"] == json!([])
     });

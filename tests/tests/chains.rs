@@ -8,10 +8,6 @@
     reason = "tests"
 )]
 
-use std::time::Duration;
-
-use sipbox_tests::agent::Dialog;
-use sipbox_tests::process::wait_until;
 use sipbox_tests::server::{RINGING, SILENT};
 use sipbox_tests::sipbox::DOMAIN;
 use sipbox_tests::{Agent, Loopback, Message, Server, Setup, Sipbox, guest};
@@ -59,24 +55,12 @@ fn lab(middle: &str) -> Lab {
 
 impl Lab {
     fn call(&mut self, user: &str) -> (Message, Message) {
-        let invite = self
-            .alice
-            .request("INVITE", &format!("sip:{user}@{DOMAIN}"));
-        self.alice.send(&invite);
-        let answer = self.alice.answer_to(&invite, false);
-        if answer.status() != Some(200) {
-            self.alice.acknowledge(&invite, &answer);
-        }
-        (invite, answer)
+        self.alice.invite(&format!("sip:{user}@{DOMAIN}"))
     }
 
     fn hang_up(&mut self, invite: &Message, answer: &Message) {
-        let mut dialog = Dialog::of_caller(invite, answer);
-        let ack = dialog.request(&self.alice, "ACK");
-        self.alice.send(&ack);
-        let bye = dialog.request(&self.alice, "BYE");
-        self.alice.send(&bye);
-        self.alice.expect(&bye, 200);
+        let dialog = self.alice.begin(invite, answer);
+        self.alice.hang_up(dialog);
     }
 
     fn still_serves(&mut self) {
@@ -242,10 +226,7 @@ fn nat_limits_and_load_balancer_make_a_chain() {
     let (_, refused) = lab.call("bob");
     assert_eq!(refused.status(), Some(486));
     lab.hang_up(&invite, &answer);
-    wait_until("no lease", Duration::from_secs(5), || {
-        lab.sipbox.statistic("leases:held") == 0
-    });
-    assert_eq!(lab.sipbox.lease_drift(), Some(0));
+    lab.sipbox.assert_no_call_left();
     let dialogs = lab.sipbox.statistic("dialog:processed_dialogs");
     assert_eq!(dialogs, 1, "limits and balancer share it");
     lab.first.answers(RINGING);

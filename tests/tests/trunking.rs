@@ -10,7 +10,6 @@
 
 use std::time::Duration;
 
-use sipbox_tests::agent::Dialog;
 use sipbox_tests::process::wait_until;
 use sipbox_tests::server::{ANSWERS, SILENT};
 use sipbox_tests::sipbox::DOMAIN;
@@ -66,92 +65,38 @@ fn lab(more: &str) -> Lab {
 
 const NUMBER: &str = "sip:00493012345@lab.test";
 
-fn final_of(agent: &mut Agent, invite: &Message) -> Message {
-    let answer = agent.answer_to(invite, false);
-    if answer.status() != Some(200) {
-        agent.acknowledge(invite, &answer);
-    }
-    answer
-}
-
-fn try_call(agent: &mut Agent, uri: &str) -> Message {
-    let invite = agent.request("INVITE", uri);
-    agent.send(&invite);
-    final_of(agent, &invite)
-}
-
-fn answered(agent: &mut Agent, invite: &Message) -> Dialog {
-    let answer = final_of(agent, invite);
-    assert_eq!(answer.status(), Some(200), "{answer}");
-    let mut dialog = Dialog::of_caller(invite, &answer);
-    let ack = dialog.request(agent, "ACK");
-    agent.send(&ack);
-    dialog
-}
-
-fn call(agent: &mut Agent) -> Dialog {
-    let invite = agent.request("INVITE", NUMBER);
-    agent.send(&invite);
-    answered(agent, &invite)
-}
-
 /// The same with credentials, after the challenge.
 fn proven(agent: &mut Agent, password: &str) -> Message {
     let invite = agent.request("INVITE", NUMBER);
     let (invite, answer) = agent.authenticated(invite, password);
     if answer.status() == Some(200) {
-        let mut dialog = Dialog::of_caller(&invite, &answer);
-        let ack = dialog.request(agent, "ACK");
-        agent.send(&ack);
+        agent.begin(&invite, &answer);
     } else {
         agent.acknowledge(&invite, &answer);
     }
     answer
 }
 
-fn hang_up(agent: &mut Agent, mut dialog: Dialog) {
-    let bye = dialog.request(agent, "BYE");
-    agent.send(&bye);
-    agent.expect(&bye, 200);
-}
-
-impl Lab {
-    fn assert_nothing_left(&self) {
-        wait_until("no lease and no dialog", Duration::from_secs(10), || {
-            let left = [
-                "leases:held",
-                "dialog:active_dialogs",
-                "dialog:early_dialogs",
-            ];
-            left.iter().all(|name| self.sipbox.statistic(name) == 0)
-        });
-        assert_eq!(self.sipbox.lease_drift(), Some(0));
-    }
-}
-
 #[test]
 fn a_trunk_by_address_has_as_many_calls_as_its_limit_says() {
     let mut lab = lab("");
-    let first = call(&mut lab.pbx);
-    let second = call(&mut lab.pbx);
+    let first = lab.pbx.call(NUMBER);
+    let second = lab.pbx.call(NUMBER);
     let seen = lab.west.calls();
     assert_eq!(seen.len(), 2);
     let gateway = lab.west.address;
     assert_eq!(seen[0].request_uri(), format!("sip:493012345@{gateway}"));
-    assert_eq!(try_call(&mut lab.pbx, NUMBER).status(), Some(486));
-    hang_up(&mut lab.pbx, first);
+    assert_eq!(lab.pbx.invite(NUMBER).1.status(), Some(486));
+    lab.pbx.hang_up(first);
     wait_until("a free line", Duration::from_secs(5), || {
         lab.sipbox.statistic("leases:held") == 2
     });
-    let third = call(&mut lab.pbx);
+    let third = lab.pbx.call(NUMBER);
     for dialog in [second, third] {
-        hang_up(&mut lab.pbx, dialog);
+        lab.pbx.hang_up(dialog);
     }
-    lab.assert_nothing_left();
-    assert_eq!(
-        try_call(&mut lab.pbx, "sip:123@lab.test").status(),
-        Some(404)
-    );
+    lab.sipbox.assert_no_call_left();
+    assert_eq!(lab.pbx.invite("sip:123@lab.test").1.status(), Some(404));
     assert!(lab.east.calls().is_empty());
 }
 
@@ -164,12 +109,10 @@ fn a_trunk_by_digest_has_its_own_limit_and_strangers_have_none() {
     let refused = proven(&mut lab.shop, "till");
     assert_eq!(refused.status(), Some(486), "{refused}");
     // The other trunk has its own.
-    let dialog = call(&mut lab.pbx);
-    hang_up(&mut lab.pbx, dialog);
+    let dialog = lab.pbx.call(NUMBER);
+    lab.pbx.hang_up(dialog);
     // A wrong password, and an account that is no trunk's.
-    let invite = lab.shop.request("INVITE", NUMBER);
-    lab.shop.send(&invite);
-    let challenge = final_of(&mut lab.shop, &invite);
+    let (_, challenge) = lab.shop.invite(NUMBER);
     assert_eq!(challenge.status(), Some(407));
     assert!(challenge.get("Proxy-Authenticate").contains("lab.test"));
     lab.shop.user = "stranger".into();
@@ -182,26 +125,26 @@ fn the_second_gateway_takes_over() {
     let mut lab = lab("");
     for status in [503, 500, SILENT] {
         lab.west.answers(status);
-        let dialog = call(&mut lab.pbx);
+        let dialog = lab.pbx.call(NUMBER);
         assert_eq!((lab.west.calls().len(), lab.east.calls().len()), (1, 1));
         // That of the trunk; west's is free again, and east is not limited.
         assert_eq!(lab.sipbox.statistic("leases:held"), 1);
-        hang_up(&mut lab.pbx, dialog);
-        lab.assert_nothing_left();
+        lab.pbx.hang_up(dialog);
+        lab.sipbox.assert_no_call_left();
     }
     for status in [404, 486, 603] {
         lab.west.answers(status);
-        assert_eq!(try_call(&mut lab.pbx, NUMBER).status(), Some(status));
+        assert_eq!(lab.pbx.invite(NUMBER).1.status(), Some(status));
         assert_eq!((lab.west.calls().len(), lab.east.calls().len()), (1, 0));
     }
     lab.west.answers(503);
     lab.east.answers(500);
-    let answer = try_call(&mut lab.pbx, NUMBER);
+    let answer = lab.pbx.invite(NUMBER).1;
     assert_eq!(
         (answer.status(), answer.reason()),
         (Some(503), "No Gateway Left")
     );
-    lab.assert_nothing_left();
+    lab.sipbox.assert_no_call_left();
     lab.east.answers(ANSWERS);
 }
 
@@ -210,7 +153,7 @@ fn who_is_no_trunk_is_refused() {
     let mut lab = lab("");
     let net = Loopback::new();
     let mut stranger = Agent::udp("alice", DOMAIN, net.sip(), lab.sipbox.address);
-    assert_eq!(try_call(&mut stranger, NUMBER).status(), Some(407));
+    assert_eq!(stranger.invite(NUMBER).1.status(), Some(407));
     let options = lab.pbx.request("OPTIONS", "sip:lab.test");
     lab.pbx.send(&options);
     lab.pbx.expect(&options, 200);
@@ -227,7 +170,7 @@ fn who_is_no_trunk_is_refused() {
 #[test]
 fn requests_of_calls_have_to_fit_their_dialog() {
     let mut lab = lab("validate = true");
-    let mut dialog = call(&mut lab.pbx);
+    let mut dialog = lab.pbx.call(NUMBER);
     let info = dialog.request(&lab.pbx, "INFO");
     lab.pbx.send(&info);
     lab.pbx.expect(&info, 200);
@@ -236,6 +179,6 @@ fn requests_of_calls_have_to_fit_their_dialog() {
     let astray = elsewhere.request(&lab.pbx, "INFO");
     lab.pbx.send(&astray);
     lab.pbx.expect(&astray, 403);
-    hang_up(&mut lab.pbx, dialog);
-    lab.assert_nothing_left();
+    lab.pbx.hang_up(dialog);
+    lab.sipbox.assert_no_call_left();
 }

@@ -188,7 +188,7 @@ fn nat_limits_and_load_balancer_make_a_chain() {
     let second = Server::start("second", net.sip(), proxy);
     let toml = format!(
         "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\n\
-         grants = [\"nat\", \"dialogs\", \"leases\"]\n\
+         grants = [\"nat\", \"dialogs\", \"leases\", \"counters\"]\n\
          [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {{ tests = [\"loopback\"] }}\n\
          [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {{ user = {{ calls = 1 }}, timeout = 60 }}\n\
          [[tenant.policy]]\ncomponent = \"{}\"\n\

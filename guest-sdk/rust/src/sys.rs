@@ -149,6 +149,8 @@ host_functions! {
     counters.read => counter_read(name: &str, key: &str, window: u32) -> Result<u32, types::Error>;
     /// `counters.reset`
     counters.reset => counter_reset(name: &str, key: &str, window: u32) -> Result<(), types::Error>;
+    /// `counters.sequence`
+    counters.sequence => counter_sequence(name: &str) -> Result<u64, types::Error>;
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -44,6 +44,7 @@ impl Verdict {
             groups: Vec::new(),
             ring_timeout: 0,
             total_timeout: 0,
+            fr_timeout: 0,
             record_route: None,
             options: Vec::new(),
         })
@@ -279,6 +280,14 @@ impl Relay {
     #[must_use]
     pub fn total_timeout(mut self, milliseconds: u32) -> Self {
         self.0.total_timeout = milliseconds;
+        self
+    }
+
+    /// How many milliseconds a target may say nothing at all, not even 100, before it
+    /// counts as failed; without it 64 times T1 of the node, 32 seconds.
+    #[must_use]
+    pub fn fr_timeout(mut self, milliseconds: u32) -> Self {
+        self.0.fr_timeout = milliseconds;
         self
     }
 }

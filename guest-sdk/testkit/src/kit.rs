@@ -163,7 +163,11 @@ impl<P: Policy> Kit<P> {
 
         self.commit(&inner.effects, call.seconds);
         // What was counted counts, whatever becomes of the call.
-        self.world.borrow_mut().shared.counters = inner.world.shared.counters;
+        let counted = inner.world.shared;
+        let mut world = self.world.borrow_mut();
+        world.shared.counters = counted.counters;
+        world.shared.sequences = counted.sequences;
+        drop(world);
         call.vars = inner.vars.clone().into_iter().collect();
         call.authenticated_user = inner.authenticated_user;
         call.nat = inner.nat.clone();

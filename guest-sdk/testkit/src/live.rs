@@ -403,4 +403,8 @@ impl Host for Live {
     fn counter_reset(&mut self, name: &str, key: &str, window: u32) -> Result<(), Error> {
         self.reset_counter(name, key, window)
     }
+
+    fn counter_sequence(&mut self, name: &str) -> Result<u64, Error> {
+        self.next_of_sequence(name)
+    }
 }

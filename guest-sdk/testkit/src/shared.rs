@@ -16,6 +16,8 @@ pub(crate) struct Shared {
     pub(crate) values: BTreeMap<String, Value>,
     /// When how much was added, by name, key and window.
     pub(crate) counters: BTreeMap<(String, String, u32), Vec<(u32, u32)>>,
+    /// The next number of each sequence.
+    pub(crate) sequences: BTreeMap<String, u64>,
     pub(crate) kv_failure: Option<Error>,
     pub(crate) counter_failure: Option<Error>,
     pub(crate) busy: Vec<String>,
@@ -120,6 +122,19 @@ impl World {
         self.shared.sum(name, key, window, second)
     }
 
+    /// So many numbers of a sequence were given out.
+    #[must_use]
+    pub fn numbered(mut self, name: &str, numbers: u64) -> Self {
+        self.shared.sequences.insert(name.into(), numbers);
+        self
+    }
+
+    /// How many numbers of a sequence were given out.
+    #[must_use]
+    pub fn numbers(&self, name: &str) -> u64 {
+        self.shared.sequences.get(name).copied().unwrap_or(0)
+    }
+
     /// Every call of `counters` fails with this error.
     #[must_use]
     pub fn counters_fail(mut self, error: Error) -> Self {
@@ -214,12 +229,17 @@ impl Live {
     }
 
     fn counter_checked(&self, name: &str, key: &str, window: u32) -> Result<(), Error> {
-        check("counter", name, 255)?;
         check("key", key, 255)?;
-        if name.is_empty() || name.starts_with(':') || !(1..=86_400).contains(&window) {
-            return Err(Error::Malformed(format!(
-                "counter `{name}` over {window} s"
-            )));
+        if !(1..=86_400).contains(&window) {
+            return Err(Error::Malformed(format!("window {window}")));
+        }
+        self.counter_named(name)
+    }
+
+    fn counter_named(&self, name: &str) -> Result<(), Error> {
+        check("counter", name, 255)?;
+        if name.is_empty() || name.starts_with(':') {
+            return Err(Error::Malformed(format!("counter `{name}`")));
         }
         match &self.world.shared.counter_failure {
             Some(error) => Err(error.clone()),
@@ -256,6 +276,14 @@ impl Live {
         }
         let sum = self.add_to_counter(name, key, by, window)?;
         Ok(Outcome::Taken(sum))
+    }
+
+    pub(crate) fn next_of_sequence(&mut self, name: &str) -> Result<u64, Error> {
+        self.counter_named(name)?;
+        let next = self.world.shared.sequences.entry(name.into()).or_default();
+        let number = *next;
+        *next += 1;
+        Ok(number)
     }
 
     pub(crate) fn reset_counter(

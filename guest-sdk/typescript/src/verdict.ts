@@ -43,6 +43,8 @@ export interface RelayParts {
   // Milliseconds that a group may ring, and all of them together; 0: no limit but Timer C.
   ringTimeout?: number;
   totalTimeout?: number;
+  // Milliseconds that a branch may go without any response; 0: Timer B or F alone.
+  frTimeout?: number;
   recordRoute?: boolean | [name: string, value: string][];
   // What becomes of the route set that an initial request brings; without it such a request is 403.
   preloaded?: "follow" | "strip";
@@ -57,6 +59,7 @@ export function relay(groups: Target[][] = [], parts: RelayParts = {}): Verdict 
       groups,
       ringTimeout: parts.ringTimeout ?? 0,
       totalTimeout: parts.totalTimeout ?? 0,
+      frTimeout: parts.frTimeout ?? 0,
       recordRoute: route === false ? null : route === true ? [] : route,
       options: parts.preloaded === undefined ? [] : [["preloaded", parts.preloaded]],
     },

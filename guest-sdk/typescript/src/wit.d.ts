@@ -26,6 +26,7 @@ declare module "sipbox:policy/types@0.1.0" {
     groups: Target[][];
     ringTimeout: number;
     totalTimeout: number;
+    frTimeout: number;
     recordRoute: [name: string, value: string][] | null;
     options: Options;
   }
@@ -263,6 +264,7 @@ declare module "sipbox:policy/counters@0.1.0" {
     take(name: string, key: string, by: number, window: number, limit: number): Outcome;
     read(name: string, key: string, window: number): number;
     reset(name: string, key: string, window: number): void;
+    sequence(name: string): bigint;
   };
   export default counters;
 }

@@ -92,8 +92,8 @@ impl TransactionUser for LocalAgent {
         self.answered
     }
 
-    fn timers(&self) -> [Option<TimerHandle>; 4] {
-        [self.timer, None, None, None]
+    fn timers(&self) -> [Option<TimerHandle>; 5] {
+        [self.timer, None, None, None, None]
     }
 }
 

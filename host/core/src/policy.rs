@@ -133,6 +133,8 @@ pub struct RelayPlan {
     pub ring_timeout: u32,
     /// Milliseconds for all groups together; 0: no limit but Timer C.
     pub total_timeout: u32,
+    /// Milliseconds that a branch may go without any response; 0: Timer B or F alone.
+    pub fr_timeout: u32,
     /// `Some` inserts a Record-Route with these URI parameters.
     pub record_route: Option<Vec<(String, String)>>,
     /// Named settings.

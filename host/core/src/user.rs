@@ -42,7 +42,7 @@ pub(crate) trait TransactionUser {
     /// Whether it can be forgotten: nothing more will come that it has to see.
     fn done(&self) -> bool;
     /// Its armed timers, to be cancelled with it.
-    fn timers(&self) -> [Option<TimerHandle>; 4];
+    fn timers(&self) -> [Option<TimerHandle>; 5];
 }
 
 /// Why a transaction has to stop before it ends by itself.
@@ -322,7 +322,7 @@ impl TransactionUser for Deciding {
         self.over
     }
 
-    fn timers(&self) -> [Option<TimerHandle>; 4] {
-        [self.timer, None, None, None]
+    fn timers(&self) -> [Option<TimerHandle>; 5] {
+        [self.timer, None, None, None, None]
     }
 }

@@ -73,6 +73,7 @@ impl Lookup<'_> {
             groups,
             ring_timeout: plan.ring_timeout,
             total_timeout: plan.total_timeout,
+            fr_timeout: plan.fr_timeout,
             record_route: plan.record_route,
         })
     }

@@ -119,6 +119,7 @@ fn relay(plan: wit::RelayPlan) -> Result<RelayPlan, CallError> {
             .collect::<Result<_, _>>()?,
         ring_timeout: plan.ring_timeout,
         total_timeout: plan.total_timeout,
+        fr_timeout: plan.fr_timeout,
         record_route: plan.record_route,
         options: plan.options,
     })

@@ -64,9 +64,26 @@ impl wit::Host for CallCx {
             .and_then(|(counter, of)| at_once(of.counters.reset(counter, of.now)));
         Ok(reset.map_err(Error::from))
     }
+
+    fn sequence(&mut self, name: String) -> wasmtime::Result<Result<u64, Error>> {
+        self.enter()?;
+        let number = self
+            .named("sequence", &name)
+            .and_then(|of| at_once(of.counters.sequence(&name, of.now)));
+        Ok(number.map_err(Error::from))
+    }
 }
 
 impl CallCx {
+    /// Where the counters are, if a policy may name one so.
+    fn named(&self, what: &str, name: &str) -> Result<SharedNow<'_>, CallError> {
+        if self.hook.is_none() {
+            return Err(CallError::OutOfPlace(format!("{what} in configure")));
+        }
+        check_name("counter", name)?;
+        self.call.capabilities.shared()
+    }
+
     /// A counter that a policy names, and where it is.
     fn counted<'a>(
         &'a self,
@@ -75,15 +92,11 @@ impl CallCx {
         key: &'a str,
         window: u32,
     ) -> Result<(CounterName<'a>, SharedNow<'a>), CallError> {
-        if self.hook.is_none() {
-            return Err(CallError::OutOfPlace(format!("{what} in configure")));
-        }
-        check_name("counter", name)?;
+        let shared = self.named(what, name)?;
         check_key(key)?;
         if !(1..=LONGEST_WINDOW).contains(&window) {
             return Err(CallError::Malformed(format!("window {window}")));
         }
-        let shared = self.call.capabilities.shared()?;
         Ok((CounterName { name, key, window }, shared))
     }
 }

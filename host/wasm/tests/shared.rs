@@ -243,11 +243,15 @@ fn keys_and_windows_that_are_none_are_refused() {
         "add a b 1 86401",
         "add :a b 1 60",
         "add  b 1 60",
+        "number :a",
+        "number ",
         "take calls bob 1 60 0",
     ]);
     let expected = [
         "malformed",
         "set",
+        "malformed",
+        "malformed",
         "malformed",
         "malformed",
         "malformed",
@@ -275,6 +279,23 @@ fn counters_slide_and_are_reset() {
     host.ms.store(66_000, Ordering::Relaxed);
     assert_eq!(worker.ask(&["read c k 60", "add c k 3 60"]), ["0", "3"]);
     assert_eq!(worker.ask(&["reset c k 60", "read c k 60"]), ["reset", "0"]);
+}
+
+#[test]
+fn a_sequence_gives_each_call_a_number_of_its_own() {
+    let host = Host::new(&SharedLimits {
+        counters: 2,
+        ..SharedLimits::default()
+    });
+    let (mut one, mut two) = (Worker::new(&host), Worker::new(&host));
+    assert_eq!(one.ask(&["number a", "number a"]), ["0", "1"]);
+    // A number that was given out is gone, whatever becomes of its call.
+    let mut call = two.call(&["number a"], "panic");
+    let failed = two.tenant.run(0, HookInput::Request, &mut call);
+    assert!(matches!(failed, Err(HookFailure::Trap(_))));
+    assert_eq!(two.ask(&["number a", "number b"]), ["3", "0"]);
+    assert_eq!(one.ask(&["number c"]), ["limit counters"]);
+    assert_eq!(one.ask(&["number a"]), ["4"]);
 }
 
 /// The second policy of a chain sees what the first wrote, and replays with it.
@@ -311,6 +332,7 @@ fn calls_of_a_chain_share_and_replay() {
         "get a",
         "take c k 1 60 6",
         "reset c k 9",
+        "number n",
         "remove z",
     ];
     let mut call = worker.call(&asked, "next");

@@ -1,50 +1,78 @@
 //! In which order targets are asked whether they have room.
 
-use sipbox_guest::Error;
-use sipbox_guest::leases;
+use sipbox_guest::{Error, Request, warn};
+use sipbox_guest::{counters, leases};
 
 use crate::SCOPE;
 use crate::settings::{Algorithm, Checked, Group};
 
-/// The targets that have not had the call, the best first.
+/// Which turn of a group a request has. With weights, what begins a dialog has one of its
+/// own, counted over all workers, so that the shares come out even. Else it follows from
+/// the Call-ID: what comes again goes where it went.
+pub(crate) fn turn(settings: &Checked, group: &Group, request: &Request) -> u64 {
+    let begins = matches!(request.method(), "INVITE" | "SUBSCRIBE" | "REFER");
+    if begins && settings.algorithm != Algorithm::CallIdHash {
+        match counters::sequence(&group.sequence) {
+            Ok(number) => return number,
+            Err(reason) => warn!("turns go by Call-ID: {reason:?}"),
+        }
+    }
+    u64::from(hash(request.call_id()))
+}
+
+/// The targets of a group that have not had the call, the best first.
 pub(crate) fn order(
     settings: &Checked,
-    call_id: &str,
+    group: &Group,
+    turn: u64,
     tried: &[usize],
 ) -> Result<Vec<usize>, Error> {
-    let mut order = Vec::with_capacity(settings.targets.len());
-    for group in &settings.groups {
-        let begun = order.len();
-        in_turns(group, call_id, tried, &mut order);
-        if settings.algorithm == Algorithm::LeastCalls
-            && let Some(of_group) = order.get_mut(begun..)
-        {
-            by_load(settings, of_group)?;
-        }
+    let mut order = in_turns(group, turn, tried);
+    if settings.algorithm == Algorithm::LeastCalls {
+        by_load(settings, &mut order)?;
     }
     Ok(order)
 }
 
 /// From the one whose turn it is, as the turns come; then who never has one.
-fn in_turns(group: &Group, call_id: &str, tried: &[usize], order: &mut Vec<usize>) {
-    let begun = order.len();
-    let length = u64::try_from(group.turns.len()).unwrap_or(1);
-    // As many parts of the range as there are turns.
-    let turn = (u64::from(hash(call_id)) * length) >> 32;
-    let turn = usize::try_from(turn).unwrap_or(0);
-    let (before, from) = group.turns.split_at_checked(turn).unwrap_or_default();
-    let had = |at: &&usize| group.turns.contains(at);
-    let left = group.active - tried.iter().filter(had).count();
+fn in_turns(group: &Group, turn: u64, tried: &[usize]) -> Vec<usize> {
+    let mut order = Vec::with_capacity(group.active + group.idle.len());
+    let length = size(group.turns.len());
+    let place = turn.checked_rem(length).unwrap_or(0);
+    let tried_of = |at: &&usize| group.turns.contains(at);
+    let left = group.active - tried.iter().filter(tried_of).count();
+    if left == group.active {
+        distinct(&group.turns, place, left, &mut order);
+    } else {
+        // The turns of the others. Where a call begins in them moves on by one with each
+        // round, so that what one target cannot take falls to the others by weight too.
+        let of_others: Vec<usize> = (group.turns.iter().copied())
+            .filter(|at| !tried.contains(at))
+            .collect();
+        let round = turn.checked_div(length).unwrap_or(0);
+        let place = place.wrapping_add(round).checked_rem(size(of_others.len()));
+        distinct(&of_others, place.unwrap_or(0), left, &mut order);
+    }
+    order.extend(group.idle.iter().filter(|at| !tried.contains(at)));
+    order
+}
+
+/// So many that differ, from a place on.
+fn distinct(turns: &[usize], place: u64, count: usize, order: &mut Vec<usize>) {
+    let place = usize::try_from(place).unwrap_or(0);
+    let (before, from) = turns.split_at_checked(place).unwrap_or_default();
     for at in from.iter().chain(before) {
-        if order.len() - begun == left {
-            break;
+        if order.len() == count {
+            return;
         }
-        let known = order.iter().skip(begun).any(|known| known == at);
-        if !known && !tried.contains(at) {
+        if !order.contains(at) {
             order.push(*at);
         }
     }
-    order.extend(group.idle.iter().filter(|at| !tried.contains(at)));
+}
+
+fn size(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// The one with the least calls for its size first; of equal ones whose turn it is.
@@ -64,7 +92,7 @@ fn by_load(settings: &Checked, order: &mut [usize]) -> Result<(), Error> {
 }
 
 /// FNV-1a, and a last mixing: Call-IDs that differ in one digit have to part.
-fn hash(text: &str) -> u32 {
+pub(crate) fn hash(text: &str) -> u32 {
     let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });

@@ -1,9 +1,10 @@
 //! Load balancer: spreads calls over targets, in turns by weight or to the one with the least
 //! calls for its size, and goes on to the next one where a target fails.
 //!
-//! How many calls a target has is counted by leases, in one step over all workers: a target
-//! that is full is passed over, and no call is counted twice or forgotten. Nothing is kept
-//! here between calls, so any instance on any worker may serve any message.
+//! How many calls a target has is counted by leases, and whose turn it is by a sequence, in
+//! one step over all workers: a target that is full is passed over, no call is counted twice
+//! or forgotten, and weights hold exactly. Nothing is kept here between calls, so any
+//! instance on any worker may serve any message.
 
 mod choice;
 mod settings;
@@ -21,7 +22,7 @@ use settings::{Checked, Target};
 const SCOPE: &str = "load-balancer";
 /// The name of the target that has the call, for other policies.
 const TARGET: &str = "load-balancer.target";
-/// What the failure hook has to know: the lease, and the targets that had the call.
+/// What the failure hook has to know: the lease, the targets that had the call, the turn.
 const STATE: &str = "load-balancer.state";
 
 /// The policy.
@@ -85,22 +86,33 @@ struct State {
     lease: Option<u32>,
     /// Targets that had it, the last one included.
     tried: Vec<usize>,
+    /// The group of targets where it has a turn, and which.
+    turn: Option<(usize, u64)>,
 }
 
 impl State {
-    /// `lease;first,second`, where `-` is no lease.
+    /// `lease;first,second;group:turn`, where `-` is no lease or no turn.
     fn read(text: &str) -> Self {
-        let (lease, tried) = text.split_once(';').unwrap_or_default();
+        let mut parts = text.split(';');
+        let mut next = || parts.next().unwrap_or_default();
+        let (lease, tried, turn) = (next(), next(), next());
+        let turn = turn.split_once(':');
         Self {
             lease: lease.parse().ok(),
             tried: tried.split(',').filter_map(|at| at.parse().ok()).collect(),
+            turn: turn.and_then(|(group, turn)| Some((group.parse().ok()?, turn.parse().ok()?))),
         }
     }
 
     fn write(&self) -> String {
         let lease = self.lease.map_or("-".to_owned(), |lease| lease.to_string());
         let tried: Vec<String> = self.tried.iter().map(usize::to_string).collect();
-        format!("{lease};{}", tried.join(","))
+        let turn = self.turn.map(|(group, turn)| format!("{group}:{turn}"));
+        format!(
+            "{lease};{};{}",
+            tried.join(","),
+            turn.as_deref().unwrap_or("-")
+        )
     }
 }
 
@@ -157,29 +169,42 @@ impl LoadBalancer {
         self.settings.targets.get(at)
     }
 
-    /// Relays to the next target that has not had the call and has room for it.
-    fn send(&self, request: &Request, mut state: State) -> Result<Option<Verdict>, Error> {
+    /// The next target that has not had the call and has room for it. A group is asked for
+    /// a turn when those before it have nobody left, and once for each call.
+    fn choose(&self, request: &Request, state: &mut State) -> Result<Option<&Target>, Error> {
         let invite = request.method() == "INVITE";
-        let mut chosen = None;
-        for at in choice::order(&self.settings, request.call_id(), &state.tried)? {
-            let Some(target) = self.target(at) else {
+        for (number, group) in self.settings.groups.iter().enumerate() {
+            if group.members().all(|member| state.tried.contains(member)) {
                 continue;
-            };
-            if !(invite && self.settings.counts(target)) {
-                chosen = Some((at, target));
-                break;
             }
-            let limit = target.max_calls.unwrap_or(u32::MAX);
-            if let Outcome::Granted(lease) = leases::acquire(SCOPE, &target.name, limit)? {
-                state.lease = Some(lease);
-                chosen = Some((at, target));
-                break;
+            let turn = match state.turn {
+                Some((known, turn)) if known == number => turn,
+                _ => choice::turn(&self.settings, group, request),
+            };
+            state.turn = Some((number, turn));
+            for at in choice::order(&self.settings, group, turn, &state.tried)? {
+                let Some(target) = self.target(at) else {
+                    continue;
+                };
+                if invite && self.settings.counts(target) {
+                    let limit = target.max_calls.unwrap_or(u32::MAX);
+                    match leases::acquire(SCOPE, &target.name, limit)? {
+                        Outcome::Granted(lease) => state.lease = Some(lease),
+                        Outcome::Full(_) => continue,
+                    }
+                }
+                state.tried.push(at);
+                return Ok(Some(target));
             }
         }
-        let Some((at, target)) = chosen else {
+        Ok(None)
+    }
+
+    /// Relays to the next target.
+    fn send(&self, request: &Request, mut state: State) -> Result<Option<Verdict>, Error> {
+        let Some(target) = self.choose(request, &mut state)? else {
             return Ok(None);
         };
-        state.tried.push(at);
         request.set_var(TARGET, &target.name)?;
         request.set_var(STATE, &state.write())?;
         request.arm(Hooks::FAILURE)?;
@@ -190,6 +215,7 @@ impl LoadBalancer {
         };
         let mut relay = Verdict::relay()
             .to(to)
+            .fr_timeout(self.settings.fr_timeout)
             .ring_timeout(self.settings.ring_timeout);
         if matches!(request.method(), "INVITE" | "SUBSCRIBE" | "REFER") {
             relay = relay.record_route();

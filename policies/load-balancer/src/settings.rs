@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use sipbox_guest::settings::{NextHop, is_host};
 
+use crate::{SCOPE, choice};
+
 /// How a target is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -14,6 +16,8 @@ pub enum Algorithm {
     WeightedRoundRobin,
     /// The one with the least calls for its size.
     LeastCalls,
+    /// By the Call-ID, and by weight over many calls.
+    CallIdHash,
 }
 
 /// What the Request-URI becomes.
@@ -59,6 +63,8 @@ pub struct Settings {
     tries: usize,
     #[serde(default)]
     ring_timeout: u32,
+    #[serde(default = "four_seconds")]
+    fr_timeout: u32,
     #[serde(default = "six_hours")]
     timeout: u32,
 }
@@ -82,6 +88,10 @@ fn six_hours() -> u32 {
     21_600
 }
 
+fn four_seconds() -> u32 {
+    4
+}
+
 /// Where calls are sent.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -96,12 +106,21 @@ pub(crate) struct Target {
 /// Targets that are as good as each other.
 #[derive(Debug)]
 pub(crate) struct Group {
+    /// What its turns are counted under. Other targets or weights are another sequence.
+    pub(crate) sequence: String,
     /// Whose turn it is, one after the other and from the start again.
     pub(crate) turns: Vec<usize>,
     /// How many have turns.
     pub(crate) active: usize,
     /// Those that have none.
     pub(crate) idle: Vec<usize>,
+}
+
+impl Group {
+    /// All of its targets; one may come several times.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &usize> {
+        self.turns.iter().chain(&self.idle)
+    }
 }
 
 /// The settings, ready for use.
@@ -120,6 +139,8 @@ pub(crate) struct Checked {
     pub(crate) tries: usize,
     /// Milliseconds.
     pub(crate) ring_timeout: u32,
+    /// Milliseconds.
+    pub(crate) fr_timeout: u32,
     /// Seconds that a call which is counted may last, as the host's option has it.
     pub(crate) timeout: String,
 }
@@ -150,9 +171,8 @@ impl Settings {
         if self.timeout == 0 {
             return Err("`timeout` is 0: every call would end at once".into());
         }
-        let Some(ring_timeout) = self.ring_timeout.checked_mul(1000) else {
-            return Err(format!("`ring_timeout` {} is too long", self.ring_timeout));
-        };
+        let ring_timeout = milliseconds("ring_timeout", self.ring_timeout)?;
+        let fr_timeout = milliseconds("fr_timeout", self.fr_timeout)?;
         if self.methods.is_empty() {
             return Err("`methods` is empty: nothing would be balanced".into());
         }
@@ -184,7 +204,7 @@ impl Settings {
         // The highest first.
         for (priority, members) in groups.into_iter().rev() {
             let group = self
-                .group(members)
+                .group(priority, members)
                 .map_err(|reason| format!("targets of priority {priority}: {reason}"))?;
             made.push(group);
         }
@@ -204,12 +224,14 @@ impl Settings {
                 self.tries.min(all)
             },
             ring_timeout,
+            fr_timeout,
             timeout: self.timeout.to_string(),
         })
     }
 
-    fn group(&self, members: Vec<usize>) -> Result<Group, String> {
+    fn group(&self, priority: i32, members: Vec<usize>) -> Result<Group, String> {
         let of = |member: &usize| self.targets.get(*member);
+        let sequence = sequence(priority, members.iter().filter_map(of));
         if self.algorithm == Algorithm::LeastCalls {
             let sized = |target: &TargetSettings| target.max_calls.is_some();
             let some = members.iter().filter_map(of).filter(|t| sized(t)).count();
@@ -226,6 +248,7 @@ impl Settings {
                 ));
             }
             return Ok(Group {
+                sequence,
                 active: members.len(),
                 turns: members,
                 idle: Vec::new(),
@@ -246,6 +269,7 @@ impl Settings {
             .filter(|member| !turns.contains(member))
             .collect();
         Ok(Group {
+            sequence,
             active: members.len() - idle.len(),
             turns,
             idle,
@@ -269,6 +293,20 @@ fn checked(target: &TargetSettings) -> Result<Target, String> {
         max_calls: target.max_calls,
         size,
     })
+}
+
+fn milliseconds(name: &str, seconds: u32) -> Result<u32, String> {
+    let milliseconds = seconds.checked_mul(1000);
+    milliseconds.ok_or_else(|| format!("`{name}` {seconds} is too long"))
+}
+
+/// A name that another balancer of the chain does not have, and that is the same after a
+/// reload which leaves the targets as they were.
+fn sequence<'a>(priority: i32, targets: impl Iterator<Item = &'a TargetSettings>) -> String {
+    let lines: Vec<String> = targets
+        .map(|target| format!("{} {}", target.uri, target.weight.unwrap_or(1)))
+        .collect();
+    format!("{SCOPE}/{priority}/{:08x}", choice::hash(&lines.join("\n")))
 }
 
 fn is_token(text: &str) -> bool {

@@ -7,12 +7,12 @@
     reason = "tests"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy_load_balancer::LoadBalancer;
 use serde_json::{Value, json};
 use sipbox_guest::dialogs::CreateFlags;
-use sipbox_guest::{FailedTarget, Failure, Hooks, RouteOutcome, RouteSignature, Verdict};
+use sipbox_guest::{Error, FailedTarget, Failure, Hooks, RouteOutcome, RouteSignature, Verdict};
 use sipbox_testkit::{Call, Kit, Run, World};
 
 fn three(algorithm: &str, max_calls: Option<u32>) -> Value {
@@ -59,23 +59,117 @@ fn failed(status: u16) -> Failure {
     }
 }
 
+/// The last letter of the next hop's host.
+fn letter(run: &Run) -> char {
+    hop(run).chars().last().unwrap()
+}
+
+/// How many numbers a call took.
+fn drawn<V>(run: &Run<V>) -> usize {
+    let calls = run.recording.functions();
+    let drawn = calls.iter().filter(|call| **call == "counter_sequence");
+    drawn.count()
+}
+
+fn weighted(weights: [u32; 3], more: Value) -> Value {
+    let target = |(name, weight)| json!({ "uri": format!("sip:host-{name}"), "weight": weight });
+    let targets: Vec<Value> = ["a", "b", "c"]
+        .into_iter()
+        .zip(weights)
+        .map(target)
+        .collect();
+    let mut settings = json!({ "targets": targets });
+    let settings_of = settings.as_object_mut().unwrap();
+    settings_of.extend(more.as_object().unwrap().clone());
+    settings
+}
+
 #[test]
-fn calls_are_spread_by_weight() {
-    let kit = kit(&json!({ "targets": [
-        { "uri": "sip:192.0.2.1", "weight": 3 },
-        { "uri": "sip:192.0.2.2" },
-        { "uri": "sip:192.0.2.3", "weight": 0 },
-    ]}));
-    let mut first = BTreeMap::<String, u32>::new();
-    for number in 0..4000 {
+fn weights_hold_exactly_and_turns_are_mixed() {
+    let kit = kit(&weighted([5, 1, 1], json!({})));
+    let mut letters = String::new();
+    for number in 0..14 {
         let run = kit.on_request(call(number));
         run.assert_record_route(true);
         // Without limits nothing is counted.
         assert!(run.leases.is_empty() && run.dialog.is_some());
-        *first.entry(hop(&run)).or_default() += 1;
+        assert_eq!(drawn(&run), 1);
+        letters.push(letter(&run));
     }
-    assert_eq!(first.len(), 2, "{first:?}");
-    assert!((2900..3100).contains(&first["sip:192.0.2.1"]), "{first:?}");
+    assert_eq!(letters, "aabacaaaabacaa");
+    let run = kit.on_request(call(14).in_dialog(RouteOutcome::Loose));
+    assert_eq!((run.verdict.clone(), drawn(&run)), (Verdict::Next, 0));
+    assert_eq!(letter(&kit.on_request(call(15))), 'a');
+    assert_eq!(letter(&kit.on_request(call(16))), 'a');
+    assert_eq!(letter(&kit.on_request(call(17))), 'b', "the third");
+}
+
+#[test]
+fn a_target_without_weight_has_no_turn() {
+    let kit = kit(&weighted([3, 1, 0], json!({})));
+    let letters: String = (0..8).map(|n| letter(&kit.on_request(call(n)))).collect();
+    assert_eq!(letters, "aabaaaba");
+}
+
+/// What one target cannot take falls to the others, by their weights.
+#[test]
+fn failed_calls_are_spread_by_weight_as_well() {
+    let kit = kit(&weighted([5, 2, 1], json!({})));
+    let mut second = BTreeMap::<char, u32>::new();
+    for number in 0..24 {
+        let run = kit.on_request(call(number));
+        if letter(&run) == 'a' {
+            let next = kit.on_failure(run.then(), &failed(503));
+            assert_eq!(drawn(&next), 0, "the call has its turn");
+            *second.entry(letter(&next)).or_default() += 1;
+        }
+    }
+    assert_eq!(second, BTreeMap::from([('b', 10), ('c', 5)]));
+}
+
+#[test]
+fn what_begins_no_dialog_goes_by_its_call_id_and_takes_no_turn() {
+    let methods = json!({ "methods": ["INVITE", "MESSAGE", "SUBSCRIBE"] });
+    let kit = kit(&weighted([1, 1, 1], methods));
+    let message = |number: u32| {
+        let call_id = format!("{number}@192.0.2.10");
+        let message = Call::request("MESSAGE", "sip:bob@example.com");
+        kit.on_request(message.set("Call-ID", &call_id))
+    };
+    let mut hops = BTreeMap::<String, u32>::new();
+    for number in 0..300 {
+        let run = message(number);
+        assert_eq!(drawn(&run), 0);
+        assert_eq!(hop(&run), hop(&message(number)), "the same again");
+        *hops.entry(hop(&run)).or_default() += 1;
+    }
+    assert!(hops.values().all(|count| *count > 70), "{hops:?}");
+    let subscribe = Call::request("SUBSCRIBE", "sip:bob@example.com");
+    assert_eq!(letter(&kit.on_request(subscribe)), 'a');
+    assert_eq!(letter(&kit.on_request(call(1))), 'b');
+}
+
+#[test]
+fn turns_go_by_call_id_if_the_settings_say_so_or_nothing_can_be_counted() {
+    let by_call_id = json!({ "algorithm": "call-id-hash" });
+    let full = World::new().counters_fail(Error::Limit("counters".into()));
+    for (settings, world, draws) in [
+        (weighted([3, 1, 0], by_call_id), World::new(), 0),
+        (weighted([3, 1, 0], json!({})), full, 1),
+    ] {
+        let kit = kit(&settings).in_world(world);
+        let mut first = BTreeMap::<char, u32>::new();
+        for number in 0..4000 {
+            let run = kit.on_request(call(number));
+            assert_eq!(drawn(&run), draws);
+            *first.entry(letter(&run)).or_default() += 1;
+        }
+        assert_eq!(first.len(), 2, "{first:?}");
+        assert!((2900..3100).contains(&first[&'a']), "{first:?}");
+        // A call that is asked for credentials by a target comes again to it.
+        let again = || letter(&kit.on_request(call(5)));
+        assert_eq!(again(), again());
+    }
 }
 
 #[test]
@@ -95,6 +189,7 @@ fn a_call_that_is_counted_is_a_dialog_and_names_its_target() {
     run.assert_host_calls(&[
         "view",
         "create_dialog",
+        "counter_sequence",
         "acquire",
         "set_var",
         "set_var",
@@ -151,17 +246,19 @@ fn the_least_loaded_target_gets_the_call() {
 
 #[test]
 fn equally_loaded_targets_take_turns() {
-    let settings = three("least-calls", Some(10));
-    let mut hops = BTreeMap::<String, u32>::new();
-    for number in 0..300 {
-        *hops
-            .entry(hop(&kit(&settings).on_request(call(number))))
-            .or_default() += 1;
+    let mut settings = three("least-calls", Some(10));
+    settings["tries"] = json!(1);
+    let kit = kit(&settings);
+    let mut hops = Vec::new();
+    for number in 0..6 {
+        let run = kit.on_request(call(number));
+        hops.push(hop(&run));
+        // It is over before the next one comes.
+        kit.on_failure(run.then(), &failed(503)).assert_reply(503);
     }
-    assert!(
-        hops.len() == 3 && hops.values().all(|count| *count > 70),
-        "{hops:?}"
-    );
+    assert_eq!(hops[..3], hops[3..]);
+    let different: BTreeSet<&String> = hops.iter().collect();
+    assert_eq!(different.len(), 3, "{hops:?}");
 }
 
 #[test]
@@ -250,6 +347,25 @@ fn a_lower_priority_gets_what_a_higher_one_cannot_take() {
         .map(|number| hop(&kit.on_request(call(number))))
         .collect();
     assert_eq!(hops, ["sip:192.0.2.1", "sip:192.0.2.1", "sip:192.0.2.9"]);
+    // Turns are taken where somebody is to be chosen, and there only.
+    let drawn: Vec<usize> = (3..5)
+        .map(|number| drawn(&kit.on_request(call(number))))
+        .collect();
+    assert_eq!(drawn, [2, 2], "both groups were asked");
+}
+
+#[test]
+fn a_silent_target_has_so_long() {
+    let timeout = |settings: &Value| {
+        let run = kit(settings).on_request(call(1));
+        run.relay().fr_timeout
+    };
+    let mut settings = three("weighted-round-robin", None);
+    assert_eq!(timeout(&settings), 4_000);
+    settings["fr_timeout"] = json!(2);
+    assert_eq!(timeout(&settings), 2_000);
+    settings["fr_timeout"] = json!(0);
+    assert_eq!(timeout(&settings), 0, "Timer B");
 }
 
 #[test]
@@ -365,7 +481,11 @@ fn settings_that_make_no_sense_are_refused() {
         ),
         (
             json!({ "ring_timeout": 4_294_967_295_u32, "targets": [{ "uri": "sip:a" }] }),
-            "too long",
+            "`ring_timeout` 4294967295 is too long",
+        ),
+        (
+            json!({ "fr_timeout": 4_294_967_295_u32, "targets": [{ "uri": "sip:a" }] }),
+            "`fr_timeout` 4294967295 is too long",
         ),
     ] {
         let refused = Kit::<LoadBalancer>::configured(&settings).err();

@@ -298,6 +298,7 @@ impl Trunking {
             let user = user.as_deref().filter(|user| !user.is_empty());
             let mut relay = Verdict::relay()
                 .to(uri(gateway.hop.with_user(user)))
+                .fr_timeout(self.settings.fr_timeout)
                 .ring_timeout(self.settings.ring_timeout);
             if matches!(request.method(), "INVITE" | "SUBSCRIBE" | "REFER") {
                 relay = relay.record_route();

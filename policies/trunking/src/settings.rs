@@ -56,6 +56,8 @@ pub struct Settings {
     reason: String,
     #[serde(default)]
     ring_timeout: u32,
+    #[serde(default = "four_seconds")]
+    fr_timeout: u32,
     #[serde(default = "six_hours")]
     timeout: u32,
     #[serde(default)]
@@ -162,6 +164,15 @@ impl Route {
     }
 }
 
+fn four_seconds() -> u32 {
+    4
+}
+
+fn milliseconds(name: &str, seconds: u32) -> Result<u32, String> {
+    let milliseconds = seconds.checked_mul(1000);
+    milliseconds.ok_or_else(|| format!("`{name}` {seconds} is too long"))
+}
+
 /// The settings, ready for use.
 #[derive(Debug)]
 pub(crate) struct Checked {
@@ -177,6 +188,8 @@ pub(crate) struct Checked {
     pub(crate) reason: String,
     /// Milliseconds.
     pub(crate) ring_timeout: u32,
+    /// Milliseconds.
+    pub(crate) fr_timeout: u32,
     /// Seconds, as the host's options have them.
     pub(crate) timeout: String,
     pub(crate) ping: Option<String>,
@@ -225,9 +238,8 @@ impl Settings {
         if self.timeout == 0 {
             return Err("`timeout` is 0: every call would end at once".into());
         }
-        let Some(ring_timeout) = self.ring_timeout.checked_mul(1000) else {
-            return Err(format!("`ring_timeout` {} is too long", self.ring_timeout));
-        };
+        let ring_timeout = milliseconds("ring_timeout", self.ring_timeout)?;
+        let fr_timeout = milliseconds("fr_timeout", self.fr_timeout)?;
         unique("trunk", self.trunks.iter().map(|trunk| &trunk.name))?;
         unique("gateway", self.gateways.iter().map(|gateway| &gateway.name))?;
         let names: Vec<&str> = self.trunks.iter().map(|t| t.name.as_str()).collect();
@@ -272,6 +284,7 @@ impl Settings {
             status: self.status,
             reason: self.reason,
             ring_timeout,
+            fr_timeout,
             timeout: self.timeout.to_string(),
             ping: (self.ping > 0).then(|| self.ping.to_string()),
             validate: self.validate,

@@ -414,3 +414,15 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(reason.contains(words), "{words}: {reason}");
     }
 }
+
+#[test]
+fn a_silent_gateway_has_so_long() {
+    let mut settings = settings();
+    for (seconds, milliseconds) in [(None, 4_000), (Some(2), 2_000), (Some(0), 0)] {
+        if let Some(seconds) = seconds {
+            settings["fr_timeout"] = json!(seconds);
+        }
+        let run = kit(&settings).on_request(call(NUMBER));
+        assert_eq!(run.relay().fr_timeout, milliseconds);
+    }
+}

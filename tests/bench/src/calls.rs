@@ -11,7 +11,8 @@ use sipbox_core::policy::{
     AuthOutcome, BindingView, CallError, Capabilities, Direction, Facts, HookCall, LogLevel, Realm,
     RouteOutcome, RouteParams, RouteSignature, SaveLimits, SaveOutcome,
 };
-use sipbox_core::time::WallTime;
+use sipbox_core::shared::{Shared, SharedLimits, SharedNow};
+use sipbox_core::time::{Time, WallTime};
 use sipbox_sip::{OwnedMessage, Transport};
 
 /// Calls of one batch.
@@ -114,6 +115,7 @@ pub fn hook_call(request: OwnedMessage) -> HookCall {
 /// The same constant answers as the bare host gives; leases are the host's own.
 pub struct Constant {
     leases: LeaseTable,
+    shared: Shared,
 }
 
 impl Constant {
@@ -123,6 +125,7 @@ impl Constant {
     pub fn new() -> Self {
         Self {
             leases: LeaseTable::new(16, &[7; 16]),
+            shared: Shared::in_memory(&SharedLimits::default(), &[7; 16]),
         }
     }
 }
@@ -151,6 +154,9 @@ impl Capabilities for Constant {
     }
     fn leases_held(&self, call: &HookCall, scope: &str, key: &str) -> Result<u32, CallError> {
         Ok(self.leases.held(call.facts.tenant, scope, key))
+    }
+    fn shared(&self) -> Result<SharedNow<'_>, CallError> {
+        Ok(self.shared.at(Time::default()))
     }
     fn log(&self, _: &HookCall, _: &str, _: LogLevel, _: &str) {}
 }

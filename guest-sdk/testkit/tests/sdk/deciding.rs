@@ -52,6 +52,7 @@ fn a_relay_is_built_step_by_step() {
             .route_param("nat", "yes")
             .ring_timeout(20_000)
             .total_timeout(60_000)
+            .fr_timeout(4_000)
             .into()
     });
     run.assert_relayed_to(&[
@@ -61,6 +62,7 @@ fn a_relay_is_built_step_by_step() {
     let plan = run.relay();
     assert_eq!(plan.groups[0][0].id, 7);
     assert_eq!((plan.ring_timeout, plan.total_timeout), (20_000, 60_000));
+    assert_eq!(plan.fr_timeout, 4_000);
     assert_eq!(
         plan.record_route,
         Some(vec![("nat".to_owned(), "yes".to_owned())])

@@ -1,6 +1,6 @@
 //! `kv` and `counters` in the test kit.
 
-use sipbox_guest::counters::{Counter, Outcome};
+use sipbox_guest::counters::{self, Counter, Outcome};
 use sipbox_guest::kv::{self, Swap};
 use sipbox_guest::{Error, NoSettings, Policy, Request, Verdict};
 use sipbox_testkit::{Call, Kit, World};
@@ -29,6 +29,7 @@ fn gate(request: &Request) -> Result<Verdict, Error> {
     if let Outcome::Over(_) = Counter::new("calls", source, 60).take(1, 2)? {
         return Ok(Verdict::reply(403).into());
     }
+    let number = counters::sequence("gate")?.to_string();
     let last = kv::get_text("last")?.unwrap_or_default();
     kv::set("last", request.from().user().unwrap_or_default(), 100)?;
     let seen = kv::get("last")?.map(|entry| entry.ttl);
@@ -40,6 +41,7 @@ fn gate(request: &Request) -> Result<Verdict, Error> {
     };
     Ok(Verdict::reply(200)
         .header("X-Last", &last)
+        .header("X-Number", &number)
         .header("X-Ticket", ticket)
         .into())
 }
@@ -57,6 +59,7 @@ fn values_and_counters_last_as_long_as_they_should() {
     let run = kit.on_request(call(1030));
     assert_eq!(run.reply_headers("X-Ticket"), ["taken"]);
     assert_eq!(run.reply_headers("X-Last"), ["alice"]);
+    assert_eq!(run.reply_headers("X-Number"), ["1"]);
     kit.on_request(call(1059)).assert_reply(403);
     let source = "192.0.2.10";
     assert_eq!(kit.world().count("calls", source, 60, 1059), 2);
@@ -65,6 +68,7 @@ fn values_and_counters_last_as_long_as_they_should() {
     assert_eq!(kit.world().value("last", 1160), None);
     let run = kit.on_request(call(2000));
     assert_eq!(run.reply_headers("X-Last"), [""]);
+    assert_eq!(kit.world().numbers("gate"), 4);
 }
 
 #[test]
@@ -84,6 +88,8 @@ fn a_world_has_values_counters_and_failures() {
         run(world().stored("ticket", "")).reply_headers("X-Ticket"),
         ["taken"]
     );
+    let numbered = run(world().numbered("gate", 7));
+    assert_eq!(numbered.reply_headers("X-Number"), ["7"]);
     run(world().counted("calls", "192.0.2.10", 60, 2, 950)).assert_reply(403);
     run(world().counted("calls", "192.0.2.10", 60, 2, 940)).assert_reply(200);
     run(world().kv_fails(Error::Limit("kv_mib".into()))).assert_reply(503);

@@ -18,6 +18,7 @@ use crate::policy::BranchRoute;
 use crate::record_route::RecordRoute;
 use crate::stack::BranchVerdict;
 use crate::table::Key;
+use crate::time::Time;
 use crate::transaction::{UserTimer, keep};
 use crate::user::Io;
 
@@ -38,6 +39,8 @@ pub(super) struct Branch {
     pub(super) target: ResolvedTarget,
     pub(super) stage: Stage,
     pub(super) client: Option<Key>,
+    /// When its client began.
+    pub(super) sent: Time,
     /// RFC 5393 5.3.
     pub(super) breadth: u8,
     /// The request as edited for this branch.
@@ -56,6 +59,23 @@ impl Branch {
     pub(super) fn holds(&self) -> usize {
         let request = self.request.as_ref();
         self.target.holds() + request.map_or(0, |request| request.as_ref().bytes().len())
+    }
+
+    /// The same for the addresses that are left (RFC 3263 4.3), if there are any, and
+    /// breadth for it.
+    pub(super) fn elsewhere(&mut self, breadth: u8) -> Option<Self> {
+        (breadth > 0 && !self.candidates.is_empty()).then(|| Self {
+            target: self.target.clone(),
+            stage: Stage::Resolving,
+            client: None,
+            sent: self.sent,
+            breadth,
+            request: self.request.clone(),
+            route: self.route.clone(),
+            candidates: std::mem::take(&mut self.candidates),
+            implicit: self.implicit,
+            fallback: None,
+        })
     }
 }
 
@@ -78,6 +98,7 @@ impl ResponseContext {
             target,
             stage: Stage::Resolving,
             client: None,
+            sent: Time::default(),
             breadth,
             request: None,
             route: None,
@@ -318,12 +339,14 @@ impl ResponseContext {
         };
         branch.stage = Stage::Sent;
         branch.client = Some(key);
+        branch.sent = io.cx.now();
         branch.fallback = fallback;
         if let Some(client) = io.tx.clients.get_mut(key) {
             client.hop = departure.hop;
         }
         let bytes = keep(&io.tx.scratch.message);
         io.tx.launch(key, bytes, io.cx);
+        self.watch_silence(io);
         true
     }
 

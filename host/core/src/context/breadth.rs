@@ -22,13 +22,16 @@ impl ResponseContext {
     /// branch can be given up its phone need not be quick to say so, and the next ones
     /// are to have their part at once.
     pub(super) fn later(&self) -> usize {
-        let groups = if self.ring.is_zero() {
-            0
-        } else {
+        let may_be_left = !(self.ring.is_zero() && self.silence.is_zero());
+        let groups = if may_be_left {
             self.groups.iter().map(Vec::len).sum()
+        } else {
+            0
         };
-        let given_up = !self.ring.is_zero() || self.total_timer.is_some();
-        groups + usize::from(given_up && self.armed.iter().any(|armed| armed.failure))
+        let given_up = may_be_left || self.total_timer.is_some();
+        let hooked = given_up && self.armed.iter().any(|armed| armed.failure);
+        // Where one has been silent its target's next address is tried.
+        groups + usize::from(hooked || !self.silence.is_zero())
     }
 }
 

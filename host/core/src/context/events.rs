@@ -174,6 +174,13 @@ impl TransactionUser for ResponseContext {
                     self.proceed(io);
                 }
             }
+            UserTimer::Silence => {
+                self.silence_timer = None;
+                if self.phase == Phase::Running && !self.won {
+                    self.leave_silent(io);
+                    self.proceed(io);
+                }
+            }
             UserTimer::LookUp => {
                 self.lookup_timer = None;
                 self.drop_unresolved();
@@ -192,12 +199,13 @@ impl TransactionUser for ResponseContext {
         self.phase == Phase::Answered && !self.armed.iter().any(|armed| armed.reply)
     }
 
-    fn timers(&self) -> [Option<TimerHandle>; 4] {
+    fn timers(&self) -> [Option<TimerHandle>; 5] {
         [
             self.decide_timer,
             self.lookup_timer,
             self.ring_timer,
             self.total_timer,
+            self.silence_timer,
         ]
     }
 }

@@ -8,6 +8,7 @@ mod breadth;
 mod events;
 mod hooks;
 mod questions;
+mod silence;
 mod via;
 
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub(crate) struct ResponseContext {
     groups: Vec<Vec<ResolvedTarget>>,
     record_route: Option<Vec<(String, String)>>,
     ring: Duration,
+    /// How long a branch may go without any response; zero: Timer B or F alone.
+    silence: Duration,
     branches: SmallVec<[Branch; 1]>,
     /// Where the current group begins.
     group_start: usize,
@@ -80,6 +83,7 @@ pub(crate) struct ResponseContext {
     lookup_timer: Option<TimerHandle>,
     ring_timer: Option<TimerHandle>,
     total_timer: Option<TimerHandle>,
+    silence_timer: Option<TimerHandle>,
 }
 
 /// How often the policies may answer the failure of a request with new targets, and
@@ -107,6 +111,7 @@ impl ResponseContext {
             groups: Vec::new(),
             record_route: None,
             ring: Duration::ZERO,
+            silence: Duration::ZERO,
             branches: SmallVec::new(),
             group_start: 0,
             best: Best::default(),
@@ -120,6 +125,7 @@ impl ResponseContext {
             lookup_timer: None,
             ring_timer: None,
             total_timer: None,
+            silence_timer: None,
         }
     }
 
@@ -172,6 +178,8 @@ impl ResponseContext {
         }
         self.record_route = relay.record_route;
         self.ring = Duration::from_millis(u64::from(relay.ring_timeout));
+        self.silence = Duration::from_millis(u64::from(relay.fr_timeout));
+        io.disarm(&mut self.silence_timer);
         self.refused = false;
         if relay.total_timeout > 0 {
             let after = Duration::from_millis(u64::from(relay.total_timeout));
@@ -313,6 +321,7 @@ impl ResponseContext {
             &mut self.lookup_timer,
             &mut self.ring_timer,
             &mut self.total_timer,
+            &mut self.silence_timer,
         ] {
             io.disarm(timer);
         }

@@ -51,6 +51,11 @@ pub trait Counters: Send + Sync {
         now: Time,
     ) -> Answer<Result<Taken, CallError>>;
 
+    /// The next number of a sequence: 0, then 1, and so on. No two who ask get the same,
+    /// whatever becomes of their calls. A sequence counts as a counter until nobody has
+    /// asked for [`LONGEST_WINDOW`]; then it is gone, and begins at 0.
+    fn sequence(&self, name: &str, now: Time) -> Answer<Result<u64, CallError>>;
+
     /// Begins at 0 again.
     fn reset(&self, counter: CounterName<'_>, now: Time) -> Answer<Result<(), CallError>>;
 }
@@ -65,7 +70,7 @@ pub trait CounterStore: Counters + fmt::Debug {
         0
     }
 
-    /// Takes away those that are back at 0.
+    /// Takes away those that are back at 0, and sequences that nobody asks for.
     fn upkeep(&self, now: Time) {
         let _ = now;
     }

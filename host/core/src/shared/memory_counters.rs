@@ -4,11 +4,14 @@
 //! it. Their sum has all that was added in the last window, and at most a slot's worth of
 //! what is older. A limit is thus never exceeded in any window, and reached a little too
 //! early at worst.
+//!
+//! A sequence is one number. It stands among the counters and takes the room of one.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -35,14 +38,35 @@ pub struct MemoryCounters {
     most: AtomicU32,
 }
 
-/// Window, length of the name, name and key, so that no two counters share one.
+/// Window, length of the name, name and key, so that no two counters share one. A
+/// sequence has the window 0, which no counter has.
 type Name = SmallVec<[u8; 96]>;
 
 #[derive(Debug)]
 struct Shard {
-    rings: HashMap<Arc<[u8]>, Ring, KeyedState>,
-    /// When each is to be looked at: at 0 it goes, else it is looked at again.
+    kept: HashMap<Arc<[u8]>, Kept, KeyedState>,
+    /// When each is to be looked at: what has nothing to keep goes, else it is looked at again.
     due: BinaryHeap<Reverse<(Time, Arc<[u8]>)>>,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Ring(Ring),
+    Sequence {
+        next: u64,
+        /// When somebody asked last.
+        asked: Time,
+    },
+}
+
+impl Kept {
+    /// When there will be nothing to keep.
+    fn empty_at(&self) -> Time {
+        match self {
+            Self::Ring(ring) => ring.empty_at(),
+            Self::Sequence { asked, .. } => *asked + Duration::from_secs(u64::from(LONGEST_WINDOW)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -84,6 +108,18 @@ impl Ring {
         u32::try_from(sum).unwrap_or(u32::MAX)
     }
 
+    /// Adds unless the sum would be more than `limit`.
+    fn take(&mut self, by: u32, limit: u32, now: Time) -> Taken {
+        self.turn(now);
+        let sum = self.sum();
+        let more = sum.saturating_add(by);
+        if more > limit {
+            return Taken::Over(sum);
+        }
+        self.add(by);
+        Taken::Taken(more)
+    }
+
     fn add(&mut self, by: u32) {
         if let Some(count) = self.counts.get_mut(place(self.newest)) {
             *count = count.saturating_add(by);
@@ -119,7 +155,7 @@ impl MemoryCounters {
     pub fn new(limits: &SharedLimits, key: &[u8; 16]) -> Self {
         let keyed = KeyedState::new(key);
         let shard = || Shard {
-            rings: HashMap::with_hasher(keyed.clone()),
+            kept: HashMap::with_hasher(keyed.clone()),
             due: BinaryHeap::new(),
         };
         Self {
@@ -137,7 +173,7 @@ impl MemoryCounters {
         lock(&self.shards[at])
     }
 
-    /// Takes away counters that are back at 0, looking at so many.
+    /// Takes away what has nothing to keep, looking at so many.
     fn expire(&self, shard: &mut Shard, now: Time, most: usize) {
         for _ in 0..most {
             let Some(Reverse((at, _))) = shard.due.peek() else {
@@ -149,13 +185,13 @@ impl MemoryCounters {
             let Some(Reverse((_, name))) = shard.due.pop() else {
                 return;
             };
-            let Some(ring) = shard.rings.get(&name) else {
+            let Some(kept) = shard.kept.get(&name) else {
                 continue;
             };
-            let at = ring.empty_at();
+            let at = kept.empty_at();
             if at > now {
                 shard.due.push(Reverse((at, name)));
-            } else if shard.rings.remove(&name).is_some() {
+            } else if shard.kept.remove(&name).is_some() {
                 self.held.fetch_sub(1, Ordering::AcqRel);
             }
         }
@@ -188,35 +224,52 @@ impl MemoryCounters {
             return Err(CallError::Malformed(format!("window {}", counter.window)));
         }
         let full = full_name(counter);
-        let mut again = true;
-        loop {
-            let mut shard = self.shard(&full);
-            if let Some(ring) = shard.rings.get_mut(&*full) {
-                ring.turn(now);
-                let sum = ring.sum();
-                let more = sum.saturating_add(by);
-                if more > limit {
-                    return Ok(Taken::Over(sum));
-                }
-                ring.add(by);
-                return Ok(Taken::Taken(more));
-            }
+        let known = |kept: &mut Kept| match kept {
+            Kept::Ring(ring) => Some(ring.take(by, limit, now)),
+            Kept::Sequence { .. } => None,
+        };
+        let new = || {
             if by > limit {
-                return Ok(Taken::Over(0));
+                return Err(Taken::Over(0));
             }
             if by == 0 {
-                return Ok(Taken::Taken(0));
+                return Err(Taken::Taken(0));
             }
+            let mut ring = Ring::new(counter.window, now);
+            ring.add(by);
+            Ok((Kept::Ring(ring), Taken::Taken(by)))
+        };
+        self.step(&full, now, known, new)
+    }
+
+    /// One step with what stands under a name, or with something new where nothing does;
+    /// `Err` of `new`: an answer that needs nothing to stand there. Where there is no room,
+    /// what is over makes some, once.
+    fn step<T>(
+        &self,
+        full: &[u8],
+        now: Time,
+        known: impl Fn(&mut Kept) -> Option<T>,
+        new: impl Fn() -> Result<(Kept, T), T>,
+    ) -> Result<T, CallError> {
+        let mut again = true;
+        loop {
+            let mut shard = self.shard(full);
+            if let Some(answer) = shard.kept.get_mut(full).and_then(&known) {
+                return Ok(answer);
+            }
+            let (kept, answer) = match new() {
+                Ok(made) => made,
+                Err(answer) => return Ok(answer),
+            };
             self.expire(&mut shard, now, FEW);
             if self.reserve() {
-                let mut ring = Ring::new(counter.window, now);
-                ring.add(by);
-                let name: Arc<[u8]> = (&*full).into();
+                let name: Arc<[u8]> = full.into();
                 shard
                     .due
-                    .push(Reverse((ring.empty_at(), Arc::clone(&name))));
-                shard.rings.insert(name, ring);
-                return Ok(Taken::Taken(by));
+                    .push(Reverse((kept.empty_at(), Arc::clone(&name))));
+                shard.kept.insert(name, kept);
+                return Ok(answer);
             }
             if !again {
                 return Err(CallError::Limit("counters".to_owned()));
@@ -244,9 +297,34 @@ impl Counters for MemoryCounters {
         Answer::Now(self.count(counter, by, limit, now))
     }
 
+    fn sequence(&self, name: &str, now: Time) -> Answer<Result<u64, CallError>> {
+        let full = full_name(CounterName {
+            name,
+            key: "",
+            window: 0,
+        });
+        let known = |kept: &mut Kept| match kept {
+            Kept::Sequence { next, asked } => {
+                let number = *next;
+                *next = number.wrapping_add(1);
+                *asked = now.max(*asked);
+                Some(number)
+            }
+            Kept::Ring(_) => None,
+        };
+        let new = || {
+            let begun = Kept::Sequence {
+                next: 1,
+                asked: now,
+            };
+            Ok((begun, 0))
+        };
+        Answer::Now(self.step(&full, now, known, new))
+    }
+
     fn reset(&self, counter: CounterName<'_>, _: Time) -> Answer<Result<(), CallError>> {
         let full = full_name(counter);
-        if let Some(ring) = self.shard(&full).rings.get_mut(&*full) {
+        if let Some(Kept::Ring(ring)) = self.shard(&full).kept.get_mut(&*full) {
             // Its room is free when it would have been empty.
             ring.counts = [0; KEPT];
         }

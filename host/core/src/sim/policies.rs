@@ -237,6 +237,7 @@ impl World {
             groups,
             ring_timeout: plan.ring_timeout,
             total_timeout: 0,
+            fr_timeout: 0,
             record_route: Some(vec![]),
         })
     }

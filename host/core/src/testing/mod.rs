@@ -17,6 +17,7 @@ mod room;
 mod routes;
 mod rules;
 mod settled;
+mod silence;
 mod stateless;
 mod stopping;
 mod undeliverable;
@@ -191,7 +192,7 @@ pub(crate) fn relay(
         groups,
         ring_timeout,
         total_timeout,
-        record_route: None,
+        ..Relay::default()
     })
 }
 

@@ -57,6 +57,8 @@ pub(crate) enum UserTimer {
     Ring,
     /// All groups together have.
     Total,
+    /// A branch has said nothing for long enough.
+    Silence,
 }
 
 /// One armed timer: whose, and what about.

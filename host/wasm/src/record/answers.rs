@@ -69,6 +69,8 @@ pub(super) enum Asked {
     },
     /// `counters.reset`
     CountAnew { counter: CounterRecord },
+    /// `counters.sequence`
+    Sequence { name: String },
 }
 
 impl Asked {
@@ -166,6 +168,7 @@ pub(super) enum Value {
     Queried(u32),
     SaveRefused(u16),
     Count(u32),
+    Number(u64),
     Dialog(Option<Box<ViewRecord>>),
     Flag(bool),
     Validity(String),

@@ -144,6 +144,24 @@ impl Asked {
         let counter = counter.into();
         Self::CountAnew { counter }
     }
+
+    pub(super) fn sequence(name: &str) -> Self {
+        let name = name.to_owned();
+        Self::Sequence { name }
+    }
+}
+
+impl Recorded for u64 {
+    fn record(&self) -> Value {
+        Value::Number(*self)
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
 }
 
 impl Recorded for () {

@@ -269,6 +269,12 @@ impl Counters for Tape {
             of.counters.reset(counter, of.now)
         })
     }
+
+    fn sequence(&self, name: &str, _: Time) -> Reply<Result<u64, CallError>> {
+        self.ask_shared(Asked::sequence(name), |of| {
+            of.counters.sequence(name, of.now)
+        })
+    }
 }
 
 /// A panic elsewhere leaves a list as it is.

@@ -2,7 +2,7 @@
 //! the answers into its reply; refuses a source that asks too often.
 
 use serde::Deserialize;
-use sipbox_guest::counters::{Counter, Outcome};
+use sipbox_guest::counters::{self, Counter, Outcome};
 use sipbox_guest::kv::{self, Swap};
 use sipbox_guest::{Error, Policy, Request, Verdict};
 
@@ -116,6 +116,7 @@ fn answer(asked: &str) -> Result<String, Error> {
             counter(number(3)).reset()?;
             "reset".into()
         }
+        "number" => counters::sequence(word(1))?.to_string(),
         "counters" => {
             for n in 0..number(1) {
                 if let Err(error) = Counter::new("fill", &n.to_string(), 3600).add(1) {

@@ -27,6 +27,10 @@ impl MemoryCounters {
         let taken = self.take(of("calls", key, window), 1, limit, now);
         taken.now().unwrap().unwrap()
     }
+
+    fn next(&self, name: &str, ms: u64) -> Result<u64, CallError> {
+        self.sequence(name, Time::from_millis(ms)).now().unwrap()
+    }
 }
 
 #[test]
@@ -109,6 +113,48 @@ fn what_makes_no_sense_is_refused_and_sums_end_at_their_type() {
     assert_eq!(counters.adding("a", u32::MAX, 86_400, 0), Ok(u32::MAX));
     assert_eq!(counters.adding("a", u32::MAX, 86_400, 0), Ok(u32::MAX));
     assert_eq!(counters.adding("a", 1, 86_400, 7_000_000), Ok(u32::MAX));
+}
+
+#[test]
+fn a_sequence_counts_from_0_and_takes_the_room_of_a_counter() {
+    let counters = counters(2);
+    let numbers: Vec<u64> = (0..5).map(|_| counters.next("a", 0).unwrap()).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    assert_eq!(counters.next("b", 0), Ok(0));
+    let full = CallError::Limit("counters".to_owned());
+    assert_eq!(counters.next("c", 0), Err(full.clone()));
+    assert_eq!(counters.adding("a", 1, 60, 0), Err(full));
+    let day = u64::from(LONGEST_WINDOW) * 1000;
+    assert_eq!(counters.next("a", day - 1), Ok(5), "no window ends it");
+    // What nobody has asked for in a day makes room for others.
+    assert_eq!(counters.next("c", day), Ok(0));
+    assert_eq!(counters.next("a", day), Ok(6));
+    counters.upkeep(Time::from_millis(2 * day));
+    assert_eq!(counters.usage(), 0);
+    assert_eq!(counters.next("a", 2 * day), Ok(0));
+    // Of the same name as a counter: the one is not the other.
+    let empty = of("a", "", 60);
+    let sum = counters.add(empty, 7, Time::from_millis(2 * day));
+    assert_eq!(sum.now().unwrap(), Ok(7));
+    assert_eq!(counters.next("a", 2 * day), Ok(1));
+}
+
+#[test]
+fn no_two_threads_get_the_same_number_of_a_sequence() {
+    let counters = counters(1);
+    let mut numbers: Vec<u64> = std::thread::scope(|scope| {
+        let worker = || {
+            let next = |at| counters.next("a", at).unwrap();
+            (0..500).map(next).collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
+        let joined = workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap());
+        joined.collect()
+    });
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..2000).collect::<Vec<_>>());
 }
 
 #[test]

@@ -410,6 +410,46 @@ fn every_event_of_a_dialog_replays() {
     );
 }
 
+/// An end or a state that there is not is no event that could be told.
+#[test]
+fn an_event_that_cannot_be_read_is_not_replayed_as_another_one() {
+    let mut tenant = Tenant::one("dialogs", "{}");
+    let world = World::new(Some(answered()));
+    let event = DialogCall {
+        change: Change::Ended(EndReason::Ping),
+        call_id: "call-1".into(),
+        from_uri: "sip:alice@example.org".into(),
+        to_uri: "sip:bob@example.org".into(),
+        from_tag: "a1".into(),
+        to_tag: "b1".into(),
+        start: 1_790_000_000,
+        dialog: answered(),
+    };
+    let mut call = call(&tenant, &world, &[], "reply");
+    known(&mut call);
+    let input = HookInput::Dialog(Box::new(event));
+    let (_, recording) = record(&mut tenant, 0, input, &mut call);
+    let json = serde_json::to_value(&recording).unwrap();
+    for (at, value, said) in [
+        (
+            "/input/Dialog/change/Ended",
+            "Pong".into(),
+            "the end `Pong`",
+        ),
+        (
+            "/input/Dialog/dialog/state",
+            9.into(),
+            "state 9 of a dialog",
+        ),
+    ] {
+        let mut json = json.clone();
+        *json.pointer_mut(at).unwrap() = value;
+        let read = serde_json::from_value(json).unwrap();
+        let difference = replay(&component("guest-dialogs"), &read).unwrap_err();
+        assert!(matches!(&difference, Difference::Recording(what) if what == said));
+    }
+}
+
 /// `policies/limits` and `policies/residential` as they are shipped.
 fn shipped(name: &str, settings: &str) -> Tenant {
     Tenant::new(vec![PolicySpec {

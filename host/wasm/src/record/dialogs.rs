@@ -35,19 +35,20 @@ impl From<&DialogView> for ViewRecord {
     }
 }
 
-impl From<&ViewRecord> for DialogView {
-    fn from(record: &ViewRecord) -> Self {
+impl ViewRecord {
+    /// `None`: there is no such state.
+    fn view(&self) -> Option<DialogView> {
         let side = |caller| if caller { Side::Caller } else { Side::Callee };
-        Self {
-            id: record.id.clone(),
-            state: State::from_number(record.state).unwrap_or(State::Deleted),
-            from: record.caller.map(side),
-            lasted: record.lasted,
-            left: record.left,
-            vars: record.vars.clone(),
-            flags: record.flags.clone(),
-            profiles: record.profiles.clone(),
-        }
+        Some(DialogView {
+            id: self.id.clone(),
+            state: State::from_number(self.state)?,
+            from: self.caller.map(side),
+            lasted: self.lasted,
+            left: self.left,
+            vars: self.vars.clone(),
+            flags: self.flags.clone(),
+            profiles: self.profiles.clone(),
+        })
     }
 }
 
@@ -173,27 +174,28 @@ impl From<&DialogCall> for DialogRecord {
     }
 }
 
-impl From<&DialogRecord> for DialogCall {
-    fn from(record: &DialogRecord) -> Self {
-        Self {
-            change: match &record.change {
+impl DialogRecord {
+    pub(super) fn call(&self) -> Result<DialogCall, String> {
+        let view = self.dialog.view();
+        Ok(DialogCall {
+            change: match &self.change {
                 ChangeRecord::Created => Change::Created,
                 ChangeRecord::Confirmed => Change::Confirmed,
                 ChangeRecord::Ended(text) => {
                     let reason = REASONS.iter().find(|reason| reason.text() == text);
-                    Change::Ended(reason.copied().unwrap_or(EndReason::Command))
+                    Change::Ended(*reason.ok_or_else(|| format!("the end `{text}`"))?)
                 }
                 ChangeRecord::Failed(status) => Change::Failed(*status),
                 ChangeRecord::TimedOut => Change::TimedOut,
             },
-            call_id: record.call_id.clone(),
-            from_uri: record.from_uri.clone(),
-            to_uri: record.to_uri.clone(),
-            from_tag: record.from_tag.clone(),
-            to_tag: record.to_tag.clone(),
-            start: record.start,
-            dialog: DialogView::from(&record.dialog),
-        }
+            call_id: self.call_id.clone(),
+            from_uri: self.from_uri.clone(),
+            to_uri: self.to_uri.clone(),
+            from_tag: self.from_tag.clone(),
+            to_tag: self.to_tag.clone(),
+            start: self.start,
+            dialog: view.ok_or_else(|| format!("state {} of a dialog", self.dialog.state))?,
+        })
     }
 }
 
@@ -204,7 +206,8 @@ impl Recorded for Option<DialogView> {
 
     fn read(value: &Value) -> Option<Self> {
         match value {
-            Value::Dialog(view) => Some(view.as_deref().map(DialogView::from)),
+            Value::Dialog(None) => Some(None),
+            Value::Dialog(Some(record)) => record.view().map(Some),
             _ => None,
         }
     }

@@ -10,9 +10,9 @@ use sipbox_core::dialog::{DialogId, Known, Side};
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, TenantId};
 use sipbox_core::lease::Lease;
 use sipbox_core::policy::{
-    Armed, BranchCall, CallState, Destination, DialogCall, Direction, Facts, FailedTarget, Failure,
-    HookCall, HookInput, NatState, RecordRouting, RouteOutcome, RouteParams, RoutePreset,
-    RouteSignature, Target, UriTarget,
+    Armed, BranchCall, CallState, Destination, Direction, Facts, FailedTarget, Failure, HookCall,
+    HookInput, NatState, RecordRouting, RouteOutcome, RouteParams, RoutePreset, RouteSignature,
+    Target, UriTarget,
 };
 use sipbox_core::time::WallTime;
 use sipbox_sip::{OwnedMessage, Transport};
@@ -111,21 +111,21 @@ impl From<&HookInput> for Input {
     }
 }
 
-impl From<&Input> for HookInput {
-    fn from(input: &Input) -> Self {
-        match input {
-            Input::Route => Self::Route,
-            Input::Request => Self::Request,
-            Input::Branch(target) => Self::Branch(BranchCall {
+impl Input {
+    pub(super) fn input(&self) -> Result<HookInput, String> {
+        Ok(match self {
+            Self::Route => HookInput::Route,
+            Self::Request => HookInput::Request,
+            Self::Branch(target) => HookInput::Branch(BranchCall {
                 target: Target::from(target),
             }),
-            Input::Reply => Self::Reply,
-            Input::Failure {
+            Self::Reply => HookInput::Reply,
+            Self::Failure {
                 status,
                 reason,
                 failed,
                 cancelled,
-            } => Self::Failure(Failure {
+            } => HookInput::Failure(Failure {
                 status: *status,
                 reason: reason.clone(),
                 failed: failed
@@ -138,8 +138,8 @@ impl From<&Input> for HookInput {
                     .collect(),
                 cancelled: *cancelled,
             }),
-            Input::Dialog(event) => Self::Dialog(Box::new(DialogCall::from(&**event))),
-        }
+            Self::Dialog(event) => HookInput::Dialog(Box::new(event.call()?)),
+        })
     }
 }
 

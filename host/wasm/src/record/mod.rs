@@ -230,7 +230,8 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
     call.armed = recording.before.armed();
     call.effects = StagedRecord::effects(&recording.staged).map_err(unreadable)?;
     let mark = version.spec.component.engine.ticker.mark();
-    let result = instance.call(&HookInput::from(&recording.input), &mut call, &mark);
+    let input = recording.input.input().map_err(unreadable)?;
+    let result = instance.call(&input, &mut call, &mark);
     if let Some((asked, recorded)) = tape.surprise() {
         return Err(Difference::Asked { asked, recorded });
     }

@@ -22,13 +22,13 @@ use crate::sys;
 pub use crate::bindings::host::sipbox::policy::counters::Outcome;
 
 /// The next number of a sequence: 0, then 1, and so on, over all workers; no two calls get
-/// the same. For turns that have to come out even. It takes the room of one counter, and
+/// the same, until after 2^32 it begins at 0. For turns that have to come out even. It takes the room of one counter, and
 /// begins at 0 when nobody has asked for a day.
 ///
 /// # Errors
 /// [`Error::Limit`]: the tenant has too many counters. [`Error::Malformed`],
 /// [`Error::Unavailable`].
-pub fn sequence(name: &str) -> Result<u64, Error> {
+pub fn sequence(name: &str) -> Result<u32, Error> {
     sys::counter_sequence(name)
 }
 

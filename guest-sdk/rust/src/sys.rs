@@ -150,7 +150,7 @@ host_functions! {
     /// `counters.reset`
     counters.reset => counter_reset(name: &str, key: &str, window: u32) -> Result<(), types::Error>;
     /// `counters.sequence`
-    counters.sequence => counter_sequence(name: &str) -> Result<u64, types::Error>;
+    counters.sequence => counter_sequence(name: &str) -> Result<u32, types::Error>;
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -404,7 +404,7 @@ impl Host for Live {
         self.reset_counter(name, key, window)
     }
 
-    fn counter_sequence(&mut self, name: &str) -> Result<u64, Error> {
+    fn counter_sequence(&mut self, name: &str) -> Result<u32, Error> {
         self.next_of_sequence(name)
     }
 }

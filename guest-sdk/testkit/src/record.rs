@@ -168,7 +168,7 @@ recorded! {
     counter_take(name: &str, key: &str, by: u32, window: u32, limit: u32) -> Result<counters::Outcome, Error>;
     counter_read(name: &str, key: &str, window: u32) -> Result<u32, Error>;
     counter_reset(name: &str, key: &str, window: u32) -> Result<(), Error>;
-    counter_sequence(name: &str) -> Result<u64, Error>;
+    counter_sequence(name: &str) -> Result<u32, Error>;
 }
 
 /// A host that the policy shares with the test for the time of a hook call.

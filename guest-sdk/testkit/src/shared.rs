@@ -17,7 +17,7 @@ pub(crate) struct Shared {
     /// When how much was added, by name, key and window.
     pub(crate) counters: BTreeMap<(String, String, u32), Vec<(u32, u32)>>,
     /// The next number of each sequence.
-    pub(crate) sequences: BTreeMap<String, u64>,
+    pub(crate) sequences: BTreeMap<String, u32>,
     pub(crate) kv_failure: Option<Error>,
     pub(crate) counter_failure: Option<Error>,
     pub(crate) busy: Vec<String>,
@@ -124,14 +124,14 @@ impl World {
 
     /// So many numbers of a sequence were given out.
     #[must_use]
-    pub fn numbered(mut self, name: &str, numbers: u64) -> Self {
+    pub fn numbered(mut self, name: &str, numbers: u32) -> Self {
         self.shared.sequences.insert(name.into(), numbers);
         self
     }
 
     /// How many numbers of a sequence were given out.
     #[must_use]
-    pub fn numbers(&self, name: &str) -> u64 {
+    pub fn numbers(&self, name: &str) -> u32 {
         self.shared.sequences.get(name).copied().unwrap_or(0)
     }
 
@@ -278,11 +278,11 @@ impl Live {
         Ok(Outcome::Taken(sum))
     }
 
-    pub(crate) fn next_of_sequence(&mut self, name: &str) -> Result<u64, Error> {
+    pub(crate) fn next_of_sequence(&mut self, name: &str) -> Result<u32, Error> {
         self.counter_named(name)?;
         let next = self.world.shared.sequences.entry(name.into()).or_default();
         let number = *next;
-        *next += 1;
+        *next = number.wrapping_add(1);
         Ok(number)
     }
 

@@ -264,7 +264,7 @@ declare module "sipbox:policy/counters@0.1.0" {
     take(name: string, key: string, by: number, window: number, limit: number): Outcome;
     read(name: string, key: string, window: number): number;
     reset(name: string, key: string, window: number): void;
-    sequence(name: string): bigint;
+    sequence(name: string): number;
   };
   export default counters;
 }

@@ -65,7 +65,7 @@ impl wit::Host for CallCx {
         Ok(reset.map_err(Error::from))
     }
 
-    fn sequence(&mut self, name: String) -> wasmtime::Result<Result<u64, Error>> {
+    fn sequence(&mut self, name: String) -> wasmtime::Result<Result<u32, Error>> {
         self.enter()?;
         let number = self
             .named("sequence", &name)

@@ -74,6 +74,18 @@ impl UserLimit {
         Some(self.aliases.get(&name).cloned().unwrap_or(name))
     }
 
+    /// Calls count under the name that an alias stands for, and no other is looked up.
+    fn check(&self) -> Result<(), String> {
+        let is_alias = |name: &&String| self.aliases.contains_key(*name);
+        if let Some(name) = self.aliases.values().find(is_alias) {
+            return Err(format!("`aliases`: `{name}` is an alias itself"));
+        }
+        if let Some(name) = self.special.keys().find(is_alias) {
+            return Err(format!("`special`: `{name}` is an alias"));
+        }
+        Ok(())
+    }
+
     fn of(&self, user: &str) -> u32 {
         self.special.get(user).copied().unwrap_or(self.calls)
     }
@@ -112,6 +124,9 @@ impl Policy for Limits {
         }
         if settings.timeout == 0 {
             return Err("`timeout` is 0: every call would end at once".into());
+        }
+        if let Some(user) = &settings.user {
+            user.check()?;
         }
         Ok(settings)
     }
@@ -306,6 +321,14 @@ mod tests {
             (r#"{"status": 200}"#, "status"),
             (r#"{"timeout": 0}"#, "timeout"),
             (r#"{"users": 1}"#, "users"),
+            (
+                r#"{"user": {"calls": 1, "aliases": {"a@x": "b@x", "b@x": "c@x"}}}"#,
+                "`b@x` is an alias itself",
+            ),
+            (
+                r#"{"user": {"calls": 1, "aliases": {"a@x": "b@x"}, "special": {"a@x": 2}}}"#,
+                "`a@x` is an alias",
+            ),
         ] {
             let refused = Kit::<Limits>::configured(settings).err();
             assert!(refused.is_some_and(|reason| reason.contains(word)));

@@ -9,7 +9,7 @@ use crate::settings::{Algorithm, Checked, Group};
 /// Which turn of a group a request has. With weights, what begins a dialog has one of its
 /// own, counted over all workers, so that the shares come out even. Else it follows from
 /// the Call-ID: what comes again goes where it went.
-pub(crate) fn turn(settings: &Checked, group: &Group, request: &Request) -> u64 {
+pub(crate) fn turn(settings: &Checked, group: &Group, request: &Request) -> u32 {
     let begins = matches!(request.method(), "INVITE" | "SUBSCRIBE" | "REFER");
     if begins && settings.algorithm != Algorithm::CallIdHash {
         match counters::sequence(&group.sequence) {
@@ -17,14 +17,14 @@ pub(crate) fn turn(settings: &Checked, group: &Group, request: &Request) -> u64 
             Err(reason) => warn!("turns go by Call-ID: {reason:?}"),
         }
     }
-    u64::from(hash(request.call_id()))
+    hash(request.call_id())
 }
 
 /// The targets of a group that have not had the call, the best first.
 pub(crate) fn order(
     settings: &Checked,
     group: &Group,
-    turn: u64,
+    turn: u32,
     tried: &[usize],
 ) -> Result<Vec<usize>, Error> {
     let mut order = in_turns(group, turn, tried);
@@ -35,7 +35,7 @@ pub(crate) fn order(
 }
 
 /// From the one whose turn it is, as the turns come; then who never has one.
-fn in_turns(group: &Group, turn: u64, tried: &[usize]) -> Vec<usize> {
+fn in_turns(group: &Group, turn: u32, tried: &[usize]) -> Vec<usize> {
     let mut order = Vec::with_capacity(group.active + group.idle.len());
     let length = size(group.turns.len());
     let place = turn.checked_rem(length).unwrap_or(0);
@@ -58,7 +58,7 @@ fn in_turns(group: &Group, turn: u64, tried: &[usize]) -> Vec<usize> {
 }
 
 /// So many that differ, from a place on.
-fn distinct(turns: &[usize], place: u64, count: usize, order: &mut Vec<usize>) {
+fn distinct(turns: &[usize], place: u32, count: usize, order: &mut Vec<usize>) {
     let place = usize::try_from(place).unwrap_or(0);
     let (before, from) = turns.split_at_checked(place).unwrap_or_default();
     for at in from.iter().chain(before) {
@@ -71,8 +71,8 @@ fn distinct(turns: &[usize], place: u64, count: usize, order: &mut Vec<usize>) {
     }
 }
 
-fn size(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
+fn size(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The one with the least calls for its size first; of equal ones whose turn it is.

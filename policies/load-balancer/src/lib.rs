@@ -87,7 +87,7 @@ struct State {
     /// Targets that had it, the last one included.
     tried: Vec<usize>,
     /// The group of targets where it has a turn, and which.
-    turn: Option<(usize, u64)>,
+    turn: Option<(usize, u32)>,
 }
 
 impl State {

@@ -229,9 +229,22 @@ impl Settings {
         })
     }
 
+    /// A name that another balancer of the chain does not have, and that is the same after a
+    /// reload which leaves the targets as they were.
+    fn sequence<'a>(
+        &self,
+        priority: i32,
+        targets: impl Iterator<Item = &'a TargetSettings>,
+    ) -> String {
+        let selected = [&self.methods, &self.users, &self.domains];
+        let mut lines: Vec<String> = selected.iter().map(|list| list.join(" ")).collect();
+        lines.extend(targets.map(|t| format!("{} {}", t.uri, t.weight.unwrap_or(1))));
+        format!("{SCOPE}/{priority}/{:08x}", choice::hash(&lines.join("\n")))
+    }
+
     fn group(&self, priority: i32, members: Vec<usize>) -> Result<Group, String> {
         let of = |member: &usize| self.targets.get(*member);
-        let sequence = sequence(priority, members.iter().filter_map(of));
+        let sequence = self.sequence(priority, members.iter().filter_map(of));
         if self.algorithm == Algorithm::LeastCalls {
             let sized = |target: &TargetSettings| target.max_calls.is_some();
             let some = members.iter().filter_map(of).filter(|t| sized(t)).count();
@@ -298,15 +311,6 @@ fn checked(target: &TargetSettings) -> Result<Target, String> {
 fn milliseconds(name: &str, seconds: u32) -> Result<u32, String> {
     let milliseconds = seconds.checked_mul(1000);
     milliseconds.ok_or_else(|| format!("`{name}` {seconds} is too long"))
-}
-
-/// A name that another balancer of the chain does not have, and that is the same after a
-/// reload which leaves the targets as they were.
-fn sequence<'a>(priority: i32, targets: impl Iterator<Item = &'a TargetSettings>) -> String {
-    let lines: Vec<String> = targets
-        .map(|target| format!("{} {}", target.uri, target.weight.unwrap_or(1)))
-        .collect();
-    format!("{SCOPE}/{priority}/{:08x}", choice::hash(&lines.join("\n")))
 }
 
 fn is_token(text: &str) -> bool {

@@ -52,9 +52,9 @@ pub trait Counters: Send + Sync {
     ) -> Answer<Result<Taken, CallError>>;
 
     /// The next number of a sequence: 0, then 1, and so on. No two who ask get the same,
-    /// whatever becomes of their calls. A sequence counts as a counter until nobody has
+    /// whatever becomes of their calls, until after 2^32 it begins at 0. A sequence counts as a counter until nobody has
     /// asked for [`LONGEST_WINDOW`]; then it is gone, and begins at 0.
-    fn sequence(&self, name: &str, now: Time) -> Answer<Result<u64, CallError>>;
+    fn sequence(&self, name: &str, now: Time) -> Answer<Result<u32, CallError>>;
 
     /// Begins at 0 again.
     fn reset(&self, counter: CounterName<'_>, now: Time) -> Answer<Result<(), CallError>>;

@@ -53,7 +53,7 @@ struct Shard {
 enum Kept {
     Ring(Ring),
     Sequence {
-        next: u64,
+        next: u32,
         /// When somebody asked last.
         asked: Time,
     },
@@ -297,7 +297,7 @@ impl Counters for MemoryCounters {
         Answer::Now(self.count(counter, by, limit, now))
     }
 
-    fn sequence(&self, name: &str, now: Time) -> Answer<Result<u64, CallError>> {
+    fn sequence(&self, name: &str, now: Time) -> Answer<Result<u32, CallError>> {
         let full = full_name(CounterName {
             name,
             key: "",

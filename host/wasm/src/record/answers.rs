@@ -168,7 +168,6 @@ pub(super) enum Value {
     Queried(u32),
     SaveRefused(u16),
     Count(u32),
-    Number(u64),
     Dialog(Option<Box<ViewRecord>>),
     Flag(bool),
     Validity(String),

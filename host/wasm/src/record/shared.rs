@@ -151,19 +151,6 @@ impl Asked {
     }
 }
 
-impl Recorded for u64 {
-    fn record(&self) -> Value {
-        Value::Number(*self)
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        match value {
-            Value::Number(number) => Some(*number),
-            _ => None,
-        }
-    }
-}
-
 impl Recorded for () {
     fn record(&self) -> Value {
         Value::Done

@@ -270,7 +270,7 @@ impl Counters for Tape {
         })
     }
 
-    fn sequence(&self, name: &str, _: Time) -> Reply<Result<u64, CallError>> {
+    fn sequence(&self, name: &str, _: Time) -> Reply<Result<u32, CallError>> {
         self.ask_shared(Asked::sequence(name), |of| {
             of.counters.sequence(name, of.now)
         })

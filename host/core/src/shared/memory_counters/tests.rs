@@ -28,7 +28,7 @@ impl MemoryCounters {
         taken.now().unwrap().unwrap()
     }
 
-    fn next(&self, name: &str, ms: u64) -> Result<u64, CallError> {
+    fn next(&self, name: &str, ms: u64) -> Result<u32, CallError> {
         self.sequence(name, Time::from_millis(ms)).now().unwrap()
     }
 }
@@ -118,7 +118,7 @@ fn what_makes_no_sense_is_refused_and_sums_end_at_their_type() {
 #[test]
 fn a_sequence_counts_from_0_and_takes_the_room_of_a_counter() {
     let counters = counters(2);
-    let numbers: Vec<u64> = (0..5).map(|_| counters.next("a", 0).unwrap()).collect();
+    let numbers: Vec<u32> = (0..5).map(|_| counters.next("a", 0).unwrap()).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4]);
     assert_eq!(counters.next("b", 0), Ok(0));
     let full = CallError::Limit("counters".to_owned());
@@ -142,7 +142,7 @@ fn a_sequence_counts_from_0_and_takes_the_room_of_a_counter() {
 #[test]
 fn no_two_threads_get_the_same_number_of_a_sequence() {
     let counters = counters(1);
-    let mut numbers: Vec<u64> = std::thread::scope(|scope| {
+    let mut numbers: Vec<u32> = std::thread::scope(|scope| {
         let worker = || {
             let next = |at| counters.next("a", at).unwrap();
             (0..500).map(next).collect::<Vec<_>>()

@@ -220,3 +220,51 @@ fn each_request_gets_a_number_of_its_own_over_all_workers() {
     assert_eq!(different.len(), PHONES * EACH);
     assert_eq!(different.last(), u32::try_from(PHONES * EACH).ok().as_ref());
 }
+
+/// A call that comes too soon after another one is refused before its policies' writes are
+/// made, and where a policy says that its sender is.
+#[test]
+fn a_call_that_is_refused_for_its_rate_writes_nothing_and_is_told_so_behind_nat() {
+    let net = Loopback::new();
+    let nobody = net.sip();
+    let tenant = format!(
+        "[[tenant]]\nname = \"home\"\ndomains = [\"{DOMAIN}\"]\n\
+         grants = [\"nat\", \"kv\", \"counters\"]\n\
+         [tenant.limits]\ncalls_per_second = 1\n\
+         [[tenant.policy]]\ncomponent = \"{}\"\n\
+         [[tenant.policy]]\ncomponent = \"{}\"\n\
+         [[tenant.policy]]\ncomponent = \"{}\"\nsettings = {{ next_hop = \"sip:{nobody}\" }}\n",
+        guest::nat().display(),
+        guest::shared().display(),
+        guest::route_to().display(),
+    );
+    let sipbox = Setup::at(net.sip()).tenants(&tenant).start();
+    let mut alice = Agent::udp("alice", DOMAIN, net.sip(), sipbox.address);
+    let (mut refused, calls) = (Vec::new(), 20);
+    for call in 0..calls {
+        let mut invite = alice
+            .request("INVITE", &format!("sip:bob@{DOMAIN}"))
+            .with("X-Ask", format!("set call{call} made 0"))
+            .with("X-End", "next");
+        // Nobody hears what goes to the address that her Via has.
+        let via = format!("SIP/2.0/UDP {nobody};branch={}", invite.branch());
+        invite.set("Via", via);
+        alice.send(&invite);
+        let answer = alice.answer_to(&invite, false);
+        alice.acknowledge(&invite, &answer);
+        if answer.reason() == "Too Many Calls Per Second" {
+            refused.push(call);
+        }
+    }
+    // However slow the machine is: the first is let in, and one of the others comes too soon.
+    assert!(!refused.is_empty() && !refused.contains(&0), "{refused:?}");
+    for call in 0..calls {
+        let asked = json!({ "system": "home", "attr": format!("call{call}") });
+        let written = sipbox.try_rpc("cache_fetch", &asked).is_ok();
+        assert_eq!(
+            written,
+            !refused.contains(&call),
+            "call {call} of {refused:?}"
+        );
+    }
+}

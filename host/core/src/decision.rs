@@ -106,7 +106,8 @@ pub enum Ruling {
 
 impl Ruling {
     /// Whether the request goes on.
-    pub(crate) const fn forwards(&self) -> bool {
+    #[must_use]
+    pub const fn forwards(&self) -> bool {
         matches!(self, Self::Relay(_) | Self::ForwardStateless(_))
     }
 

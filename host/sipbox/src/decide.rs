@@ -79,20 +79,26 @@ impl Ruled {
         request: OwnedMessage,
         facts: Arc<Facts>,
     ) -> Self {
-        Self::refused(question, request, facts, Internal::NoVerdict)
+        let state = CallState::default();
+        Self::refused(question, request, facts, state, Internal::NoVerdict)
     }
 
-    /// For a request that is refused without its policies.
+    /// For a request that is refused whatever its policies say. Of what they said counts
+    /// how its sender is reached.
     pub(crate) fn refused(
         question: Question,
         request: OwnedMessage,
         facts: Arc<Facts>,
+        state: CallState,
         why: Internal,
     ) -> Self {
         let decision = Decision {
             ruling: Ruling::Reply(why.reply()),
             request,
-            state: CallState::default(),
+            state: CallState {
+                nat: state.nat,
+                ..CallState::default()
+            },
             armed: ArmedSet::default(),
         };
         Self {
@@ -196,8 +202,23 @@ pub(crate) fn writes(outcome: &Outcome, facts: &Facts) -> bool {
     })
 }
 
-/// Commits what a chain staged and makes its verdict concrete. The core has said that
-/// the verdict counts.
+/// Finds the targets of a verdict that forwards: `None` of one that does not, whose ruling
+/// may depend on what is committed.
+pub(crate) fn resolve(
+    node: &Node,
+    tenant: &Tenant,
+    outcome: &mut Outcome,
+    wall: WallTime,
+) -> Option<Ruling> {
+    outcome.verdict.forwards().then(|| {
+        let verdict = std::mem::replace(&mut outcome.verdict, Verdict::Next);
+        Lookup { node, tenant, wall }.ruling(verdict)
+    })
+}
+
+/// Commits what a chain staged and makes its verdict concrete, unless it is `resolved`. The
+/// core has said that the verdict counts.
+#[expect(clippy::too_many_arguments, reason = "all that a verdict consists of")]
 pub(crate) fn commit(
     node: &Node,
     tenant: &Tenant,
@@ -205,6 +226,7 @@ pub(crate) fn commit(
     facts: Arc<Facts>,
     capabilities: &RequestCapabilities,
     outcome: Outcome,
+    resolved: Option<Ruling>,
     wall: WallTime,
 ) -> Committed {
     let Outcome {
@@ -265,7 +287,7 @@ pub(crate) fn commit(
     {
         describe(registration, &commits, reply, wall);
     }
-    let ruling = Lookup { node, tenant, wall }.ruling(verdict);
+    let ruling = resolved.unwrap_or_else(|| Lookup { node, tenant, wall }.ruling(verdict));
     let request = match &ruling {
         Ruling::Relay(_) | Ruling::ForwardStateless(_) => without_credentials(tenant, request),
         _ => request,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use sipbox_core::chain::{ChainRun, Failed, Outcome};
+use sipbox_core::decision::Ruling;
 use sipbox_core::dialog::DialogId;
 use sipbox_core::flow::TenantId;
 use sipbox_core::ids::AskId;
@@ -389,22 +390,34 @@ impl Worker {
         tenant: &Tenant,
         facts: Arc<Facts>,
         capabilities: &RequestCapabilities,
-        outcome: Outcome,
+        mut outcome: Outcome,
     ) {
         log_decision(tenant, &facts, &outcome);
+        let node = Arc::clone(&self.node);
+        let (_, wall) = node.clock.now();
+        let resolved = decide::resolve(&node, tenant, &mut outcome, wall);
         if decide::writes(&outcome, &facts) {
-            match self.settle(question, outcome.verdict.forwards()) {
+            let forwards = resolved.as_ref().is_some_and(Ruling::forwards);
+            match self.settle(question, forwards) {
                 Ok(()) => {}
                 Err(Unsettled::Late) => return,
                 Err(Unsettled::Refused(why)) => {
-                    self.carry_out(Ruled::refused(question, outcome.request, facts, why));
+                    let Outcome { request, state, .. } = outcome;
+                    self.carry_out(Ruled::refused(question, request, facts, state, why));
                     return;
                 }
             }
         }
-        let node = Arc::clone(&self.node);
-        let (_, wall) = node.clock.now();
-        let committed = decide::commit(&node, tenant, question, facts, capabilities, outcome, wall);
+        let committed = decide::commit(
+            &node,
+            tenant,
+            question,
+            facts,
+            capabilities,
+            outcome,
+            resolved,
+            wall,
+        );
         let changes = committed.changes();
         let Committed {
             mut ruled,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sipbox_sip::OwnedMessage;
+
 use super::{BranchVerdict, Env, ReplyVerdict, Stack, Unsettled};
 use crate::decision::Decision;
 use crate::error::Internal;
@@ -43,6 +45,22 @@ impl Stack {
         } else {
             Err(Unsettled::Late)
         }
+    }
+
+    /// [`Stack::settle`] for an answer to `Ask::Stateless` that lets the request go on: to be
+    /// asked whether anything is written or not.
+    ///
+    /// # Errors
+    /// Why it does not go on.
+    pub fn settle_stateless(
+        &self,
+        env: &Env<'_>,
+        request: &OwnedMessage,
+        facts: &Facts,
+    ) -> Result<(), Unsettled> {
+        quota::lets_in(request, facts, env.settings, env.now)
+            .then_some(())
+            .ok_or(Unsettled::Refused(Internal::TenantRate))
     }
 
     /// Nobody will answer: whoever was to do it has failed. The question is over as if its
@@ -125,7 +143,8 @@ impl Stack {
         in_time(done, out)
     }
 
-    /// The answer to `Ask::Stateless`.
+    /// The answer to `Ask::Stateless`; one that lets the request go on has been
+    /// [settled](Stack::settle_stateless).
     pub fn forward_stateless(
         &self,
         env: &mut Env<'_>,
@@ -136,10 +155,6 @@ impl Stack {
     ) {
         let request = decision.request.clone();
         match stateless::outcome(id, facts, decision) {
-            Outcome::Forward(_) if !quota::lets_in(&request, facts, env.settings, env.now) => {
-                let reply = Internal::TenantRate.reply();
-                self.refuse(env, request.as_ref(), facts.flow, &reply, out);
-            }
             Outcome::Forward(forward) => {
                 self.dialog_goes_on(env, &forward, out);
                 self.send_stateless(env, *forward, out);

@@ -39,7 +39,7 @@ use crate::lease::Acquired;
 use crate::outbox::{Ask, Event, Outbox, Resolve};
 use crate::policy::{Armed, CallState, Facts};
 use crate::settings::{ListenerSpec, Settings, SettingsSpec, TenantSpec};
-use crate::stack::{Env, Rng, Stack, StackOptions};
+use crate::stack::{Env, Rng, Stack, StackOptions, Unsettled};
 use crate::time::{Time, WallTime};
 
 pub(crate) const UDP: ListenerId = ListenerId(0);
@@ -312,9 +312,15 @@ impl Rig {
                     true,
                 ) => {
                     let id = *id;
-                    let decision = self.judge(request.clone(), facts);
+                    let mut decision = self.judge(request.clone(), facts);
                     let facts = Arc::clone(facts);
                     self.call(|stack, env, out| {
+                        if decision.ruling.forwards()
+                            && let Err(Unsettled::Refused(why)) =
+                                stack.settle_stateless(env, &decision.request, &facts)
+                        {
+                            decision.ruling = Ruling::Reply(why.reply());
+                        }
                         stack.forward_stateless(env, id, &facts, decision, out);
                     });
                 }

@@ -369,15 +369,30 @@ impl Worker {
     }
 
     /// Makes a verdict count, so that what it staged may be written.
-    fn settle(&mut self, question: Question, forwards: bool) -> Result<(), Unsettled> {
-        let (Question::Request(id) | Question::Failure(id)) = question else {
+    fn settle(
+        &mut self,
+        question: Question,
+        facts: &Facts,
+        outcome: &Outcome,
+        forwards: bool,
+    ) -> Result<(), Unsettled> {
+        let stateless = matches!(question, Question::Stateless(_));
+        if !(decide::writes(outcome, facts) || stateless && forwards) {
             return Ok(());
-        };
+        }
         let node = Arc::clone(&self.node);
         let snapshot = node.snapshot.load();
-        let mut settled = Err(Unsettled::Late);
+        let mut settled = Ok(());
         self.step(&snapshot, |env, out| {
-            settled = node.stack.settle(env, id, forwards, out);
+            settled = match question {
+                Question::Request(id) | Question::Failure(id) => {
+                    node.stack.settle(env, id, forwards, out)
+                }
+                Question::Stateless(_) if forwards => {
+                    node.stack.settle_stateless(env, &outcome.request, facts)
+                }
+                Question::Stateless(_) => Ok(()),
+            };
         });
         settled
     }
@@ -396,16 +411,14 @@ impl Worker {
         let node = Arc::clone(&self.node);
         let (_, wall) = node.clock.now();
         let resolved = decide::resolve(&node, tenant, &mut outcome, wall);
-        if decide::writes(&outcome, &facts) {
-            let forwards = resolved.as_ref().is_some_and(Ruling::forwards);
-            match self.settle(question, forwards) {
-                Ok(()) => {}
-                Err(Unsettled::Late) => return,
-                Err(Unsettled::Refused(why)) => {
-                    let Outcome { request, state, .. } = outcome;
-                    self.carry_out(Ruled::refused(question, request, facts, state, why));
-                    return;
-                }
+        let forwards = resolved.as_ref().is_some_and(Ruling::forwards);
+        match self.settle(question, &facts, &outcome, forwards) {
+            Ok(()) => {}
+            Err(Unsettled::Late) => return,
+            Err(Unsettled::Refused(why)) => {
+                let Outcome { request, state, .. } = outcome;
+                self.carry_out(Ruled::refused(question, request, facts, state, why));
+                return;
             }
         }
         let committed = decide::commit(

@@ -478,7 +478,9 @@ impl Pools {
                 Err(error) => return (Err(HookFailure::Instantiate(error.to_string())), cost),
             }
         }
-        let Some(instance) = pool.idle.last_mut() else {
+        // Out of the pool: if a function of the host panics, the instance goes with whatever
+        // the call had of leases.
+        let Some(mut instance) = pool.idle.pop() else {
             return (
                 Err(HookFailure::Instantiate("no instance".to_owned())),
                 cost,
@@ -492,7 +494,9 @@ impl Pools {
         cost.hook = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();
         if instance.poisoned {
-            metered(&mut cost.instance, || drop(pool.idle.pop()));
+            metered(&mut cost.instance, || drop(instance));
+        } else {
+            pool.idle.push(instance);
         }
         self.last_seed = seed;
         (result, cost)

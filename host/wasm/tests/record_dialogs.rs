@@ -72,7 +72,8 @@ impl Capabilities for World {
         Ok(!on)
     }
 
-    fn profile_size(&self, _: &HookCall, _: &str, _: &str) -> Result<u32, CallError> {
+    fn profile_size(&self, _: &HookCall, profile: &str, _: &str) -> Result<u32, CallError> {
+        assert_ne!(profile, "none", "a fault of the host");
         Ok(3)
     }
 
@@ -559,4 +560,26 @@ fn a_call_that_reached_a_limit_replays_with_it() {
     let (output, recording) = record(&mut tenant, 0, HookInput::Request, &mut call);
     assert_eq!(output, Err(HookFailure::Edits));
     replays("guest-dialogs", &recording);
+}
+
+/// Nobody is left who could give them back: not the instance, which would go on.
+#[test]
+fn the_leases_of_a_call_go_when_a_function_of_the_host_panics() {
+    let world = World::new(Some(answered()));
+    let mut tenant = Tenant::new(vec![spec("dialogs", "{}")]);
+    let mut broken = call(
+        &tenant,
+        &world,
+        &["acquire user alice 1", "size none"],
+        "reply",
+    );
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        tenant.run(0, HookInput::Request, &mut broken)
+    }));
+    assert!(panicked.is_err());
+    drop(broken);
+    assert_eq!(world.leases.held(TENANT, "user", "alice"), 0);
+    let mut next = call(&tenant, &world, &["acquire user alice 1"], "reply");
+    let answers = answers(tenant.run(0, HookInput::Request, &mut next));
+    assert!(answers[0].starts_with("granted"), "{answers:?}");
 }

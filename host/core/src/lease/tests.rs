@@ -43,6 +43,39 @@ fn a_limit_holds_and_what_is_dropped_is_free() {
     assert_eq!(table.acquire(HOME, "user", "alice", 0), Acquired::Full(0));
 }
 
+/// Keys are found by their hash, and told apart by themselves.
+#[test]
+fn keys_of_one_hash_are_counted_apart() {
+    let counter = |key: &str| {
+        let key = LeaseKey {
+            tenant: HOME,
+            scope: "user".into(),
+            key: key.into(),
+        };
+        Arc::new(Counter {
+            key,
+            held: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
+            whole: None,
+        })
+    };
+    let mut shard = Shard {
+        counters: Counters::default(),
+        prune_at: FEW,
+    };
+    let of_hash = shard.counters.entry(7).or_default();
+    of_hash.extend([counter("alice"), counter("bob"), counter("carol")]);
+    let found = |hash, key| shard.find(hash, (HOME, "user", key)).map(|c| &*c.key.key);
+    for key in ["alice", "bob", "carol"] {
+        assert_eq!(found(7, key), Some(key));
+        assert_eq!(found(8, key), None);
+    }
+    assert_eq!(found(7, "dave"), None);
+    assert!(shard.find(7, (TenantId(1), "user", "alice")).is_none());
+    assert!(shard.find(7, (HOME, "trunk", "alice")).is_none());
+    assert_eq!(shard.counters().count(), 3);
+}
+
 #[test]
 fn no_two_workers_take_the_last_place() {
     let table = Arc::new(table());

@@ -115,6 +115,20 @@ fn answered() -> DialogView {
     }
 }
 
+/// What `on-dialog` is told of it.
+fn news(change: Change) -> HookInput {
+    HookInput::Dialog(Box::new(DialogCall {
+        change,
+        call_id: "call-1".into(),
+        from_uri: "sip:alice@example.org".into(),
+        to_uri: "sip:bob@example.org".into(),
+        from_tag: "a1".into(),
+        to_tag: "b1".into(),
+        start: 1_790_000_000,
+        dialog: answered(),
+    }))
+}
+
 /// A call of the world, that asks this.
 fn call(tenant: &Tenant, world: &Arc<World>, asked: &[&str], end: &str) -> HookCall {
     let mut message = INVITE.replace("X-Probe: before\r\n", "");
@@ -380,19 +394,9 @@ fn every_event_of_a_dialog_replays() {
     ];
     let mut told = String::new();
     for change in changes {
-        let event = DialogCall {
-            change,
-            call_id: "call-1".into(),
-            from_uri: "sip:alice@example.org".into(),
-            to_uri: "sip:bob@example.org".into(),
-            from_tag: "a1".into(),
-            to_tag: "b1".into(),
-            start: 1_790_000_000,
-            dialog: answered(),
-        };
         let mut call = call(&tenant, &world, &[], "reply");
         known(&mut call);
-        let input = HookInput::Dialog(Box::new(event));
+        let input = news(change);
         let (output, recording) = record(&mut tenant, 0, input, &mut call);
         assert_eq!(output, Ok(HookOutput::Done));
         replays("guest-dialogs", &recording);
@@ -416,19 +420,9 @@ fn every_event_of_a_dialog_replays() {
 fn an_event_that_cannot_be_read_is_not_replayed_as_another_one() {
     let mut tenant = Tenant::one("dialogs", "{}");
     let world = World::new(Some(answered()));
-    let event = DialogCall {
-        change: Change::Ended(EndReason::Ping),
-        call_id: "call-1".into(),
-        from_uri: "sip:alice@example.org".into(),
-        to_uri: "sip:bob@example.org".into(),
-        from_tag: "a1".into(),
-        to_tag: "b1".into(),
-        start: 1_790_000_000,
-        dialog: answered(),
-    };
     let mut call = call(&tenant, &world, &[], "reply");
     known(&mut call);
-    let input = HookInput::Dialog(Box::new(event));
+    let input = news(Change::Ended(EndReason::Ping));
     let (_, recording) = record(&mut tenant, 0, input, &mut call);
     let json = serde_json::to_value(&recording).unwrap();
     for (at, value, said) in [

@@ -333,16 +333,34 @@ fn letter(bits: u64) -> u8 {
     ALPHABET.get((bits & 31) as usize).copied().unwrap_or(b'a')
 }
 
+/// What is no letter of the alphabet.
+const NONE: u8 = u8::MAX;
+
+/// The number that each byte stands for, whatever its case.
+static VALUES: [u8; 256] = {
+    let mut values = [NONE; 256];
+    let mut at = 0;
+    while at < ALPHABET.len() {
+        #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+        {
+            let letter = ALPHABET[at];
+            values[letter as usize] = at as u8;
+            values[letter.to_ascii_uppercase() as usize] = at as u8;
+        }
+        at += 1;
+    }
+    values
+};
+
 fn decode(text: &[u8]) -> Option<[u8; PAYLOAD]> {
     let mut payload = [0; PAYLOAD];
     for (chunk, out) in text.chunks(8).zip(payload.chunks_mut(5)) {
         let mut bits = 0u64;
         for letter in chunk {
-            let value = match letter.to_ascii_lowercase() {
-                letter @ b'a'..=b'z' => letter - b'a',
-                letter @ b'2'..=b'7' => letter - b'2' + 26,
-                _ => return None,
-            };
+            let value = VALUES.get(usize::from(*letter)).copied()?;
+            if value == NONE {
+                return None;
+            }
             bits = bits << 5 | u64::from(value);
         }
         let [_, _, _, bytes @ ..] = bits.to_be_bytes();

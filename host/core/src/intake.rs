@@ -10,6 +10,7 @@ use sipbox_sip::{HeaderId, Message, Method, NameAddr, OwnedMessage, Params, Part
 use crate::dialog::{DID_PARAM, DialogService};
 use crate::error::Internal;
 use crate::flow::{Flow, TenantId};
+use crate::gathered::Gathered;
 use crate::ids::{Ids, OwnBranch};
 use crate::lease::Lease;
 use crate::policy::{Facts, Reply};
@@ -17,7 +18,6 @@ use crate::routing;
 use crate::settings::Settings;
 use crate::stack::Env;
 use crate::transaction::Scratch;
-use siphasher::sip::SipHasher13;
 
 /// A request that may be decided about.
 pub(crate) struct Intake {
@@ -72,7 +72,7 @@ pub(crate) fn judge(
     let dialog = in_dialog
         .then(|| {
             let did = Params::new(&routed.params).get(DID_PARAM.as_bytes());
-            dialogs.find(tenant, message, did, settings.dialogs.match_mode)
+            dialogs.find(tenant, message, parts, did, settings.dialogs.match_mode)
         })
         .flatten()
         .filter(|known| {
@@ -163,31 +163,34 @@ pub(crate) struct LoopHash {
 }
 
 pub(crate) fn loop_hash(message: Message<'_>, parts: &Parts, ids: &Ids) -> LoopHash {
-    let mut hasher = ids.hasher(b'l');
-    let part = |hasher: &mut SipHasher13, bytes: &[u8]| {
-        hasher.write_usize(bytes.len());
-        hasher.write(bytes);
-    };
-    let list = |hasher: &mut SipHasher13, id| {
+    let mut hashed = Gathered::default();
+    let list = |hashed: &mut Gathered, id| {
         for value in message.values(id) {
-            part(hasher, value.as_bytes());
+            hashed.part(value.as_bytes());
         }
-        part(hasher, b"");
+        hashed.part(b"");
     };
-    let upper = |hasher: &SipHasher13| u32::try_from(hasher.finish() >> 32).unwrap_or(0);
-    part(&mut hasher, message.request_uri());
-    part(&mut hasher, message.get(parts.from.tag));
-    part(&mut hasher, message.call_id().unwrap_or_default());
-    hasher.write_u32(message.cseq().map(|cseq| cseq.number).unwrap_or_default());
-    list(&mut hasher, HeaderId::Route);
-    let stateless = upper(&hasher);
-    part(&mut hasher, message.get(parts.to.tag));
-    list(&mut hasher, HeaderId::ProxyRequire);
-    list(&mut hasher, HeaderId::ProxyAuthorization);
+    let mut hasher = ids.hasher(b'l');
+    hashed.part(message.request_uri());
+    hashed.part(message.get(parts.from.tag));
+    hashed.part(message.call_id().unwrap_or_default());
+    let number = message.cseq().map(|cseq| cseq.number).unwrap_or_default();
+    hashed.part(&number.to_be_bytes());
+    list(&mut hashed, HeaderId::Route);
+    hashed.write(&mut hasher);
+    let stateless = upper(hasher.finish());
+    hashed.part(message.get(parts.to.tag));
+    list(&mut hashed, HeaderId::ProxyRequire);
+    list(&mut hashed, HeaderId::ProxyAuthorization);
+    hashed.write(&mut hasher);
     LoopHash {
-        stateful: upper(&hasher),
+        stateful: upper(hasher.finish()),
         stateless,
     }
+}
+
+fn upper(hash: u64) -> u32 {
+    u32::try_from(hash >> 32).unwrap_or(0)
 }
 
 /// 16.3 step 4 and RFC 5393 4.2.2. The branch is looked at first: it tells most

@@ -15,6 +15,7 @@ pub mod dialog;
 pub mod error;
 pub mod flow;
 mod forward;
+mod gathered;
 pub mod ids;
 mod intake;
 pub mod lease;

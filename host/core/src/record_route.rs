@@ -7,9 +7,9 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use sipbox_sip::{EditError, EditList, HeaderId, Message, Params, Parts, Scheme, Transport, Uri};
-use smallvec::SmallVec;
 
 use crate::flow::TenantId;
+use crate::gathered::Gathered;
 use crate::ids::{Ids, TagText};
 use crate::intake;
 use crate::policy::{BranchRoute, CallState, Direction, Facts, RoutePreset};
@@ -247,22 +247,18 @@ impl Written {
 /// What signs a value of ours. `lr` and the transport are left out: user agents are
 /// known to rewrite the former, and of two names of one address either will do.
 fn signature(own: &Uri<'_>, call_id: &[u8], caller: &[u8], written: Written, ids: &Ids) -> TagText {
-    let mut hasher = ids.route_hasher();
-    let mut part = |bytes: &[u8]| {
-        hasher.write_usize(bytes.len());
-        hasher.write(bytes);
-    };
-    let lower =
-        |text: &[u8]| -> SmallVec<[u8; 32]> { text.iter().map(u8::to_ascii_lowercase).collect() };
-    part(&lower(own.host_raw));
-    part(&own.port.unwrap_or_default().to_be_bytes());
-    part(&written.0.to_be_bytes());
-    part(call_id);
-    part(caller);
+    let mut signed = Gathered::default();
+    signed.lower(own.host_raw);
+    signed.part(&own.port.unwrap_or_default().to_be_bytes());
+    signed.part(&written.0.to_be_bytes());
+    signed.part(call_id);
+    signed.part(caller);
     for param in own.params.into_iter().filter(|param| is_signed(param.name)) {
-        part(&lower(param.name));
-        part(param.value.unwrap_or_default());
+        signed.lower(param.name);
+        signed.part(param.value.unwrap_or_default());
     }
+    let mut hasher = ids.route_hasher();
+    signed.write(&mut hasher);
     TagText::of(hasher.finish())
 }
 

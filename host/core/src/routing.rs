@@ -10,7 +10,7 @@ use crate::policy::{Direction, RouteOutcome, RouteParams, RouteSignature};
 use crate::record_route;
 use crate::settings::Settings;
 use crate::time::WallTime;
-use crate::transaction::{Scratch, keep};
+use crate::transaction::Scratch;
 
 /// A request after Route processing.
 pub(crate) struct Routed {
@@ -109,9 +109,7 @@ pub(crate) fn process(
     let request = if edits.is_empty() {
         OwnedMessage::new(bytes.clone(), message.index().clone(), Some(*parts))
     } else {
-        changed.clear();
-        edits.write(message, changed)?;
-        OwnedMessage::parse(keep(changed)).map_err(|_| EditError::OutOfBounds)?
+        edits.edited(message, parts, changed)?
     };
     Ok(Routed {
         request,

@@ -485,13 +485,18 @@ impl Listener {
 /// Escapes what may not stand in a URI parameter (RFC 3261 19.1.1).
 pub(crate) fn push_param_text(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.iter().copied() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
-            out.push(byte);
-        } else {
-            let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-        }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte);
+    let mut rest = text;
+    loop {
+        let run = rest.iter().take_while(|byte| plain(**byte)).count();
+        let (run, escaped) = rest.split_at_checked(run).unwrap_or_default();
+        out.extend_from_slice(run);
+        let [byte, behind @ ..] = escaped else {
+            return;
+        };
+        let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+        out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        rest = behind;
     }
 }
 

@@ -134,6 +134,12 @@ impl EditList {
         Ok(())
     }
 
+    /// The spans that are removed, in their order; `None` if anything is written.
+    pub(crate) fn removals(&self) -> Option<impl Iterator<Item = Span>> {
+        let written = self.edits.iter().any(|edit| !edit.text.is_empty());
+        (!written).then(|| self.edits.iter().map(|edit| edit.span))
+    }
+
     fn put(&mut self, span: Span, bytes: &[u8], rank: Rank, field: bool) -> Result<(), EditError> {
         self.put_with(span, rank, field, |text| text.extend_from_slice(bytes))
     }
@@ -338,15 +344,21 @@ impl EditList {
     ) -> Result<(), EditError> {
         let at = element.field;
         let field = message.headers().get(at).ok_or(EditError::Element)?;
-        if !message
-            .field_values(at)
-            .any(|value| value.span == element.span)
+        // Most fields have one element, which is their value.
+        let alone = element.span == field.value && !element.span.is_empty();
+        if !alone
+            && !message
+                .field_values(at)
+                .any(|value| value.span == element.span)
         {
             return Err(EditError::Element);
         }
         let gone = |edit: &Edit| edit.text.is_empty() && edit.span.covers(element.span);
         if self.removed.contains(&(at, element.span)) || self.edits.iter().any(gone) {
             return Ok(());
+        }
+        if alone {
+            return self.remove(field.line);
         }
         self.atomically(|list| {
             list.removed.push((at, element.span));

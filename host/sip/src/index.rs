@@ -43,7 +43,7 @@ pub enum ContentLength {
     Conflicting,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StartLine {
     pub(crate) request: bool,
     pub(crate) method: Option<Method>,
@@ -60,7 +60,7 @@ pub(crate) struct StartLine {
 
 /// The reusable result of the pass. It speaks of the bytes that were last given
 /// to [`Index::parse`]; a [`crate::Message`] ties the two together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     pub(crate) start: StartLine,
     pub(crate) headers: SmallVec<[HeaderField; 32]>,
@@ -245,22 +245,44 @@ impl Index {
         let value = lex::trim_start(value);
         let value_start = text_end - value.len();
         let value = lex::trim_end(value);
-        if let Some(first) = self.first.get_mut(id as usize)
-            && *first == 0
-        {
-            *first = u8::try_from(self.headers.len() + 1).unwrap_or(u8::MAX);
-        }
         if id == HeaderId::ContentLength {
             self.content_length = self.content_length.and(value);
         }
         let value = Span::at(value_start, value_start + value.len());
         let name = Span::at(start, start + name.len());
-        self.headers.push(HeaderField {
+        self.push(HeaderField {
             id,
             name,
             value,
             line,
         });
+    }
+
+    /// Notes the next field.
+    pub(crate) fn push(&mut self, field: HeaderField) {
+        if let Some(first) = self.first.get_mut(field.id as usize)
+            && *first == 0
+        {
+            *first = u8::try_from(self.headers.len() + 1).unwrap_or(u8::MAX);
+        }
+        self.headers.push(field);
+    }
+}
+
+impl HeaderField {
+    /// The same field, so much nearer to the front.
+    pub(crate) fn back(self, by: u32) -> Self {
+        let Span { start, end } = self.value;
+        Self {
+            name: self.name.back(by),
+            // An empty value stands somewhere all the same.
+            value: Span {
+                start: start.saturating_sub(by),
+                end: end.saturating_sub(by),
+            },
+            line: self.line.back(by),
+            ..self
+        }
     }
 }
 

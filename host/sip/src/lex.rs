@@ -97,6 +97,19 @@ pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
+/// Where the quote stands that ends a quoted string, given what follows the first one.
+pub(crate) fn closing_quote(inside: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', inside.get(at..)?)?;
+        if inside.get(at) == Some(&b'"') {
+            return Some(at);
+        }
+        // A backslash takes the byte behind it along.
+        at += 2;
+    }
+}
+
 /// Removes the quotes and backslashes of a quoted string; other bytes stay as
 /// they are. Copies only when there is a backslash.
 #[must_use]

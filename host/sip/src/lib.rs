@@ -22,6 +22,7 @@ pub mod body;
 pub mod build;
 pub mod digest;
 pub mod edit;
+mod edited;
 pub mod error;
 pub mod header;
 pub mod hop;

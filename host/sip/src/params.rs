@@ -48,8 +48,35 @@ impl<'a> Params<'a> {
     /// The first parameter of that name (case-insensitive).
     #[must_use]
     pub fn find(self, name: &[u8]) -> Option<Param<'a>> {
-        self.iter()
-            .find(|param| param.name.eq_ignore_ascii_case(name))
+        if memchr::memchr3(b'"', b' ', b'\t', self.raw).is_some() {
+            return self
+                .iter()
+                .find(|param| param.name.eq_ignore_ascii_case(name));
+        }
+        self.find_plain(name)
+    }
+
+    /// The same among parameters without quotes and white space, as most are: only their
+    /// beginnings are looked at.
+    fn find_plain(self, name: &[u8]) -> Option<Param<'a>> {
+        let mut rest = self.raw;
+        while !rest.is_empty() {
+            let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+            let param = rest.get(..end)?;
+            rest = rest.get(end + 1..).unwrap_or_default();
+            let Some((found, tail)) = param.split_at_checked(name.len()) else {
+                continue;
+            };
+            let value = match tail {
+                [] => None,
+                [b'=', value @ ..] => Some(value),
+                _ => continue,
+            };
+            if !found.is_empty() && found.eq_ignore_ascii_case(name) {
+                return Some(Param { name: found, value });
+            }
+        }
+        None
     }
 
     /// The value of the first parameter of that name; empty for one without value.
@@ -177,5 +204,15 @@ mod tests {
         assert_eq!(params.get(b"none"), None);
         assert!(Params::default().is_empty());
         assert!(Params::new(b";;;").is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_parameter_is_found_as_the_walk_finds_it(raw in "[;ab=\"\\\\ \t]{0,20}", name in "[aB]{0,2}") {
+            let params = Params::new(raw.as_bytes());
+            let name = name.as_bytes();
+            let walked = params.iter().find(|p| p.name.eq_ignore_ascii_case(name));
+            assert_eq!(params.find(name), walked);
+        }
     }
 }

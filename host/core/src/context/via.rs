@@ -1,7 +1,7 @@
 //! RFC 3261 16.7 step 3: a response goes upstream without our Via.
 
 use bytes::Bytes;
-use sipbox_sip::{HeaderId, Message};
+use sipbox_sip::{HeaderId, Message, Span};
 
 use crate::cx::Mutation;
 use crate::outbox::Dropped;
@@ -26,21 +26,19 @@ pub(super) fn without_via(response: Message<'_>, io: &mut Io<'_, '_, '_>) -> Opt
 /// Writes the response without its topmost Via into `scratch.message`; `None` when no
 /// Via is left, so that there is nobody to send it to.
 pub(crate) fn strip_via(response: Message<'_>, scratch: &mut Scratch) -> Option<()> {
-    let top = response.field(HeaderId::Via)?;
-    let line = top.line;
-    let alone = !response.get(top.value).contains(&b',');
-    if alone && response.all(HeaderId::Via).nth(1).is_some() {
-        // The usual case: a field of its own, so the rest is copied at once.
-        scratch.edits.clear();
-        scratch.edits.remove(line).ok()?;
-        scratch.message.clear();
-        return scratch.edits.write(response, &mut scratch.message).ok();
-    }
     let mut vias = response.values(HeaderId::Via);
-    let top = vias.next()?;
-    vias.next()?;
+    let (top, below) = (vias.next()?, vias.next()?);
+    let ours = if below.field == top.field {
+        // Up to the next one of the line: comma and white space go along.
+        Span {
+            start: top.span.start,
+            end: below.span.start,
+        }
+    } else {
+        response.headers().get(top.field)?.line
+    };
     scratch.edits.clear();
-    scratch.edits.remove_value(response, &top).ok()?;
+    scratch.edits.remove(ours).ok()?;
     scratch.message.clear();
     scratch.edits.write(response, &mut scratch.message).ok()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sipbox_sip::{HeaderId, Index, Message, Method, OwnedMessage};
+use sipbox_sip::{HeaderId, Message, Method, OwnedMessage};
 use smallvec::SmallVec;
 
 use super::id::DialogId;
@@ -80,6 +80,9 @@ impl PartialEq for DialogTie {
 
 impl Eq for DialogTie {}
 
+/// How the responses of each callee came, by To tag.
+pub(crate) type Heards = SmallVec<[(Bytes, Flow); 1]>;
+
 /// What happened to a dialog, in the words of its transactions.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -88,7 +91,7 @@ pub(crate) enum Event {
         id: DialogId,
         status: u16,
         response: Bytes,
-        flow: Option<Flow>,
+        heard: Heards,
         /// The caller had sent a CANCEL before.
         cancelled: bool,
     },
@@ -156,8 +159,7 @@ pub(crate) enum Tie {
     Begins {
         id: DialogId,
         cancelled: bool,
-        /// How the responses of each callee came, by To tag.
-        heard: SmallVec<[(Bytes, Flow); 1]>,
+        heard: Heards,
         /// Its place among the calls of the tenant, which the dialog has as well.
         call: Option<Lease>,
     },
@@ -231,17 +233,11 @@ impl Tie {
                 if status == 100 {
                     return None;
                 }
-                let mut index = Index::new();
-                let tag = Message::parse(response, &mut index)
-                    .ok()
-                    .and_then(|message| intake::tag(message, HeaderId::To))
-                    .unwrap_or_default();
-                let flow = heard.iter().find(|(known, _)| known == tag);
                 Some(Event::Response {
                     id: *id,
                     status,
                     response: response.clone(),
-                    flow: flow.map(|(_, flow)| *flow),
+                    heard: heard.clone(),
                     cancelled: *cancelled,
                 })
             }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use sipbox_sip::uri::equivalent;
-use sipbox_sip::{HeaderId, Message, NameAddr, Uri, lex};
+use sipbox_sip::{HeaderId, Message, NameAddr, OwnedMessage, Uri, Value, lex};
 
-use super::event::contact_of;
+use super::event::{Heards, contact_of};
 use super::id::{DID_PARAM, DialogId};
 use crate::flow::Flow;
 use crate::intake;
@@ -37,17 +37,15 @@ pub(super) struct Leg {
 
 impl Leg {
     /// The caller, by its INVITE (12.1.1).
-    pub(super) fn caller(invite: Message<'_>, flow: Flow) -> Self {
+    pub(super) fn caller(invite: &OwnedMessage, flow: Flow) -> Self {
+        let (message, parts) = (invite.as_ref(), invite.parts());
         Self {
-            tag: keep(intake::tag(invite, HeaderId::From).unwrap_or_default()),
-            cseq: invite.cseq().map(|cseq| cseq.number).unwrap_or_default(),
-            contact: contact_of(invite).unwrap_or_default(),
-            routes: invite
-                .values(HeaderId::RecordRoute)
-                .map(|value| keep(&lex::unfold(value.as_bytes())))
-                .collect(),
+            tag: keep(message.get(parts.from.tag)),
+            cseq: message.cseq().map(|cseq| cseq.number).unwrap_or_default(),
+            contact: keep(message.get(parts.contact.uri)),
+            routes: message.values(HeaderId::RecordRoute).map(route).collect(),
             flow: Some(flow),
-            by_flow: crate::agent::session::flows_back(invite, flow),
+            by_flow: crate::agent::session::flows_back(message, flow),
             ..Self::default()
         }
     }
@@ -57,30 +55,29 @@ impl Leg {
     pub(super) fn callee(
         response: Message<'_>,
         id: DialogId,
-        flow: Option<Flow>,
+        heard: &Heards,
         settings: &Settings,
     ) -> Self {
-        let did = id.to_string();
-        let ours = |route: &NameAddr<'_>| match route.uri.params.get(DID_PARAM.as_bytes()) {
-            Some(found) => found.eq_ignore_ascii_case(did.as_bytes()),
-            None => false,
+        let tag = intake::tag(response, HeaderId::To).unwrap_or_default();
+        let flow = heard.iter().find(|(known, _)| known == tag);
+        let flow = flow.map(|(_, flow)| *flow);
+        let ours = |uri: &Uri<'_>| {
+            let did = uri.params.get(DID_PARAM.as_bytes());
+            did.and_then(DialogId::parse) == Some(id)
         };
-        let recorded: Vec<Bytes> = response
-            .values(HeaderId::RecordRoute)
-            .map(|value| keep(&lex::unfold(value.as_bytes())))
-            .collect();
-        let place = |is: &dyn Fn(&NameAddr<'_>) -> bool| {
-            recorded
-                .iter()
-                .position(|value| NameAddr::parse(value).is_ok_and(|route| is(&route)))
+        let place = |is: &dyn Fn(&Uri<'_>) -> bool| {
+            response.values(HeaderId::RecordRoute).position(|value| {
+                NameAddr::parse(value.as_bytes()).is_ok_and(|route| is(&route.uri))
+            })
         };
         let behind = place(&ours)
-            .or_else(|| place(&|route| settings.is_us(&route.uri)))
+            .or_else(|| place(&|uri| settings.is_us(uri)))
             .unwrap_or(0);
-        let mut routes: Vec<Bytes> = recorded.into_iter().take(behind).collect();
+        let recorded = response.values(HeaderId::RecordRoute).take(behind);
+        let mut routes: Vec<Bytes> = recorded.map(route).collect();
         routes.reverse();
         Self {
-            tag: keep(intake::tag(response, HeaderId::To).unwrap_or_default()),
+            tag: keep(tag),
             contact: contact_of(response).unwrap_or_default(),
             by_flow: routes.is_empty() && flow.is_some_and(|flow| flow.connection.is_some()),
             routes,
@@ -118,6 +115,10 @@ impl Leg {
     pub(super) const fn next_cseq(&self) -> u32 {
         self.cseq.saturating_add(1)
     }
+}
+
+fn route(value: Value<'_>) -> Bytes {
+    keep(&lex::unfold(value.as_bytes()))
 }
 
 /// Whether a URI means this remote target.

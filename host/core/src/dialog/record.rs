@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sipbox_sip::{HeaderId, Index, Message, Method, NameAddr, OwnedMessage};
+use sipbox_sip::{Index, Message, Method, OwnedMessage};
 use smallvec::SmallVec;
 
-use super::event::{Change, EndReason, Event, NewDialog, Notice, Order, Side};
+use super::event::{Change, EndReason, Event, Heards, NewDialog, Notice, Order, Side};
 use super::id::DialogId;
 use super::leg::Leg;
 use super::options::{Defaults, Wanted};
@@ -16,7 +16,6 @@ use super::state::{Happened, State, next};
 use super::validate::Validity;
 use crate::flow::{Flow, TenantId};
 use crate::ids::Place;
-use crate::intake;
 use crate::lease::Lease;
 use crate::settings::Settings;
 use crate::time::{Time, WallTime};
@@ -109,18 +108,15 @@ pub(super) struct Dialog {
 }
 
 impl Dialog {
-    pub(super) fn new(new: &NewDialog, invite: Message<'_>, place: Place, at: Now<'_>) -> Self {
-        let uri = |id| {
-            let value = invite.header(id).unwrap_or_default();
-            NameAddr::parse(value).map_or_else(|_| Bytes::new(), |address| keep(address.uri_raw()))
-        };
+    pub(super) fn new(new: &NewDialog, invite: &OwnedMessage, place: Place, at: Now<'_>) -> Self {
+        let (message, parts) = (invite.as_ref(), invite.parts());
         let mut dialog = Self {
             id: new.id,
             tenant: new.facts.tenant,
             tenant_name: Arc::clone(&new.facts.tenant_name),
-            call_id: keep(invite.call_id().unwrap_or_default()),
-            from_uri: uri(HeaderId::From),
-            to_uri: uri(HeaderId::To),
+            call_id: keep(message.call_id().unwrap_or_default()),
+            from_uri: keep(message.get(parts.from.uri)),
+            to_uri: keep(message.get(parts.to.uri)),
             caller: Leg::caller(invite, new.facts.flow),
             callees: SmallVec::new(),
             answered: None,
@@ -284,10 +280,10 @@ impl Dialog {
             Event::Response {
                 status,
                 response,
-                flow,
+                heard,
                 cancelled,
                 ..
-            } => self.response(status, &response, flow, cancelled, at, out),
+            } => self.response(status, &response, &heard, cancelled, at, out),
             Event::Gone { .. } => {
                 self.invite = None;
                 if self.happened(Happened::Gone) {
@@ -353,7 +349,7 @@ impl Dialog {
         &mut self,
         status: u16,
         response: &Bytes,
-        flow: Option<Flow>,
+        heard: &Heards,
         cancelled: bool,
         at: Now<'_>,
         out: &mut Outcome,
@@ -368,7 +364,7 @@ impl Dialog {
         let Ok(message) = Message::parse(response, &mut index) else {
             return;
         };
-        let leg = self.hear(message, flow, at);
+        let leg = self.hear(message, heard, at);
         if !is_success(status) {
             self.happened(Happened::Provisional);
             return;
@@ -397,8 +393,8 @@ impl Dialog {
     }
 
     /// Remembers what a callee says of itself; which one it is.
-    fn hear(&mut self, response: Message<'_>, flow: Option<Flow>, at: Now<'_>) -> Option<usize> {
-        let leg = Leg::callee(response, self.id, flow, at.settings);
+    fn hear(&mut self, response: Message<'_>, heard: &Heards, at: Now<'_>) -> Option<usize> {
+        let leg = Leg::callee(response, self.id, heard, at.settings);
         // A callee of RFC 2543 has no tag, and is one all the same.
         let known = self.callees.iter().position(|known| known.tag == leg.tag);
         match known {
@@ -430,11 +426,11 @@ impl Dialog {
             self.happened(Happened::Ack);
             return;
         }
-        let tag = match from {
-            Side::Caller => intake::tag(message, HeaderId::To),
-            Side::Callee => intake::tag(message, HeaderId::From),
-        };
-        let tag = tag.unwrap_or_default();
+        let parts = request.parts();
+        let tag = message.get(match from {
+            Side::Caller => parts.to.tag,
+            Side::Callee => parts.from.tag,
+        });
         let fits = self.validate(from, message) == Validity::Valid;
         let number = message.cseq().map(|cseq| cseq.number).unwrap_or_default();
         let leg = match from {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::FixedState;
-use sipbox_sip::{HeaderId, Message};
+use sipbox_sip::{Message, OwnedMessage, Parts};
 use smallvec::SmallVec;
 
 use super::event::{EndReason, Event, Known, NewDialog, Notice};
@@ -19,7 +19,6 @@ use super::validate::Validity;
 use super::view::View;
 use crate::flow::TenantId;
 use crate::ids::Place;
-use crate::intake;
 use crate::lease::{Lease, LeaseTable};
 use crate::location::KeyedState;
 use crate::time::Time;
@@ -143,7 +142,7 @@ impl DialogService {
     pub(crate) fn create(
         &self,
         new: &NewDialog,
-        invite: Message<'_>,
+        invite: &OwnedMessage,
         place: Place,
         leases: Vec<Lease>,
         at: Now<'_>,
@@ -367,6 +366,7 @@ impl DialogService {
         &self,
         tenant: TenantId,
         request: Message<'_>,
+        parts: &Parts,
         did: Option<&[u8]>,
         mode: MatchMode,
     ) -> Option<Known> {
@@ -374,8 +374,7 @@ impl DialogService {
             return None;
         }
         let call_id = request.call_id().ok()?;
-        let from_tag = intake::tag(request, HeaderId::From).unwrap_or_default();
-        let to_tag = intake::tag(request, HeaderId::To).unwrap_or_default();
+        let (from_tag, to_tag) = (request.get(parts.from.tag), request.get(parts.to.tag));
         let sender = |dialog: &Dialog| {
             (dialog.tenant == tenant && dialog.call_id == call_id)
                 .then(|| dialog.sender(from_tag, to_tag))

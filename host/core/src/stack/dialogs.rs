@@ -151,9 +151,8 @@ impl Stack {
         }
         let NewDialog { id, watched, .. } = *new;
         let leases: Vec<Lease> = decision.state.leases.clone();
-        let invite = decision.request.as_ref();
         self.dialogs
-            .create(&new, invite, ask.place, leases, now(env));
+            .create(&new, &decision.request, ask.place, leases, now(env));
         Some(Begun {
             dialogs: &self.dialogs,
             id,

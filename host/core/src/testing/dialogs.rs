@@ -406,10 +406,11 @@ fn a_request_finds_its_dialog_by_name_or_by_tags_and_nobody_elses() {
     let (_, route) = rig.establish();
     let id = rig.dialog().unwrap().id;
     let find = |rig: &Rig, text: &str, did: Option<&str>, mode| {
-        let mut index = Index::new();
-        let message = Message::parse(text.as_bytes(), &mut index).unwrap();
+        let owned = OwnedMessage::parse(text.to_owned().into()).unwrap();
+        let (message, parts) = (owned.as_ref(), owned.parts());
         let did = did.map(str::as_bytes);
-        rig.stack.dialogs().find(TenantId(0), message, did, mode)
+        let dialogs = rig.stack.dialogs();
+        dialogs.find(TenantId(0), message, parts, did, mode)
     };
     use crate::dialog::MatchMode::{DidFallback, DidNone, DidOnly};
     let (alice, bob) = (from_alice("INFO", 5, &route), from_bob("INFO", 5, &route));
@@ -427,15 +428,18 @@ fn a_request_finds_its_dialog_by_name_or_by_tags_and_nobody_elses() {
     let foreign = alice.replace("tag=a1", "tag=x");
     assert_eq!(find(&rig, &foreign, Some(&name), DidFallback), None);
     assert_eq!(find(&rig, &foreign, None, DidNone), None);
-    let mut index = Index::new();
-    let message = Message::parse(alice.as_bytes(), &mut index).unwrap();
+    let owned = OwnedMessage::parse(alice.clone().into()).unwrap();
+    let (message, parts) = (owned.as_ref(), owned.parts());
     let dialogs = rig.stack.dialogs();
-    let other = dialogs.find(TenantId(1), message, Some(name.as_bytes()), DidFallback);
+    let did = Some(name.as_bytes());
+    let other = dialogs.find(TenantId(1), message, parts, did, DidFallback);
     assert_eq!(other, None);
     assert!(DialogId::parse(b"nonsense").is_none());
 
     // What validate_dialog says.
-    let known = dialogs.find(TenantId(0), message, None, DidNone).unwrap();
+    let known = dialogs
+        .find(TenantId(0), message, parts, None, DidNone)
+        .unwrap();
     let says = |text: &str| {
         let text = text.replace(&format!("Route: {route}\r\n"), "");
         let mut index = Index::new();

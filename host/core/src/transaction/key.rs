@@ -5,6 +5,7 @@
 
 use std::hash::Hasher;
 
+use crate::gathered::Gathered;
 use crate::ids::StatelessId;
 use crate::intake::LoopHash;
 use sipbox_sip::{Message, Method, Via};
@@ -22,15 +23,18 @@ pub(crate) struct TransactionKey {
 
 impl TransactionKey {
     pub(crate) fn of(key: &[u8; 16], message: Message<'_>, via: &Via<'_>) -> Self {
-        let mut hasher = SipHasher13::new_with_key(key);
+        let mut named = Gathered::default();
         if via.has_cookie() {
-            hasher.write_u8(1);
-            part(&mut hasher, via.branch().unwrap_or_default());
-            lower(&mut hasher, via.host_raw);
-            hasher.write_u16(via.port_or_default());
+            named.part(b"3261");
+            named.part(via.branch().unwrap_or_default());
         } else {
-            rfc2543(&mut hasher, message, via);
+            named.part(b"2543");
+            rfc2543(&mut named, message, via);
         }
+        named.lower(via.host_raw);
+        named.part(&via.port_or_default().to_be_bytes());
+        let mut hasher = SipHasher13::new_with_key(key);
+        named.write(&mut hasher);
         Self {
             base: hasher.finish128().as_u128(),
             method: method(key, message),
@@ -61,22 +65,14 @@ impl TransactionKey {
 
 /// 17.2.3, second half. The To tag is left out: an INVITE has none where its ACK
 /// does; the machine compares it with the tag that we sent.
-fn rfc2543(hasher: &mut SipHasher13, message: Message<'_>, via: &Via<'_>) {
-    hasher.write_u8(2);
-    part(hasher, message.request_uri());
-    part(
-        hasher,
-        message
-            .from()
-            .ok()
-            .and_then(|from| from.tag())
-            .unwrap_or_default(),
-    );
-    part(hasher, message.call_id().unwrap_or_default());
-    hasher.write_u32(message.cseq().map(|cseq| cseq.number).unwrap_or_default());
-    lower(hasher, via.host_raw);
-    hasher.write_u16(via.port_or_default());
-    part(hasher, via.branch().unwrap_or_default());
+fn rfc2543(named: &mut Gathered, message: Message<'_>, via: &Via<'_>) {
+    named.part(message.request_uri());
+    let from = message.from().ok().and_then(|from| from.tag());
+    named.part(from.unwrap_or_default());
+    named.part(message.call_id().unwrap_or_default());
+    let number = message.cseq().map(|cseq| cseq.number).unwrap_or_default();
+    named.part(&number.to_be_bytes());
+    named.part(via.branch().unwrap_or_default());
 }
 
 fn method(key: &[u8; 16], message: Message<'_>) -> u64 {
@@ -90,22 +86,6 @@ fn method(key: &[u8; 16], message: Message<'_>) -> u64 {
         }
         known => known as u64,
     }
-}
-
-fn part(hasher: &mut SipHasher13, bytes: &[u8]) {
-    hasher.write_usize(bytes.len());
-    hasher.write(bytes);
-}
-
-fn lower(hasher: &mut SipHasher13, bytes: &[u8]) {
-    for chunk in bytes.chunks(32) {
-        let mut folded = [0; 32];
-        for (to, from) in folded.iter_mut().zip(chunk) {
-            *to = from.to_ascii_lowercase();
-        }
-        hasher.write(folded.get(..chunk.len()).unwrap_or_default());
-    }
-    hasher.write_u8(0xff);
 }
 
 #[cfg(test)]

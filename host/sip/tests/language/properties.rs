@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sipbox_sip::stream::{Frame, FrameLimits, Framer};
 use sipbox_sip::uri::{equivalent, escape_user, unescape};
-use sipbox_sip::{EditList, HeaderId, Index, Message, Span, Uri};
+use sipbox_sip::{EditList, HeaderId, Index, Message, OwnedMessage, Span, Uri};
 
 use super::invariants;
 
@@ -130,6 +130,47 @@ proptest! {
         let mut out = Vec::new();
         EditList::new().write(message, &mut out).unwrap();
         prop_assert_eq!(out, bytes);
+    }
+
+    /// What is known of a message that lost some fields is what a new look at it finds.
+    #[test]
+    fn a_message_without_some_fields_is_known(
+        mut parts in parts(),
+        asked in vec((0..6usize, 0..40usize), 0..6),
+        gone in vec(any::<bool>(), 50),
+    ) {
+        const ASKED: [(&str, &str); 6] = [
+            ("From", "\"A\" <sip:a@192.0.2.1:5070>;tag=1"),
+            ("To", "sip:b@example.org;tag=2"),
+            ("m", "<sip:c@[2001:db8::1]:5060;ob>"),
+            ("CSeq", "17 OPTIONS"),
+            ("Route", "<sip:p;lr>, <sip:q>"),
+            ("X-Empty", ""),
+        ];
+        for (which, at) in asked {
+            let (name, value) = ASKED[which];
+            let at = at.min(parts.fields.len());
+            parts.fields.insert(at, (name.to_owned(), value.into(), false));
+        }
+        let bytes = serialised(&parts);
+        let mut index = Index::new();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let mut edits = EditList::new();
+        for (field, _) in message.headers().iter().zip(gone).filter(|(_, gone)| *gone) {
+            edits.remove_field(field).unwrap();
+        }
+        let known = sipbox_sip::Parts::of(message);
+        let mut memory = Vec::new();
+        let edited = edits.edited(message, &known, &mut memory);
+        let anew = OwnedMessage::parse(memory.clone().into());
+        match (edited, anew) {
+            (Ok(edited), Ok(anew)) => {
+                prop_assert_eq!(edited.buffer(), anew.buffer());
+                prop_assert_eq!(edited.as_ref().index(), anew.as_ref().index());
+                prop_assert_eq!(edited.parts(), anew.parts());
+            }
+            (edited, anew) => prop_assert_eq!(edited.is_err(), anew.is_err()),
+        }
     }
 
     /// Several edits on one message, written at once, give what one edit after

@@ -163,28 +163,25 @@ pub(crate) struct LoopHash {
 }
 
 pub(crate) fn loop_hash(message: Message<'_>, parts: &Parts, ids: &Ids) -> LoopHash {
-    let mut hashed = Gathered::default();
-    let list = |hashed: &mut Gathered, id| {
+    let mut hashed = Gathered::new(ids.hasher(b'l'));
+    let list = |hashed: &mut Gathered<_>, id| {
         for value in message.values(id) {
             hashed.part(value.as_bytes());
         }
         hashed.part(b"");
     };
-    let mut hasher = ids.hasher(b'l');
     hashed.part(message.request_uri());
     hashed.part(message.get(parts.from.tag));
     hashed.part(message.call_id().unwrap_or_default());
     let number = message.cseq().map(|cseq| cseq.number).unwrap_or_default();
     hashed.part(&number.to_be_bytes());
     list(&mut hashed, HeaderId::Route);
-    hashed.write(&mut hasher);
-    let stateless = upper(hasher.finish());
+    let stateless = upper(hashed.hasher().finish());
     hashed.part(message.get(parts.to.tag));
     list(&mut hashed, HeaderId::ProxyRequire);
     list(&mut hashed, HeaderId::ProxyAuthorization);
-    hashed.write(&mut hasher);
     LoopHash {
-        stateful: upper(hasher.finish()),
+        stateful: upper(hashed.hasher().finish()),
         stateless,
     }
 }

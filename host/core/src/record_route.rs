@@ -247,7 +247,7 @@ impl Written {
 /// What signs a value of ours. `lr` and the transport are left out: user agents are
 /// known to rewrite the former, and of two names of one address either will do.
 fn signature(own: &Uri<'_>, call_id: &[u8], caller: &[u8], written: Written, ids: &Ids) -> TagText {
-    let mut signed = Gathered::default();
+    let mut signed = Gathered::new(ids.route_hasher());
     signed.lower(own.host_raw);
     signed.part(&own.port.unwrap_or_default().to_be_bytes());
     signed.part(&written.0.to_be_bytes());
@@ -257,9 +257,7 @@ fn signature(own: &Uri<'_>, call_id: &[u8], caller: &[u8], written: Written, ids
         signed.lower(param.name);
         signed.part(param.value.unwrap_or_default());
     }
-    let mut hasher = ids.route_hasher();
-    signed.write(&mut hasher);
-    TagText::of(hasher.finish())
+    TagText::of(signed.hasher().finish())
 }
 
 fn is_signed(name: &[u8]) -> bool {

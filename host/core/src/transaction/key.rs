@@ -23,7 +23,7 @@ pub(crate) struct TransactionKey {
 
 impl TransactionKey {
     pub(crate) fn of(key: &[u8; 16], message: Message<'_>, via: &Via<'_>) -> Self {
-        let mut named = Gathered::default();
+        let mut named = Gathered::new(SipHasher13::new_with_key(key));
         if via.has_cookie() {
             named.part(b"3261");
             named.part(via.branch().unwrap_or_default());
@@ -33,10 +33,8 @@ impl TransactionKey {
         }
         named.lower(via.host_raw);
         named.part(&via.port_or_default().to_be_bytes());
-        let mut hasher = SipHasher13::new_with_key(key);
-        named.write(&mut hasher);
         Self {
-            base: hasher.finish128().as_u128(),
+            base: named.hasher().finish128().as_u128(),
             method: method(key, message),
         }
     }
@@ -65,7 +63,7 @@ impl TransactionKey {
 
 /// 17.2.3, second half. The To tag is left out: an INVITE has none where its ACK
 /// does; the machine compares it with the tag that we sent.
-fn rfc2543(named: &mut Gathered, message: Message<'_>, via: &Via<'_>) {
+fn rfc2543(named: &mut Gathered<SipHasher13>, message: Message<'_>, via: &Via<'_>) {
     named.part(message.request_uri());
     let from = message.from().ok().and_then(|from| from.tag());
     named.part(from.unwrap_or_default());

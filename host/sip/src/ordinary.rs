@@ -22,7 +22,6 @@ const QUOTED: u16 = 8;
 const TOKEN: u16 = 16;
 const VALUE: u16 = 32;
 const WORDS: u16 = 64;
-const DIGIT: u16 = 128;
 /// Digits and the dots between them.
 const NUMBER: u16 = 256;
 
@@ -38,7 +37,7 @@ const fn classes() -> [u16; 256] {
     while b < 256 {
         let byte = b as u8;
         if byte.is_ascii_digit() {
-            classes[b] |= DIGIT | NUMBER;
+            classes[b] |= NUMBER;
         }
         if byte == b'.' {
             classes[b] |= NUMBER;
@@ -72,21 +71,6 @@ const fn classes() -> [u16; 256] {
 #[inline]
 fn classes_of(byte: u8) -> u16 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
-}
-
-/// Length of the longest run of bytes of a class. Eight at a time as long as all of them
-/// are: a byte costs half of what a loop over bytes takes for it.
-#[inline]
-fn run_of(class: u16, bytes: &[u8]) -> usize {
-    let (chunks, _) = bytes.as_chunks::<8>();
-    let of_class = |chunk: &&[u8; 8]| {
-        let all = chunk.iter().fold(class, |all, byte| all & classes_of(*byte));
-        all != 0
-    };
-    let begin = 8 * chunks.iter().take_while(of_class).count();
-    let rest = bytes.get(begin..).unwrap_or_default();
-    let more = rest.iter().take_while(|b| classes_of(**b) & class != 0);
-    begin + more.count()
 }
 
 /// A sip or sips URI that fills `raw`.
@@ -168,7 +152,11 @@ impl<'a> Reader<'a> {
     /// The longest run of bytes of a class; may be empty.
     #[inline]
     fn run(&mut self, class: u16) -> &'a [u8] {
-        let len = run_of(class, self.rest);
+        let len = self
+            .rest
+            .iter()
+            .position(|b| classes_of(*b) & class == 0)
+            .unwrap_or(self.rest.len());
         let (run, rest) = self.rest.split_at_checked(len).unwrap_or_default();
         self.rest = rest;
         run
@@ -219,15 +207,11 @@ impl<'a> Reader<'a> {
             _ => return None,
         };
         self.rest = rest;
-        // Most URIs of servers have no user, and are not read twice to see that.
-        let user = match memchr::memchr(b'@', rest) {
-            Some(_) => self.run(USER),
-            None => b"",
-        };
+        let user = self.run(USER);
         // A second '@', an escape or a password is met by what follows: none of
         // them can stand in a host, in a port, or in parameters as read here.
-        let user = if !user.is_empty() && self.eat(b'@') {
-            Some(user)
+        let user = if self.eat(b'@') {
+            Some(user).filter(|user| !user.is_empty())?.into()
         } else {
             self.rest = rest;
             None
@@ -254,6 +238,13 @@ impl<'a> Reader<'a> {
             let (rest, found) = uri::host(self.rest).ok()?;
             self.rest = rest;
             return Some(found);
+        }
+        if let Some((ip, len)) = quad(self.rest) {
+            let (raw, rest) = self.rest.split_at_checked(len)?;
+            if rest.first().is_none_or(|b| classes_of(*b) & HOST == 0) {
+                self.rest = rest;
+                return Some((Host::V4(ip), raw));
+            }
         }
         let mut before = b'.';
         let mut all = NUMBER;
@@ -290,13 +281,16 @@ impl<'a> Reader<'a> {
         if !self.eat(b':') {
             return Some(None);
         }
-        let digits = self.run(DIGIT);
-        if digits.len() > 5 {
-            return None;
+        let (mut number, mut len) = (0u32, 0);
+        while let Some(digit @ b'0'..=b'9') = self.rest.get(len) {
+            // More than five digits are no port.
+            number = number * 10 + u32::from(digit - b'0');
+            len += 1;
+            if len > 5 {
+                return None;
+            }
         }
-        let number = digits
-            .iter()
-            .fold(0u32, |n, digit| n * 10 + u32::from(digit - b'0'));
+        self.rest = self.rest.get(len..)?;
         match u16::try_from(number) {
             Ok(port) if port != 0 => Some(Some(port)),
             _ => None,
@@ -339,6 +333,13 @@ impl<'a> Reader<'a> {
 /// Four decimal numbers below 256, without leading zeros (some readers take those
 /// for octal).
 pub(crate) fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let (ip, len) = quad(text)?;
+    (len == text.len()).then_some(ip)
+}
+
+/// The same at the front of something, and its length.
+#[inline]
+fn quad(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let mut octets = [0u8; 4];
     let mut rest = text;
     for (at, octet) in octets.iter_mut().enumerate() {
@@ -363,7 +364,7 @@ pub(crate) fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
         }
         *octet = u8::try_from(number).ok()?;
     }
-    rest.is_empty().then(|| Ipv4Addr::from(octets))
+    Some((Ipv4Addr::from(octets), text.len() - rest.len()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! Not here: who may have a dialog (a policy decides), sockets, the table's SQL. Time is
 //! an argument.
 
+mod agenda;
 mod changes;
 mod ending;
 mod event;

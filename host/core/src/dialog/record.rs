@@ -97,8 +97,8 @@ pub(super) struct Dialog {
     pub(super) forgotten: Option<Time>,
     pub(super) race: Option<Time>,
     pub(super) ping: Option<Time>,
-    /// Under which time the shard has it.
-    pub(super) scheduled: Option<Time>,
+    /// When its shard looks at it next, which is not later than it has something to do.
+    pub(super) looked_at: Option<Time>,
     /// A change that the table does not have.
     pub(super) dirty: bool,
     /// It is among those that are to be written.
@@ -136,7 +136,7 @@ impl Dialog {
             forgotten: None,
             race: None,
             ping: None,
-            scheduled: None,
+            looked_at: None,
             dirty: false,
             queued: false,
             stored: false,
@@ -182,7 +182,7 @@ impl Dialog {
             forgotten: None,
             race: None,
             ping: None,
-            scheduled: None,
+            looked_at: None,
             dirty: false,
             queued: false,
             stored: true,

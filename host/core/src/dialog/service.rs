@@ -1,7 +1,7 @@
 //! The dialogs of all tenants: shards behind mutexes, one locked at a time and never
 //! with one of the transactions'.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use foldhash::fast::FixedState;
 use sipbox_sip::{Message, OwnedMessage, Parts};
 use smallvec::SmallVec;
 
+use super::agenda::Agenda;
 use super::event::{EndReason, Event, Known, NewDialog, Notice};
 use super::id::{DialogId, ENTRIES};
 use super::options::MatchMode;
@@ -26,14 +27,22 @@ use crate::time::Time;
 /// Dialogs of one shard.
 #[derive(Default)]
 pub(super) struct Shard {
-    pub(super) dialogs: HashMap<DialogId, Dialog, FixedState>,
-    due: BTreeSet<(Time, DialogId)>,
+    /// Boxed: a table of whole dialogs would be megabytes that each new one is written to
+    /// somewhere in.
+    pub(super) dialogs: HashMap<DialogId, Box<Dialog>, FixedState>,
+    agenda: Agenda,
     /// Those that changed since they were written.
     pub(super) changed: Vec<DialogId>,
     /// Rows that the table still has.
     pub(super) deleted: Vec<DialogId>,
     /// What policies are to be told, also of dialogs that are gone.
     untold: Untold,
+}
+
+impl Shard {
+    fn dialog(&self, id: DialogId) -> Option<&Dialog> {
+        self.dialogs.get(&id).map(|dialog| &**dialog)
+    }
 }
 
 type Calls = HashMap<u64, SmallVec<[DialogId; 1]>, FixedState>;
@@ -177,11 +186,8 @@ impl DialogService {
         self.totals.live.fetch_add(1, Ordering::AcqRel);
         self.count(None, Some(dialog.state));
         let mut shard = self.shard(id);
-        dialog.scheduled = dialog.due();
-        if let Some(due) = dialog.scheduled {
-            shard.due.insert((due, id));
-        }
-        shard.dialogs.insert(id, dialog);
+        dialog.looked_at = dialog.due().map(|due| shard.agenda.note(id, due));
+        shard.dialogs.insert(id, Box::new(dialog));
         drop(shard);
         self.calls(call).entry(call).or_default().push(id);
     }
@@ -197,9 +203,6 @@ impl DialogService {
     }
 
     fn removed(&self, mut shard: MutexGuard<'_, Shard>, dialog: &Dialog) {
-        if let Some(due) = dialog.scheduled {
-            shard.due.remove(&(due, dialog.id));
-        }
         if dialog.stored {
             shard.deleted.push(dialog.id);
         }
@@ -267,15 +270,10 @@ impl DialogService {
             shard.untold.push(id, out.notices.drain(..));
             out.news.push(id);
         }
-        let due = dialog.due();
-        if due != dialog.scheduled {
-            if let Some(old) = dialog.scheduled {
-                shard.due.remove(&(old, id));
-            }
-            if let Some(due) = due {
-                shard.due.insert((due, id));
-            }
-            dialog.scheduled = due;
+        if let Some(due) = dialog.due()
+            && dialog.looked_at.is_none_or(|at| due < at)
+        {
+            dialog.looked_at = Some(shard.agenda.note(id, due));
         }
         if dialog.dirty && !dialog.queued {
             dialog.queued = true;
@@ -297,7 +295,7 @@ impl DialogService {
     fn sweep(&self, id: DialogId, now: Time) {
         let mut shard = self.shard(id);
         let forgotten = |dialog: &Dialog| dialog.is_forgotten(now);
-        if shard.dialogs.get(&id).is_some_and(forgotten)
+        if shard.dialog(id).is_some_and(forgotten)
             && let Some(dialog) = shard.dialogs.remove(&id)
         {
             self.removed(shard, &dialog);
@@ -307,8 +305,14 @@ impl DialogService {
     /// Something happened to a dialog.
     pub(crate) fn apply(&self, event: Event, at: Now<'_>) -> Outcome {
         let id = event.id();
-        let out = self.step(id, |dialog, out| dialog.apply(event, at, out));
-        self.sweep(id, at.now);
+        let mut forgotten = false;
+        let out = self.step(id, |dialog, out| {
+            dialog.apply(event, at, out);
+            forgotten = dialog.is_forgotten(at.now);
+        });
+        if forgotten {
+            self.sweep(id, at.now);
+        }
         out
     }
 
@@ -330,10 +334,16 @@ impl DialogService {
     /// Does what is due by now, for one dialog after the other.
     pub(crate) fn fire(&self, at: Now<'_>) -> Outcome {
         let mut all = Outcome::default();
-        for at_shard in 0..self.shards.len() {
-            while let Some(id) = self.first_due(at_shard, at.now) {
+        for at_shard in &self.shards {
+            let looked_at = lock(at_shard).agenda.take(at.now);
+            for (noted, id) in looked_at {
                 let mut out = Outcome::default();
-                let expired = self.work(id, &mut out, |dialog, out| dialog.fire(at, out));
+                let expired = self.work(id, &mut out, |dialog, out| {
+                    if dialog.looked_at == Some(noted) {
+                        dialog.looked_at = None;
+                    }
+                    dialog.fire(at, out)
+                });
                 if expired == Some(true) {
                     self.totals.expired.fetch_add(1, Ordering::Relaxed);
                 }
@@ -345,19 +355,13 @@ impl DialogService {
         all
     }
 
-    fn first_due(&self, shard: usize, now: Time) -> Option<DialogId> {
-        let shard = lock(self.shards.get(shard)?);
-        let (due, id) = shard.due.first()?;
-        (*due <= now).then_some(*id)
-    }
-
-    /// When the next dialog has something to do by itself.
+    /// When the next dialog has something to do by itself, or is to be looked at for it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         if self.totals.live.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let first = |mutex: &Mutex<Shard>| lock(mutex).due.first().map(|(due, _)| *due);
+        let first = |mutex: &Mutex<Shard>| lock(mutex).agenda.next();
         self.shards.iter().filter_map(first).min()
     }
 
@@ -385,7 +389,7 @@ impl DialogService {
             .and_then(DialogId::parse);
         if let Some(id) = named {
             // Whoever makes up a name still has to know Call-ID and tags.
-            if let Some(from) = self.shard(id).dialogs.get(&id).and_then(sender) {
+            if let Some(from) = self.shard(id).dialog(id).and_then(sender) {
                 return Some(Known { id, from });
             }
         }
@@ -395,7 +399,7 @@ impl DialogService {
         let call = self.call(tenant, call_id);
         let of_call = self.calls(call).get(&call).cloned()?;
         of_call.into_iter().find_map(|id| {
-            let from = self.shard(id).dialogs.get(&id).and_then(sender)?;
+            let from = self.shard(id).dialog(id).and_then(sender)?;
             Some(Known { id, from })
         })
     }
@@ -404,24 +408,21 @@ impl DialogService {
     /// it lives, nor where the request goes.
     pub(crate) fn goes_on_with(&self, known: Known, invite: Message<'_>) -> bool {
         let shard = self.shard(known.id);
-        let dialog = shard.dialogs.get(&known.id);
+        let dialog = shard.dialog(known.id);
         dialog.is_some_and(|dialog| dialog.goes_on_with(known.from, invite))
     }
 
     /// A dialog as it is now.
     #[must_use]
     pub fn view(&self, id: DialogId, now: Time) -> Option<View> {
-        self.shard(id)
-            .dialogs
-            .get(&id)
-            .map(|dialog| dialog.view(now))
+        self.shard(id).dialog(id).map(|dialog| dialog.view(now))
     }
 
     /// What `validate_dialog` says of a request.
     #[must_use]
     pub fn validate(&self, known: Known, request: Message<'_>) -> Validity {
         let shard = self.shard(known.id);
-        let dialog = shard.dialogs.get(&known.id);
+        let dialog = shard.dialog(known.id);
         dialog.map_or(Validity::Other, |dialog| {
             dialog.validate(known.from, request)
         })

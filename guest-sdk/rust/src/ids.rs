@@ -103,6 +103,21 @@ pub mod contact {
     pub const PORT: u32 = 3;
 }
 
+/// Whether there is a part or fact of this id.
+pub(crate) const fn is_part(id: u32) -> bool {
+    matches!(
+        id,
+        METHOD..=REASON
+            | URI_SCHEME..=URI_PARAMS
+            | 16..=21
+            | 24..=29
+            | CALL_ID..=CSEQ_METHOD
+            | 40..=43
+            | TENANT..=ROUTE_PARAMS
+            | NOW..=FLAGS
+    )
+}
+
 /// Header fields with an id of their own, [`FIRST_FIELD`] upwards.
 pub const FIELDS: [&str; 64] = [
     "Via",

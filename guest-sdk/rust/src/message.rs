@@ -42,9 +42,6 @@ pub struct Source<'a> {
 pub struct Message {
     bytes: Vec<u8>,
     index: Vec<u32>,
-    /// Where the parts and facts stand: position in the index by id, one more than it
-    /// is, 0 for what is not there.
-    known: [u8; KNOWN],
     /// The bytes as text of the same length: bytes that are not UTF-8 are `?`,
     /// folds are blanks. Made when a text needs it.
     clean: OnceCell<Vec<u8>>,
@@ -181,7 +178,6 @@ impl Response {
 impl Message {
     fn new(view: MessageView) -> Self {
         Self {
-            known: known(&view.index),
             bytes: view.bytes,
             index: view.index,
             clean: OnceCell::new(),
@@ -367,8 +363,8 @@ impl Message {
     #[inline]
     fn words(&self, id: u32) -> Option<(u32, u32)> {
         let (triples, _) = self.index.as_chunks::<3>();
-        let triple = match self.known.get(id as usize) {
-            Some(&at) => triples.get(usize::from(at).checked_sub(1)?)?,
+        let triple = match PLACES.get(id as usize) {
+            Some(&place) => part(triples, id, usize::from(place))?,
             None => triples.iter().find(|triple| triple[0] == id)?,
         };
         Some((triple[1], triple[2]))
@@ -414,25 +410,36 @@ impl Message {
     }
 }
 
-/// Ids below this one are looked up by position; header fields are above.
-const KNOWN: usize = ids::OTHER_NAME as usize;
+/// Ids below this one are those of parts and facts, which come by ascending id in front of
+/// the header fields; a policy asks for a dozen of them.
+const PARTS: usize = ids::OTHER_NAME as usize;
 
-/// The positions of parts and facts, which stand in front of the header fields: a
-/// policy asks for a dozen of them.
-fn known(index: &[u32]) -> [u8; KNOWN] {
-    let mut known = [0; KNOWN];
-    let (triples, _) = index.as_chunks::<3>();
-    let parts = triples
-        .iter()
-        .take_while(|triple| triple[0] != ids::OTHER_NAME && triple[0] < ids::FIRST_FIELD);
-    for (at, triple) in (1u8..=u8::MAX).zip(parts) {
-        if let Some(known) = known.get_mut(triple[0] as usize)
-            && *known == 0
-        {
-            *known = at;
+/// Where each of them stands in a message that has them all.
+static PLACES: [u8; PARTS] = {
+    let mut places = [0; PARTS];
+    let (mut id, mut place) = (0, 0);
+    while id < PARTS {
+        places[id] = place;
+        if ids::is_part(id as u32) {
+            place += 1;
         }
+        id += 1;
     }
-    known
+    places
+};
+
+/// The triple of a part, near its place.
+fn part(triples: &[[u32; 3]], id: u32, place: usize) -> Option<&[u32; 3]> {
+    let mut at = place.min(triples.len().checked_sub(1)?);
+    while at > 0 && triples[at][0] > id {
+        at -= 1;
+    }
+    // A newer host has parts in front of it that this SDK does not know.
+    while at + 1 < triples.len() && triples[at][0] < id {
+        at += 1;
+    }
+    let triple = &triples[at];
+    (triple[0] == id).then_some(triple)
 }
 
 struct Field<'a> {

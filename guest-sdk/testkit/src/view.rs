@@ -130,8 +130,17 @@ fn start_line(writer: &mut Writer, call: &Call) {
 }
 
 fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
-    writer.words(ids::NOW, call.seconds, 0);
     let (address, port, transport) = &call.source;
+    writer.fact(ids::TENANT, &call.tenant);
+    writer.fact(ids::LISTENER, &call.listener);
+    writer.fact(ids::SOURCE, address);
+    if let Some(user) = &call.authenticated_user {
+        writer.fact(ids::AUTHENTICATED_USER, user);
+    }
+    if !call.route_params.is_empty() {
+        writer.fact(ids::ROUTE_PARAMS, &call.route_params);
+    }
+    writer.words(ids::NOW, call.seconds, 0);
     let transport = match transport {
         Transport::Udp => 0,
         Transport::Tcp => 1,
@@ -170,15 +179,6 @@ fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
         flags |= ids::FLAG_KNOWN_DIALOG;
     }
     writer.words(ids::FLAGS, flags, word(call.body.len()));
-    writer.fact(ids::TENANT, &call.tenant);
-    writer.fact(ids::LISTENER, &call.listener);
-    writer.fact(ids::SOURCE, address);
-    if let Some(user) = &call.authenticated_user {
-        writer.fact(ids::AUTHENTICATED_USER, user);
-    }
-    if !call.route_params.is_empty() {
-        writer.fact(ids::ROUTE_PARAMS, &call.route_params);
-    }
 }
 
 /// Writes a From or To; true: it has a tag.

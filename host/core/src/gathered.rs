@@ -76,7 +76,12 @@ mod tests {
     /// Signatures that were written before parts were gathered are still good.
     #[test]
     fn parts_hash_as_they_do_one_by_one() {
-        for sizes in [&[0, 3, 40][..], &[100, 100, 100], &[300, 1], &[247, 248, 249]] {
+        for sizes in [
+            &[0, 3, 40][..],
+            &[100, 100, 100],
+            &[300, 1],
+            &[247, 248, 249],
+        ] {
             let mut one_by_one = SipHasher24::new_with_key(&[7; 16]);
             let mut gathered = Gathered::new(one_by_one);
             for size in sizes {

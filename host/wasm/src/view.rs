@@ -210,7 +210,7 @@ pub fn view_of(call: &HookCall) -> (Vec<u8>, Vec<u32>) {
     (bytes, index)
 }
 
-/// Fills both buffers for a message.
+/// Fills both buffers for a message. What is no header field comes by ascending id.
 fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
     let message = owned.as_ref();
     let parts = owned.parts();
@@ -223,8 +223,8 @@ fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut
     let mut spans = Spans { buffer, index };
     start_line(message, parts, &mut spans);
     well_known(message, parts, &mut spans);
-    immediate(message, call, spans.index);
     texts(call, bytes, spans.index);
+    immediate(message, call, spans.index);
     fields(message, &mut spans);
 }
 
@@ -332,25 +332,23 @@ fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
 
 fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
     let facts = &call.facts;
-    let mut text = |id: u32, text: &[u8]| {
+    let text = |id: u32, text: &[u8], bytes: &mut Vec<u8>, index: &mut Vec<u32>| {
         index.extend_from_slice(&[id, word(bytes.len()), word(text.len())]);
         bytes.extend_from_slice(text);
     };
-    text(id::TENANT, facts.tenant_name.as_bytes());
-    text(id::LISTENER, facts.listener_name.as_bytes());
-    if let Some(user) = &call.state.authenticated_user {
-        text(id::AUTHENTICATED_USER, user.as_bytes());
-    }
-    if !facts.route_params.is_empty() {
-        let params: &[u8] = &facts.route_params;
-        text(
-            id::ROUTE_PARAMS,
-            params.strip_prefix(b";").unwrap_or(params),
-        );
-    }
+    text(id::TENANT, facts.tenant_name.as_bytes(), bytes, index);
+    text(id::LISTENER, facts.listener_name.as_bytes(), bytes, index);
     let start = bytes.len();
     lex::write_ip(facts.flow.peer.ip(), bytes);
     index.extend_from_slice(&[id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
+    if let Some(user) = &call.state.authenticated_user {
+        text(id::AUTHENTICATED_USER, user.as_bytes(), bytes, index);
+    }
+    if !facts.route_params.is_empty() {
+        let params: &[u8] = &facts.route_params;
+        let params = params.strip_prefix(b";").unwrap_or(params);
+        text(id::ROUTE_PARAMS, params, bytes, index);
+    }
 }
 
 fn fields(message: Message<'_>, spans: &mut Spans<'_>) {
@@ -414,6 +412,18 @@ fn word(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_header_field_comes_by_ascending_id() {
+        let mut call = crate::cx::placeholder().unwrap();
+        call.state.authenticated_user = Some("alice".to_owned());
+        let (_, index) = view_of(&call);
+        let (triples, _) = index.as_chunks::<3>();
+        let ids: Vec<u32> = triples.iter().map(|triple| triple[0]).collect();
+        let parts = ids.iter().take_while(|id| **id < id::NAME);
+        assert!(parts.clone().count() > 20 && parts.is_sorted(), "{ids:?}");
+        assert!(ids.contains(&id::AUTHENTICATED_USER));
+    }
 
     #[test]
     fn ids_are_those_of_the_table() {

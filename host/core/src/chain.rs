@@ -409,7 +409,7 @@ fn without_routes(request: &OwnedMessage) -> Result<OwnedMessage, ApplyError> {
     let view = request.as_ref();
     let mut list = EditList::new();
     list.remove_header(view, HeaderId::Route)?;
-    written(view, &list)
+    written(request, &list, &[HeaderId::Route])
 }
 
 /// Why edits could not be applied.
@@ -435,7 +435,15 @@ pub enum ApplyError {
 pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, ApplyError> {
     let view = message.as_ref();
     let mut list = EditList::new();
+    let mut changed = SmallVec::<[HeaderId; 4]>::new();
     for edit in edits {
+        match edit {
+            Edit::SetHeader(name, _) | Edit::AddHeader(name, _) | Edit::RemoveHeader(name) => {
+                changed.push(HeaderId::from_name(name.as_bytes()));
+            }
+            Edit::ForceRport => changed.push(HeaderId::Via),
+            Edit::SetBody(_) | Edit::SetRequestUri(_) => {}
+        }
         match edit {
             Edit::SetHeader(name, value) => {
                 list.set_header(view, name.as_bytes(), value.as_bytes())?;
@@ -456,16 +464,25 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
         // Such as a port that the sender asked for already: nothing to write anew.
         return Ok(message.clone());
     }
-    written(view, &list)
+    written(message, &list, &changed)
 }
 
-fn written(view: Message<'_>, list: &EditList) -> Result<OwnedMessage, ApplyError> {
+/// The message with its changes, of which those of the fields `changed` may make it one that
+/// would be refused; what passed before passes again.
+fn written(
+    message: &OwnedMessage,
+    list: &EditList,
+    changed: &[HeaderId],
+) -> Result<OwnedMessage, ApplyError> {
+    let view = message.as_ref();
     let mut bytes = Vec::with_capacity(view.bytes().len().saturating_add(256));
     list.write(view, &mut bytes)?;
     let mut index = Index::new();
     let edited = Message::parse(&bytes, &mut index)?;
-    let checked = validate::check(edited, &validate::Limits::default())?;
-    let parts = edited.is_request().then_some(checked.parts);
+    validate::check_changed(edited, &validate::Limits::default(), changed)?;
+    let parts = edited
+        .is_request()
+        .then(|| list.parts_of(view, message.parts(), edited, changed));
     Ok(OwnedMessage::new(bytes.into(), index, parts))
 }
 

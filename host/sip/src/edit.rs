@@ -134,10 +134,9 @@ impl EditList {
         Ok(())
     }
 
-    /// The spans that are removed, in their order; `None` if anything is written.
-    pub(crate) fn removals(&self) -> Option<impl Iterator<Item = Span>> {
-        let written = self.edits.iter().any(|edit| !edit.text.is_empty());
-        (!written).then(|| self.edits.iter().map(|edit| edit.span))
+    /// What is replaced and by how many bytes, in the order of the message.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (Span, usize)> {
+        self.edits.iter().map(|edit| (edit.span, edit.text.len()))
     }
 
     fn put(&mut self, span: Span, bytes: &[u8], rank: Rank, field: bool) -> Result<(), EditError> {
@@ -273,6 +272,16 @@ impl EditList {
         value: &[u8],
     ) -> Result<(), EditError> {
         let name = checked(name.into(), value)?;
+        let mut fields = find(message, name);
+        let written = |edit: &Edit| edit.field && starts_with_name(edit.text.of(&self.text), name);
+        if !self.edits.iter().any(written)
+            && let (first, None) = (fields.next(), fields.next())
+        {
+            return match first {
+                Some(field) => self.put_field(message, field.line, Rank::Replace, name, value),
+                None => self.append_header(message, name, value),
+            };
+        }
         self.atomically(|list| {
             list.remove_header(message, name)?;
             match find(message, name).next() {

@@ -9,7 +9,7 @@ use crate::error::EditError;
 use crate::header::HeaderId;
 use crate::index::Index;
 use crate::message::{Message, OwnedMessage};
-use crate::parts::{AddressParts, Parts};
+use crate::parts::{AddressParts, Parts, UriParts};
 use crate::span::Span;
 
 /// Fields that more is known of than where they stand.
@@ -36,66 +36,117 @@ impl EditList {
         memory.clear();
         self.write(message, memory)?;
         let bytes = Bytes::copy_from_slice(memory);
-        match self.moved(message, parts) {
+        match self.without(message, parts) {
             Some((index, parts)) => Ok(OwnedMessage::new(bytes, index, Some(parts))),
             None => OwnedMessage::parse(bytes).map_err(|_| EditError::OutOfBounds),
         }
     }
 
+    /// Where the parts stand once these changes are written, which `edited` shows. Of the
+    /// Request-URI and of the fields that are among `changed` they are read anew.
+    #[must_use]
+    pub fn parts_of(
+        &self,
+        message: Message<'_>,
+        parts: &Parts,
+        edited: Message<'_>,
+        changed: &[HeaderId],
+    ) -> Parts {
+        let read = [HeaderId::From, HeaderId::To, HeaderId::CSeq];
+        let uri = message.request_uri_span();
+        let touched = self.changes().any(|(span, _)| span.start < uri.end);
+        if touched || read.iter().any(|id| changed.contains(id)) {
+            return Parts::of(edited);
+        }
+        let mut parts = Moves::of(self, message).parts(parts);
+        if changed.contains(&HeaderId::Contact) {
+            parts.contact = Parts::contact_of(edited);
+        }
+        parts
+    }
+
     /// Index and parts without the fields that are taken out. `None` if something else is
     /// changed, or the message is not as ordinary as most.
-    fn moved(&self, message: Message<'_>, parts: &Parts) -> Option<(Index, Parts)> {
+    fn without(&self, message: Message<'_>, parts: &Parts) -> Option<(Index, Parts)> {
         let old = message.index();
         if old.begin != 0 || old.malformed.is_some() || old.stray_cr || !old.terminated {
             return None;
         }
-        let mut gone = self.removals()?.peekable();
-        let mut taken = 0;
+        let mut gone = self.changes().peekable();
+        let mut by = 0;
         let mut index = Index::new();
         index.start = old.start;
         index.content_length = old.content_length;
         index.terminated = true;
         for field in old.headers() {
-            if gone.next_if(|span| *span == field.line).is_some() {
+            if gone.next_if(|gone| *gone == (field.line, 0)).is_some() {
                 if READ.contains(&field.id) {
                     return None;
                 }
-                taken += u32::try_from(field.line.len()).ok()?;
+                by -= i64::try_from(field.line.len()).ok()?;
                 continue;
             }
-            index.push(field.back(taken));
+            index.push(field.moved(by));
         }
         if gone.next().is_some() || index.headers().is_empty() {
             return None;
         }
-        index.head_end = old.head_end.checked_sub(taken)?;
-        index.end = old.end.checked_sub(taken)?;
-        Some((index, Moves(self).parts(parts)))
+        let body = message.body_span().shifted(by);
+        (index.head_end, index.end) = (body.start, body.end);
+        Some((index, Moves::of(self, message).parts(parts)))
     }
 }
 
-/// Fields that are taken out, by which what stands behind them moves to the front.
-struct Moves<'a>(&'a EditList);
+/// Changes, by which what stands behind them moves.
+struct Moves<'a> {
+    list: &'a EditList,
+    /// Bytes in front of the message, which are not written.
+    begin: i64,
+}
 
-impl Moves<'_> {
-    /// How far a part of the message moves.
-    fn by(&self, part: Span) -> u32 {
-        let before = self.0.removals().into_iter().flatten();
-        let before = before.take_while(|gone| gone.end <= part.start);
-        let by: usize = before.map(Span::len).sum();
-        u32::try_from(by).unwrap_or(0)
+impl<'a> Moves<'a> {
+    fn of(list: &'a EditList, message: Message<'_>) -> Self {
+        Self {
+            list,
+            begin: message.index().begin.into(),
+        }
+    }
+
+    /// How far a part of the message moves to the back.
+    fn by(&self, part: Span) -> i64 {
+        let length = |bytes: usize| i64::try_from(bytes).unwrap_or(0);
+        let before = self.list.changes();
+        let before = before.take_while(|(replaced, _)| replaced.end <= part.start);
+        let by: i64 = before
+            .map(|(replaced, written)| length(written) - length(replaced.len()))
+            .sum();
+        by - self.begin
     }
 
     fn parts(&self, old: &Parts) -> Parts {
+        let uri = -self.begin;
+        let UriParts {
+            scheme,
+            user,
+            host,
+            port,
+            params,
+        } = old.uri;
         let cseq = self.by(old.cseq_number);
         Parts {
             // In front of all fields.
-            uri: old.uri,
+            uri: UriParts {
+                scheme: scheme.moved(uri),
+                user: user.moved(uri),
+                host: host.moved(uri),
+                port: port.moved(uri),
+                params: params.moved(uri),
+            },
             from: self.address(&old.from),
             to: self.address(&old.to),
             contact: self.address(&old.contact),
-            cseq_number: old.cseq_number.back(cseq),
-            cseq_method: old.cseq_method.back(cseq),
+            cseq_number: old.cseq_number.moved(cseq),
+            cseq_method: old.cseq_method.moved(cseq),
         }
     }
 
@@ -103,12 +154,12 @@ impl Moves<'_> {
         // They all stand in one field.
         let by = self.by(old.uri);
         AddressParts {
-            uri: old.uri.back(by),
-            user: old.user.back(by),
-            host: old.host.back(by),
-            port: old.port.back(by),
-            tag: old.tag.back(by),
-            display: old.display.back(by),
+            uri: old.uri.moved(by),
+            user: old.user.moved(by),
+            host: old.host.moved(by),
+            port: old.port.moved(by),
+            tag: old.tag.moved(by),
+            display: old.display.moved(by),
         }
     }
 }

@@ -270,17 +270,12 @@ impl Index {
 }
 
 impl HeaderField {
-    /// The same field, so much nearer to the front.
-    pub(crate) fn back(self, by: u32) -> Self {
-        let Span { start, end } = self.value;
+    /// The same field, so much farther back.
+    pub(crate) fn moved(self, by: i64) -> Self {
         Self {
-            name: self.name.back(by),
-            // An empty value stands somewhere all the same.
-            value: Span {
-                start: start.saturating_sub(by),
-                end: end.saturating_sub(by),
-            },
-            line: self.line.back(by),
+            name: self.name.shifted(by),
+            value: self.value.shifted(by),
+            line: self.line.shifted(by),
             ..self
         }
     }

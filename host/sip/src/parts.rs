@@ -69,22 +69,26 @@ impl Parts {
                 |address| AddressParts::of(buffer, &address),
             )
         };
-        let contact = match message.contacts().next() {
-            Some(Ok(Contact::Addr(contact))) => AddressParts::of(buffer, &contact),
-            _ => AddressParts::default(),
-        };
         let uri = Uri::parse(message.request_uri());
         let mut parts = Self {
             uri: uri.map_or_else(|_| UriParts::default(), |uri| UriParts::of(buffer, &uri)),
             from: address(message.from()),
             to: address(message.to()),
-            contact,
+            contact: Self::contact_of(message),
             ..Self::default()
         };
         if let Ok(cseq) = message.cseq() {
             parts.cseq(message, cseq.method);
         }
         parts
+    }
+
+    /// Those of the first Contact.
+    pub(crate) fn contact_of(message: Message<'_>) -> AddressParts {
+        match message.contacts().next() {
+            Some(Ok(Contact::Addr(contact))) => AddressParts::of(message.buffer(), &contact),
+            _ => AddressParts::default(),
+        }
     }
 
     /// Notes a CSeq that was read and has this method.

@@ -50,14 +50,20 @@ impl Span {
         self.end <= self.start
     }
 
-    /// The same bytes, so much nearer to the front; one that is empty stands nowhere.
-    pub(crate) fn back(self, by: u32) -> Self {
+    /// The same bytes, so much farther back; one that is empty stands nowhere.
+    pub(crate) fn moved(self, by: i64) -> Self {
         if self.is_empty() {
             return self;
         }
+        self.shifted(by)
+    }
+
+    /// The same, also of one that is empty.
+    pub(crate) fn shifted(self, by: i64) -> Self {
+        let offset = |old: u32| u32::try_from(i64::from(old) + by).unwrap_or(0);
         Self {
-            start: self.start.saturating_sub(by),
-            end: self.end.saturating_sub(by),
+            start: offset(self.start),
+            end: offset(self.end),
         }
     }
 

@@ -79,18 +79,67 @@ pub fn check<'a>(message: Message<'a>, limits: &Limits) -> Result<Checked<'a>, F
     } else {
         response(message, limits)
     };
-    let judged = judged.map(|via| Checked { via, parts });
-    judged.map_err(|rule| {
-        let answerable = message.is_request()
-            && message.method() != Method::Ack
-            && message.via_top_lenient().is_ok();
-        Fault {
-            status: rule.0,
-            reason: rule.1,
-            rfc: rule.2,
-            answerable,
+    match judged {
+        Ok(via) => Ok(Checked { via, parts }),
+        Err(rule) => Err(fault(message, rule)),
+    }
+}
+
+fn fault(message: Message<'_>, rule: Rule) -> Fault {
+    let answerable = message.is_request()
+        && message.method() != Method::Ack
+        && message.via_top_lenient().is_ok();
+    Fault {
+        status: rule.0,
+        reason: rule.1,
+        rfc: rule.2,
+        answerable,
+    }
+}
+
+/// Judges a message that had passed before some of it was changed: what may be wrong is the
+/// whole of it, what is counted, and the fields that were changed.
+///
+/// # Errors
+/// The first rule that the message breaks.
+pub fn check_changed(
+    message: Message<'_>,
+    limits: &Limits,
+    changed: &[HeaderId],
+) -> Result<(), Fault> {
+    let has = |ids: &[HeaderId]| ids.iter().any(|id| changed.contains(id));
+    let request = message.is_request();
+    let judged = || {
+        if request {
+            size(message, limits)?;
         }
-    })
+        framing(message, limits)?;
+        head(message, limits)?;
+        if request {
+            request_line(message, limits)?;
+        }
+        singles(message)?;
+        if has(&[HeaderId::From, HeaderId::To, HeaderId::CallId]) {
+            addresses(message)?;
+        }
+        if has(&[HeaderId::CSeq]) {
+            cseq(message)?;
+        }
+        if has(&[HeaderId::Via]) {
+            vias(message)?;
+        }
+        if request && has(&[HeaderId::MaxForwards]) {
+            hops(message)?;
+        }
+        if request && has(&ROUTES) {
+            routes(message)?;
+        }
+        if request && has(&[HeaderId::Contact]) {
+            contacts(message)?;
+        }
+        Ok(())
+    };
+    judged().map_err(|rule| fault(message, rule))
 }
 
 #[derive(Clone, Copy)]
@@ -98,9 +147,7 @@ struct Rule(u16, &'static str, &'static str);
 
 fn request<'a>(message: Message<'a>, limits: &Limits, parts: &mut Parts) -> Result<Via<'a>, Rule> {
     version(message)?;
-    if message.buffer().len() > limits.message {
-        return Err(Rule(513, "Message Too Large", "RFC 3261 21.5.7"));
-    }
+    size(message, limits)?;
     framing(message, limits)?;
     head(message, limits)?;
     parts.uri = request_line(message, limits)?;
@@ -108,29 +155,11 @@ fn request<'a>(message: Message<'a>, limits: &Limits, parts: &mut Parts) -> Resu
     let (from, to) = addresses(message)?;
     parts.from = AddressParts::of(message.buffer(), &from);
     parts.to = AddressParts::of(message.buffer(), &to);
-    let cseq = message
-        .cseq()
-        .map_err(|error| field(HeaderId::CSeq, error))?;
-    if cseq.method != message.method_token() {
-        return Err(Rule(
-            400,
-            "Bad Request: CSeq method differs",
-            "RFC 4475 3.1.2.17",
-        ));
-    }
-    parts.cseq(message, cseq.method);
-    message
-        .max_forwards()
-        .map_err(|error| field(HeaderId::MaxForwards, error))?;
+    let method = cseq(message)?;
+    parts.cseq(message, method);
+    hops(message)?;
     let top = vias(message)?;
-    for id in [HeaderId::Route, HeaderId::RecordRoute, HeaderId::Path] {
-        for address in message.addresses(id) {
-            // Route and its kin are name-addr only (20.30, 20.34).
-            if !address.map_err(|error| field(id, error))?.bracketed {
-                return Err(field(id, ValueError::Malformed("address")));
-            }
-        }
-    }
+    routes(message)?;
     parts.contact = contacts(message)?;
     Ok(top)
 }
@@ -146,10 +175,52 @@ fn response<'a>(message: Message<'a>, limits: &Limits) -> Result<Via<'a>, Rule> 
     head(message, limits)?;
     singles(message)?;
     addresses(message)?;
-    message
-        .cseq()
-        .map_err(|error| field(HeaderId::CSeq, error))?;
+    cseq(message)?;
     vias(message)
+}
+
+/// 21.5.7: how large a request may be.
+fn size(message: Message<'_>, limits: &Limits) -> Result<(), Rule> {
+    if message.buffer().len() > limits.message {
+        return Err(Rule(513, "Message Too Large", "RFC 3261 21.5.7"));
+    }
+    Ok(())
+}
+
+/// 8.1.1.5: CSeq is there, and in a request names its method.
+fn cseq(message: Message<'_>) -> Result<&[u8], Rule> {
+    let cseq = message.cseq();
+    let cseq = cseq.map_err(|error| field(HeaderId::CSeq, error))?;
+    if message.is_request() && cseq.method != message.method_token() {
+        return Err(Rule(
+            400,
+            "Bad Request: CSeq method differs",
+            "RFC 4475 3.1.2.17",
+        ));
+    }
+    Ok(cseq.method)
+}
+
+/// 20.22: Max-Forwards is a small number.
+fn hops(message: Message<'_>) -> Result<(), Rule> {
+    let hops = message.max_forwards();
+    hops.map_err(|error| field(HeaderId::MaxForwards, error))?;
+    Ok(())
+}
+
+/// The fields of routes.
+const ROUTES: [HeaderId; 3] = [HeaderId::Route, HeaderId::RecordRoute, HeaderId::Path];
+
+/// Route and its kin are name-addr only (20.30, 20.34).
+fn routes(message: Message<'_>) -> Result<(), Rule> {
+    for id in ROUTES {
+        for address in message.addresses(id) {
+            if !address.map_err(|error| field(id, error))?.bracketed {
+                return Err(field(id, ValueError::Malformed("address")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// 16.3 1 and 21.5.6: a version that is not ours is said to be so, before anything

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sipbox_sip::stream::{Frame, FrameLimits, Framer};
 use sipbox_sip::uri::{equivalent, escape_user, unescape};
+use sipbox_sip::validate::{Limits, check, check_changed};
 use sipbox_sip::{EditList, HeaderId, Index, Message, OwnedMessage, Span, Uri};
 
 use super::invariants;
@@ -79,6 +80,47 @@ fn change() -> impl Strategy<Value = Change> {
         name().prop_map(Change::Remove),
         vec(any::<u8>(), 0..40).prop_map(Change::Body),
         "sip:[a-z]{1,8}@[a-z]{1,8}".prop_map(Change::RequestUri),
+    ]
+}
+
+/// A change of something that is judged, which may be for the worse.
+fn judged() -> impl Strategy<Value = Change> {
+    let name = || {
+        prop::sample::select(vec![
+            "Via",
+            "From",
+            "To",
+            "Call-ID",
+            "CSeq",
+            "Max-Forwards",
+            "m",
+            "Route",
+            "Path",
+            "Expires",
+            "X",
+        ])
+        .prop_map(str::to_owned)
+    };
+    let value = || {
+        prop::sample::select(vec![
+            "<sip:c@192.0.2.3>;tag=2",
+            "sip:d@example.org",
+            "<sip:e;lr>, <sip:f@g>",
+            "2 INVITE",
+            "2 BYE",
+            "17",
+            "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK2",
+            "not < anything",
+        ])
+        .prop_map(|value| value.as_bytes().to_vec())
+    };
+    prop_oneof![
+        (name(), value()).prop_map(|(n, v)| Change::Append(n, v)),
+        (name(), value()).prop_map(|(n, v)| Change::Set(n, v)),
+        name().prop_map(Change::Remove),
+        vec(any::<u8>(), 0..40).prop_map(Change::Body),
+        prop::sample::select(vec!["sip:x@y;z", "tel:+1", "sip:h:1"])
+            .prop_map(|uri| Change::RequestUri(uri.to_owned())),
     ]
 }
 
@@ -204,6 +246,41 @@ proptest! {
         prop_assert_eq!(first.body(), second.body());
         prop_assert_eq!(first.request_uri(), second.request_uri());
         prop_assert_eq!(first.bytes(), at_once.as_slice());
+    }
+
+    /// What is known of a changed message, and whether it passes, is what a new look at all of
+    /// it says, although only what was changed is looked at.
+    #[test]
+    fn a_changed_message_is_known_and_judged(changes in vec(judged(), 0..4)) {
+        let bytes = b"\r\nINVITE sip:b@example.org;x=y SIP/2.0\r\n\
+            Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r\n\
+            From: \"A\" <sip:a@192.0.2.1>;tag=1\r\n\
+            Contact: <sip:a@192.0.2.1:5070>\r\n\
+            To: sip:b@example.org\r\n\
+            Call-ID: c\r\n\
+            CSeq: 1 INVITE\r\n\
+            Max-Forwards: 70\r\n\
+            Content-Length: 2\r\n\r\nhi";
+        let limits = Limits::default();
+        let mut index = Index::new();
+        let message = Message::parse(bytes, &mut index).unwrap();
+        let known = check(message, &limits).unwrap().parts;
+        let mut edits = EditList::new();
+        let mut changed = Vec::new();
+        for change in &changes {
+            apply(change, message, &mut edits);
+            if let Change::Append(name, _) | Change::Set(name, _) | Change::Remove(name) = change {
+                changed.push(HeaderId::from_name(name.as_bytes()));
+            }
+        }
+        let mut out = Vec::new();
+        edits.write(message, &mut out).unwrap();
+        let mut index = Index::new();
+        let edited = Message::parse(&out, &mut index).unwrap();
+        let parts = edits.parts_of(message, &known, edited, &changed);
+        prop_assert_eq!(parts, sipbox_sip::Parts::of(edited));
+        let all = check(edited, &limits).map(|_| ());
+        prop_assert_eq!(check_changed(edited, &limits, &changed).is_ok(), all.is_ok(), "{:?}", all);
     }
 
     /// Raw edits against a model: apply them from the back to a plain vector.

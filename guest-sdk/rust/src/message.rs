@@ -419,7 +419,10 @@ static PLACES: [u8; PARTS] = {
     let mut places = [0; PARTS];
     let (mut id, mut place) = (0, 0);
     while id < PARTS {
-        places[id] = place;
+        #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+        {
+            places[id] = place;
+        }
         if ids::is_part(id as u32) {
             place += 1;
         }
@@ -428,18 +431,14 @@ static PLACES: [u8; PARTS] = {
     places
 };
 
-/// The triple of a part, near its place.
+/// The triple of a part, near its place: some parts in front of it are missing, and a newer
+/// host has some that this SDK does not know.
 fn part(triples: &[[u32; 3]], id: u32, place: usize) -> Option<&[u32; 3]> {
-    let mut at = place.min(triples.len().checked_sub(1)?);
-    while at > 0 && triples[at][0] > id {
-        at -= 1;
-    }
-    // A newer host has parts in front of it that this SDK does not know.
-    while at + 1 < triples.len() && triples[at][0] < id {
-        at += 1;
-    }
-    let triple = &triples[at];
-    (triple[0] == id).then_some(triple)
+    let place = place.min(triples.len().saturating_sub(1));
+    let (before, from) = triples.split_at_checked(place)?;
+    let in_front = before.iter().rev().take_while(|triple| triple[0] >= id);
+    let behind = from.iter().take_while(|triple| triple[0] <= id);
+    behind.chain(in_front).find(|triple| triple[0] == id)
 }
 
 struct Field<'a> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sipbox_core::dialog::{
@@ -161,12 +162,13 @@ impl Node {
 
     /// Writes what has changed since the last time. Who comes second waits, so that an
     /// older state of a dialog is never written over a newer one.
-    pub(crate) async fn store_dialogs(&self, store: &Store) {
+    /// Calls that were answered less than `settled` ago wait for the next time.
+    pub(crate) async fn store_dialogs(&self, store: &Store, settled: Duration) {
         let _one_at_a_time = self.storing_dialogs.lock().await;
-        let (now, wall) = self.clock.now();
         let snapshot = self.snapshot.load_full();
         let dialogs = self.stack.dialogs();
-        let changes = dialogs.take_changes(now, wall, |flow| snapshot.socket(flow));
+        let socket = |flow| snapshot.socket(flow);
+        let changes = dialogs.take_changes(self.clock.now(), settled, socket);
         if changes.is_empty() {
             return;
         }

@@ -188,7 +188,7 @@ impl Running {
             tracing::warn!("connections were cut off");
         }
         writer.close().await;
-        node.store_dialogs(store).await;
+        node.store_dialogs(store, Duration::ZERO).await;
         store.close().await;
         Ok(())
     }
@@ -259,6 +259,10 @@ fn spawn_workers(
 /// Seconds between two audits of the leases, about.
 const AUDIT: u32 = 60;
 
+/// How long a call has been answered before its dialog is written: a crash loses the dialogs
+/// of calls that are at most a second older, and most short calls are never written.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// What nobody waits for: bindings that ended, the system's clock.
 async fn keep_house(node: std::sync::Weak<Node>, store: Store) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -279,7 +283,7 @@ async fn keep_house(node: std::sync::Weak<Node>, store: Store) {
             let worker = usize::try_from(wall.seconds()).unwrap_or(0) % workers;
             node.tell(worker, WorkerEvent::DialogsDue).await;
         }
-        node.store_dialogs(&store).await;
+        node.store_dialogs(&store, SETTLED).await;
         since_audit += 1;
         if since_audit >= AUDIT {
             since_audit = 0;

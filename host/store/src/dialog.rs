@@ -2,7 +2,7 @@
 
 use sipbox_core::dialog::{DialogRow, RowChange};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, FromRow, Row};
+use sqlx::{Connection, FromRow, QueryBuilder, Row, Sqlite};
 
 use crate::error::StoreError;
 use crate::sqlite::Store;
@@ -26,17 +26,26 @@ impl Store {
     pub async fn write_dialogs(&self, changes: &[RowChange]) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut gone = Vec::new();
+        let mut rows = Vec::new();
         for change in changes {
             match change {
-                RowChange::Delete(id) => {
-                    sqlx::query("DELETE FROM dialog WHERE dlg_id = ?")
-                        .bind(id.0.cast_signed())
-                        .execute(&mut *transaction)
-                        .await?;
-                }
-                RowChange::Upsert(row) => {
-                    upsert(row).execute(&mut *transaction).await?;
-                }
+                RowChange::Delete(id) => gone.push(id.0.cast_signed().to_string()),
+                RowChange::Upsert(row) => rows.push(&**row),
+            }
+        }
+        if !gone.is_empty() {
+            let gone = format!("[{}]", gone.join(","));
+            sqlx::query("DELETE FROM dialog WHERE dlg_id IN (SELECT value FROM json_each(?))")
+                .bind(gone)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        let mut rest = &rows[..];
+        for size in SIZES {
+            while let Some((now, later)) = rest.split_at_checked(size) {
+                upsert(now).build().execute(&mut *transaction).await?;
+                rest = later;
             }
         }
         transaction.commit().await?;
@@ -44,48 +53,53 @@ impl Store {
     }
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+/// How many rows are written by one statement, each of which goes to the thread of its
+/// connection and back: as many as there are, in few sizes, so that few are prepared.
+const SIZES: [usize; 3] = [64, 8, 1];
 
-fn upsert(row: &DialogRow) -> Query<'_> {
+fn upsert(rows: &[&DialogRow]) -> QueryBuilder<Sqlite> {
     let signed = |n: u64| n.cast_signed();
-    sqlx::query(
+    let mut query = QueryBuilder::new(
         "INSERT OR REPLACE INTO dialog
             (dlg_id, callid, from_uri, from_tag, to_uri, to_tag, mangled_from_uri,
              mangled_to_uri, caller_cseq, callee_cseq, caller_ping_cseq, callee_ping_cseq,
              caller_route_set, callee_route_set, caller_contact, callee_contact, caller_sock,
              callee_sock, state, start_time, timeout, vars, profiles, script_flags,
-             module_flags, flags, rt_on_answer, rt_on_timeout, rt_on_hangup)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(signed(row.dlg_id))
-    .bind(&row.callid)
-    .bind(&row.from_uri)
-    .bind(&row.from_tag)
-    .bind(&row.to_uri)
-    .bind(&row.to_tag)
-    .bind(&row.mangled_from_uri)
-    .bind(&row.mangled_to_uri)
-    .bind(&row.caller_cseq)
-    .bind(&row.callee_cseq)
-    .bind(row.caller_ping_cseq)
-    .bind(row.callee_ping_cseq)
-    .bind(&row.caller_route_set)
-    .bind(&row.callee_route_set)
-    .bind(&row.caller_contact)
-    .bind(&row.callee_contact)
-    .bind(&row.caller_sock)
-    .bind(&row.callee_sock)
-    .bind(row.state)
-    .bind(signed(row.start_time))
-    .bind(signed(row.timeout))
-    .bind(&row.vars)
-    .bind(&row.profiles)
-    .bind(&row.script_flags)
-    .bind(row.module_flags)
-    .bind(row.flags)
-    .bind(&row.rt_on_answer)
-    .bind(&row.rt_on_timeout)
-    .bind(&row.rt_on_hangup)
+             module_flags, flags, rt_on_answer, rt_on_timeout, rt_on_hangup) ",
+    );
+    query.push_values(rows, |mut values, row| {
+        values
+            .push_bind(signed(row.dlg_id))
+            .push_bind(&row.callid)
+            .push_bind(&row.from_uri)
+            .push_bind(&row.from_tag)
+            .push_bind(&row.to_uri)
+            .push_bind(&row.to_tag)
+            .push_bind(&row.mangled_from_uri)
+            .push_bind(&row.mangled_to_uri)
+            .push_bind(&row.caller_cseq)
+            .push_bind(&row.callee_cseq)
+            .push_bind(row.caller_ping_cseq)
+            .push_bind(row.callee_ping_cseq)
+            .push_bind(&row.caller_route_set)
+            .push_bind(&row.callee_route_set)
+            .push_bind(&row.caller_contact)
+            .push_bind(&row.callee_contact)
+            .push_bind(&row.caller_sock)
+            .push_bind(&row.callee_sock)
+            .push_bind(row.state)
+            .push_bind(signed(row.start_time))
+            .push_bind(signed(row.timeout))
+            .push_bind(&row.vars)
+            .push_bind(&row.profiles)
+            .push_bind(&row.script_flags)
+            .push_bind(row.module_flags)
+            .push_bind(row.flags)
+            .push_bind(&row.rt_on_answer)
+            .push_bind(&row.rt_on_timeout)
+            .push_bind(&row.rt_on_hangup);
+    });
+    query
 }
 
 struct Loaded(DialogRow);

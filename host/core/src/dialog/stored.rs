@@ -1,44 +1,60 @@
 //! Dialogs and their table: what it does not have yet, and what it had at the start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sipbox_sip::Transport;
 
 use super::id::DialogId;
-use super::record::Now;
+use super::record::{Dialog, Now};
 use super::row::{Context, DialogRow, Loaded, RowChange, Unread};
-use super::service::{DialogService, lock};
+use super::service::{DialogService, Shard, lock};
 use crate::flow::{Flow, Home, TenantId};
 use crate::settings::Settings;
 use crate::time::{Time, WallTime};
 
 impl DialogService {
-    /// What the table does not have yet: calls that were answered, and rows of those that
-    /// are over. `socket` is the text of the socket of a flow.
+    /// What the table does not have yet: calls that were answered at least `settled` ago, and
+    /// rows of those that are over. Many a call is over before. `socket` is the text of the
+    /// socket of a flow.
     pub fn take_changes(
         &self,
-        now: Time,
-        wall: WallTime,
+        (now, wall): (Time, WallTime),
+        settled: Duration,
         socket: impl Fn(Flow) -> Arc<str>,
     ) -> Vec<RowChange> {
+        // A clock that was put back makes nobody wait.
+        let age = |dialog: &Dialog| wall.0.checked_sub(dialog.start.0);
+        let is_young =
+            |dialog: &Dialog| age(dialog).is_some_and(|age| Duration::from_millis(age) < settled);
         let mut changes = Vec::new();
         for mutex in &self.shards {
             let mut guard = lock(mutex);
-            let shard = &mut *guard;
-            changes.extend(shard.deleted.drain(..).map(RowChange::Delete));
-            for id in shard.changed.drain(..) {
-                let Some(dialog) = shard.dialogs.get_mut(&id) else {
-                    continue;
+            let Shard {
+                dialogs,
+                changed,
+                deleted,
+                ..
+            } = &mut *guard;
+            changes.extend(deleted.drain(..).map(RowChange::Delete));
+            changed.retain(|id| {
+                let Some(dialog) = dialogs.get_mut(id) else {
+                    return false;
                 };
+                let confirmed = dialog.state.is_confirmed();
+                if confirmed && !dialog.stored && is_young(dialog) {
+                    return true;
+                }
                 (dialog.dirty, dialog.queued) = (false, false);
-                if dialog.state.is_confirmed() {
+                if confirmed {
                     dialog.stored = true;
                     let row = dialog.row(now, wall, &socket);
                     changes.push(RowChange::Upsert(Box::new(row)));
                 } else if std::mem::take(&mut dialog.stored) {
-                    changes.push(RowChange::Delete(id));
+                    changes.push(RowChange::Delete(*id));
                 }
-            }
+                false
+            });
         }
         changes
     }

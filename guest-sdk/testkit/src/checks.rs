@@ -1,60 +1,24 @@
 //! What the host refuses of what policies say, whatever the call.
 
 use sipbox_guest::bindings::host::sipbox::policy::types::{Header, Options};
-use sipbox_guest::{Edit, Error, ids};
-
-/// Parameters of our Record-Route that are the host's.
-const RESERVED: [&str; 11] = [
-    "lr",
-    "r2",
-    "tn",
-    "ftag",
-    "did",
-    "sig",
-    "transport",
-    "maddr",
-    "ttl",
-    "method",
-    "user",
-];
+use sipbox_guest::{Edit, Error};
+use sipbox_sip::reserved;
 
 pub(crate) fn check_route_param(name: &str, value: &str) -> Result<(), Error> {
     check_value(name, value)?;
-    match RESERVED
-        .iter()
-        .find(|reserved| reserved.eq_ignore_ascii_case(name))
-    {
-        Some(reserved) => Err(Error::Protected((*reserved).to_owned())),
+    match reserved::route_param(name) {
+        Some(reserved) => Err(Error::Protected(reserved.to_owned())),
         None => Ok(()),
     }
 }
-
-/// Fields that the host keeps to itself: `wit/README.md`.
-const PROTECTED: [&str; 11] = [
-    "Via",
-    "Max-Forwards",
-    "Content-Length",
-    "CSeq",
-    "Call-ID",
-    "From",
-    "To",
-    "Route",
-    "Record-Route",
-    "Max-Breadth",
-    "Content-Type",
-];
 
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
         return Err(Error::Malformed(format!("header name `{name}`")));
     }
-    let long = ids::long_form(name);
-    if PROTECTED
-        .iter()
-        .any(|protected| protected.eq_ignore_ascii_case(long))
-    {
-        return Err(Error::Protected(long.to_owned()));
+    if let Some(reserved) = reserved::field(name) {
+        return Err(Error::Protected(reserved.to_owned()));
     }
     Ok(())
 }

@@ -6,7 +6,9 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
-use sipbox_sip::{EditError, EditList, HeaderId, Message, Params, Parts, Scheme, Transport, Uri};
+use sipbox_sip::{
+    EditError, EditList, HeaderId, Message, Params, Parts, Scheme, Transport, Uri, reserved,
+};
 
 use crate::flow::TenantId;
 use crate::gathered::Gathered;
@@ -24,22 +26,6 @@ pub(crate) const FROM_TAG: &str = "ftag";
 pub(crate) const PAIR: &str = "r2";
 /// The parameter that signs the others.
 pub(crate) const SIGNATURE: &str = "sig";
-
-/// Parameters that no policy may write into our Record-Route: what is the host's, and
-/// what says how the URI is reached (RFC 3261 19.1.1).
-pub const RESERVED: [&str; 11] = [
-    "lr",
-    "r2",
-    "tn",
-    "ftag",
-    "did",
-    "sig",
-    "transport",
-    "maddr",
-    "ttl",
-    "method",
-    "user",
-];
 
 /// A parameter, as policies name it.
 pub(crate) type Pairs = [(String, String)];
@@ -337,13 +323,7 @@ pub(crate) fn is_paired(uri: &Uri<'_>) -> bool {
 /// # Errors
 /// The name, if it is the host's own.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
-    match RESERVED
-        .iter()
-        .find(|reserved| reserved.eq_ignore_ascii_case(name))
-    {
-        Some(reserved) => Err(reserved),
-        None => Ok(()),
-    }
+    reserved::route_param(name).map_or(Ok(()), Err)
 }
 
 /// Checks what shall stand for the address of a listener: `host[:port][;params]`.

@@ -35,6 +35,7 @@ pub mod nat;
 mod ordinary;
 pub mod params;
 pub mod parts;
+pub mod reserved;
 pub mod sdp;
 pub mod span;
 pub mod status;

@@ -4,26 +4,10 @@
 use bytes::Bytes;
 use sipbox_core::policy::{Body, CallError, Edit};
 use sipbox_core::record_route;
-use sipbox_sip::{HeaderId, Uri, lex};
+use sipbox_sip::{HeaderId, Uri, lex, reserved};
 
 use crate::bindings::wit::types as wit;
 use crate::cx::{ANYWHERE, CallCx, OF_REQUESTS};
-
-/// Fields that belong to the host, whatever a policy says: what keeps
-/// transactions, dialogs and routes right. The table is in `wit/README.md`.
-const PROTECTED: [HeaderId; 11] = [
-    HeaderId::Via,
-    HeaderId::MaxForwards,
-    HeaderId::MaxBreadth,
-    HeaderId::ContentLength,
-    HeaderId::ContentType,
-    HeaderId::CSeq,
-    HeaderId::CallId,
-    HeaderId::From,
-    HeaderId::To,
-    HeaderId::Route,
-    HeaderId::RecordRoute,
-];
 
 /// Fields of a reply that `auth.challenge` alone writes.
 const CHALLENGES: [HeaderId; 2] = [HeaderId::WwwAuthenticate, HeaderId::ProxyAuthenticate];
@@ -36,9 +20,8 @@ pub(crate) fn check_name(name: &str) -> Result<(), CallError> {
             shown(name)
         )));
     }
-    let id = HeaderId::from_name(name.as_bytes());
-    if PROTECTED.contains(&id) {
-        return Err(CallError::Protected(id.name().to_owned()));
+    if let Some(reserved) = reserved::field(name) {
+        return Err(CallError::Protected(reserved.to_owned()));
     }
     Ok(())
 }

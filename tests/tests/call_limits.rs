@@ -239,8 +239,8 @@ fn dialogs_and_leases_survive_sudden_death() {
     let mut phones = phones("{ user = { calls = 1 }, source = { calls = 5 } }");
     let (mut caller, mut callee) = phones.call();
     let before = phones.dialogs();
-    // Written behind, within a second.
-    std::thread::sleep(Duration::from_millis(2500));
+    // Written behind, once it has been answered for a second.
+    std::thread::sleep(Duration::from_millis(3500));
     phones.sipbox.kill();
     phones.sipbox.start_again();
     let after = phones.dialogs();

@@ -105,14 +105,17 @@ pub mod contact {
 
 /// Whether there is a part or fact of this id.
 pub(crate) const fn is_part(id: u32) -> bool {
+    const FROM_PORT: u32 = FROM + party::PORT;
+    const TO_PORT: u32 = TO + party::PORT;
+    const CONTACT_PORT: u32 = CONTACT + contact::PORT;
     matches!(
         id,
         METHOD..=REASON
             | URI_SCHEME..=URI_PARAMS
-            | 16..=21
-            | 24..=29
+            | FROM..=FROM_PORT
+            | TO..=TO_PORT
             | CALL_ID..=CSEQ_METHOD
-            | 40..=43
+            | CONTACT..=CONTACT_PORT
             | TENANT..=ROUTE_PARAMS
             | NOW..=FLAGS
     )

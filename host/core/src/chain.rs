@@ -438,13 +438,6 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
     let mut changed = SmallVec::<[HeaderId; 4]>::new();
     for edit in edits {
         match edit {
-            Edit::SetHeader(name, _) | Edit::AddHeader(name, _) | Edit::RemoveHeader(name) => {
-                changed.push(HeaderId::from_name(name.as_bytes()));
-            }
-            Edit::ForceRport => changed.push(HeaderId::Via),
-            Edit::SetBody(_) | Edit::SetRequestUri(_) => {}
-        }
-        match edit {
             Edit::SetHeader(name, value) => {
                 list.set_header(view, name.as_bytes(), value.as_bytes())?;
             }
@@ -459,12 +452,24 @@ pub fn apply(message: &OwnedMessage, edits: &[Edit]) -> Result<OwnedMessage, App
                 list.set_body(view, &body.bytes)?;
             }
         }
+        changed.extend(touches(edit));
     }
     if list.is_empty() {
         // Such as a port that the sender asked for already: nothing to write anew.
         return Ok(message.clone());
     }
     written(message, &list, &changed)
+}
+
+/// The field that an edit changes, if there are rules for what stands in it.
+fn touches(edit: &Edit) -> Option<HeaderId> {
+    match edit {
+        Edit::SetHeader(name, _) | Edit::AddHeader(name, _) | Edit::RemoveHeader(name) => {
+            Some(HeaderId::from_name(name.as_bytes()))
+        }
+        Edit::ForceRport => Some(HeaderId::Via),
+        Edit::SetBody(_) | Edit::SetRequestUri(_) => None,
+    }
 }
 
 /// The message with its changes, of which those of the fields `changed` may make it one that

@@ -59,10 +59,7 @@ pub(crate) fn write(
     // RFC 5393 5.3.3: each request that can be forked says how often.
     if let Some(breadth) = outgoing.max_breadth {
         let value = itoa(u32::from(breadth));
-        match request.field(HeaderId::MaxBreadth) {
-            None => edits.append_header(request, HeaderId::MaxBreadth, value.as_slice())?,
-            Some(_) => edits.set_header(request, HeaderId::MaxBreadth, value.as_slice())?,
-        }
+        edits.set_header(request, HeaderId::MaxBreadth, value.as_slice())?;
     }
     if leaves.transport.reliable() && request.field(HeaderId::ContentLength).is_none() {
         // 16.6 step 9: a stream cannot do without.

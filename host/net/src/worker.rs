@@ -296,8 +296,8 @@ impl<E, S, R> Worker<E, S, R> {
         let Some(socket) = self.listeners.udp_socket(listener) else {
             return;
         };
-        for taken in 0..BATCH {
-            if taken == 1 && self.alone > 0 {
+        for tried in 0..BATCH {
+            if tried == 1 && self.alone > 0 {
                 self.alone -= 1;
                 return;
             }
@@ -306,7 +306,7 @@ impl<E, S, R> Worker<E, S, R> {
                 Err(error) => match error.kind() {
                     // Another worker was faster, or this was the last.
                     io::ErrorKind::WouldBlock => {
-                        self.alone = if taken == 1 { ALONE } else { 0 };
+                        self.alone = if tried == 1 { ALONE } else { 0 };
                         return;
                     }
                     io::ErrorKind::Interrupted => continue,

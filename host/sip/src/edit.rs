@@ -367,7 +367,9 @@ impl EditList {
             return Ok(());
         }
         if alone {
-            return self.remove(field.line);
+            self.remove(field.line)?;
+            self.removed.push((at, element.span));
+            return Ok(());
         }
         self.atomically(|list| {
             list.removed.push((at, element.span));

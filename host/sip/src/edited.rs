@@ -43,7 +43,8 @@ impl EditList {
     }
 
     /// Where the parts stand once these changes are written, which `edited` shows. Of the
-    /// Request-URI and of the fields that are among `changed` they are read anew.
+    /// Request-URI and of the fields that are among `changed` they are read anew; a field that
+    /// these changes touch and `changed` does not name has parts that mean nothing.
     #[must_use]
     pub fn parts_of(
         &self,
@@ -52,10 +53,10 @@ impl EditList {
         edited: Message<'_>,
         changed: &[HeaderId],
     ) -> Parts {
-        let read = [HeaderId::From, HeaderId::To, HeaderId::CSeq];
+        let others = [HeaderId::From, HeaderId::To, HeaderId::CSeq];
         let uri = message.request_uri_span();
         let touched = self.changes().any(|(span, _)| span.start < uri.end);
-        if touched || read.iter().any(|id| changed.contains(id)) {
+        if touched || others.iter().any(|id| changed.contains(id)) {
             return Parts::of(edited);
         }
         let mut parts = Moves::of(self, message).parts(parts);

@@ -72,7 +72,8 @@ impl<'a> Params<'a> {
                 [b'=', value @ ..] => Some(value),
                 _ => continue,
             };
-            if !found.is_empty() && found.eq_ignore_ascii_case(name) {
+            let is_name = !found.is_empty() && !found.contains(&b'=');
+            if is_name && found.eq_ignore_ascii_case(name) {
                 return Some(Param { name: found, value });
             }
         }
@@ -208,7 +209,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_parameter_is_found_as_the_walk_finds_it(raw in "[;ab=\"\\\\ \t]{0,20}", name in "[aB]{0,2}") {
+        fn a_parameter_is_found_as_the_walk_finds_it(raw in "[;ab=\"\\\\ \t]{0,20}", name in "[aB=]{0,3}") {
             let params = Params::new(raw.as_bytes());
             let name = name.as_bytes();
             let walked = params.iter().find(|p| p.name.eq_ignore_ascii_case(name));

@@ -98,7 +98,8 @@ fn fault(message: Message<'_>, rule: Rule) -> Fault {
 }
 
 /// Judges a message that had passed before some of it was changed: what may be wrong is the
-/// whole of it, what is counted, and the fields that were changed.
+/// whole of it, what is counted, and the fields that were changed, all of which `changed` has
+/// to name.
 ///
 /// # Errors
 /// The first rule that the message breaks.

@@ -30,22 +30,18 @@ impl Agenda {
         at
     }
 
-    /// Takes out those that are to be looked at by now, the earliest first.
-    pub(super) fn take(&mut self, now: Time) -> Vec<(Time, DialogId)> {
+    /// Takes out one that is to be looked at by now: of the first second, in any order. What
+    /// goes wrong with it is no matter of those behind it.
+    pub(super) fn take(&mut self, now: Time) -> Option<(Time, DialogId)> {
         self.now = self.now.max(now);
-        let mut taken = Vec::new();
-        while let Some(mut second) = self.seconds.first_entry()
-            && *second.key() <= now.0 / SECOND_US
-        {
-            let all = second.get_mut();
-            taken.extend(all.extract_if(.., |(at, _)| *at <= now));
-            if !all.is_empty() {
-                break;
-            }
+        let mut second = self.seconds.first_entry()?;
+        let all = second.get_mut();
+        let found = all.iter().rposition(|(at, _)| *at <= now)?;
+        let taken = all.swap_remove(found);
+        if all.is_empty() {
             second.remove();
         }
-        taken.sort_unstable();
-        taken
+        Some(taken)
     }
 
     /// When the next dialog is to be looked at.
@@ -68,11 +64,13 @@ mod tests {
         assert_eq!(agenda.note(id(2), ms(1_200)), ms(1_200));
         assert_eq!(agenda.note(id(3), ms(3_600_000)), ms(60_000));
         assert_eq!(agenda.next(), Some(ms(1_200)));
-        assert_eq!(agenda.take(ms(1_000)), []);
-        assert_eq!(agenda.take(ms(1_300)), [(ms(1_200), id(2))]);
+        assert_eq!(agenda.take(ms(1_000)), None);
+        assert_eq!(agenda.take(ms(1_300)), Some((ms(1_200), id(2))));
+        assert_eq!(agenda.take(ms(1_300)), None);
         assert_eq!(agenda.next(), Some(ms(1_500)));
-        let late = agenda.take(ms(61_000));
-        assert_eq!(late, [(ms(1_500), id(1)), (ms(60_000), id(3))]);
+        assert_eq!(agenda.take(ms(61_000)), Some((ms(1_500), id(1))));
+        assert_eq!(agenda.take(ms(61_000)), Some((ms(60_000), id(3))));
+        assert_eq!(agenda.take(ms(61_000)), None);
         assert_eq!(agenda.note(id(3), ms(3_600_000)), ms(121_000));
         assert_eq!(agenda.next(), Some(ms(121_000)));
     }

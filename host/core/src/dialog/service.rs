@@ -334,9 +334,9 @@ impl DialogService {
     /// Does what is due by now, for one dialog after the other.
     pub(crate) fn fire(&self, at: Now<'_>) -> Outcome {
         let mut all = Outcome::default();
+        let next = |shard: &Mutex<Shard>| lock(shard).agenda.take(at.now);
         for at_shard in &self.shards {
-            let looked_at = lock(at_shard).agenda.take(at.now);
-            for (noted, id) in looked_at {
+            while let Some((noted, id)) = next(at_shard) {
                 let mut out = Outcome::default();
                 let expired = self.work(id, &mut out, |dialog, out| {
                     if dialog.looked_at == Some(noted) {

@@ -15,6 +15,7 @@ mod news;
 mod record_route;
 mod room;
 mod routes;
+mod rows;
 mod rules;
 mod settled;
 mod silence;
@@ -258,7 +259,7 @@ impl Rig {
     ) -> R {
         let mut env = Env {
             now: self.now,
-            wall: WallTime(1_700_000_000_000 + self.now.as_millis()),
+            wall: self.wall(),
             settings: &self.settings,
             rng: &mut self.rng,
         };
@@ -400,6 +401,10 @@ impl Rig {
         };
         let decision = self.decide(request, ruling);
         self.call(|stack, env, out| stack.request_verdict(env, id, decision, out))
+    }
+
+    pub(crate) fn wall(&self) -> WallTime {
+        WallTime(1_700_000_000_000 + self.now.as_millis())
     }
 
     /// Lets time pass, firing timers where they are due.

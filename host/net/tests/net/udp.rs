@@ -34,6 +34,33 @@ fn udp(listener: u16, address: SocketAddr) -> NextHop {
     }
 }
 
+/// A worker that saw datagrams come one by one takes them so for a while, and none is left
+/// behind when many come at once, to several listeners.
+#[test]
+fn many_datagrams_after_single_ones_all_come() {
+    let mut rig = Rig::new(&config(&[
+        (Transport::Udp, "127.0.0.1:0"),
+        (Transport::Udp, "127.0.0.1:0"),
+    ]));
+    let peer = peer("127.0.0.1:0");
+    for _ in 0..3 {
+        peer.send_to(b"alone", rig.local(0)).unwrap();
+        assert_eq!(rig.message().0, b"alone");
+    }
+    for burst in [2, 40, 3] {
+        for _ in 0..burst {
+            peer.send_to(b"one", rig.local(0)).unwrap();
+            peer.send_to(b"two", rig.local(1)).unwrap();
+        }
+        let mut came = [0, 0];
+        for _ in 0..2 * burst {
+            let (_, flow) = rig.message();
+            came[usize::from(flow.listener.0)] += 1;
+        }
+        assert_eq!(came, [burst, burst]);
+    }
+}
+
 #[test]
 fn datagrams_come_in_and_go_back_down_their_flow_over_ipv4_and_ipv6() {
     let mut rig = Rig::new(&config(&[

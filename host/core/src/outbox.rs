@@ -17,7 +17,7 @@ use crate::flow::{NextHop, TenantId};
 use crate::ids::{AskId, ResolveToken, SendToken, StatelessId};
 use crate::policy::{CallState, Facts, Failure};
 use crate::stack::Pong;
-use crate::transaction::Scratch;
+use crate::transaction::{Scratch, Wording};
 
 /// One message to send.
 #[derive(Clone, Debug)]
@@ -321,7 +321,7 @@ impl Outbox {
     }
 
     /// A response goes upstream, which its dialog is to know.
-    pub(crate) fn tell(&mut self, tie: Option<&Tie>, status: u16, response: &Bytes) {
+    pub(crate) fn tell(&mut self, tie: Option<&Tie>, status: u16, response: &Wording) {
         let event = tie.and_then(|tie| tie.response(status, response));
         self.dialog_events.extend(event);
     }

@@ -109,7 +109,7 @@ pub(crate) fn process(
     let request = if edits.is_empty() {
         OwnedMessage::new(bytes.clone(), message.index().clone(), Some(*parts))
     } else {
-        edits.edited(message, parts, changed)?
+        edits.edited(message, Some(parts), changed)?
     };
     Ok(Routed {
         request,

@@ -1,6 +1,7 @@
-//! A changed message as one that is known already. Taking whole header fields out moves
-//! what stands behind them and changes nothing else, so that nobody has to look for it
-//! again: the usual change of a request in a dialog, whose Route has led it here.
+//! A changed message as one that is known already. Taking header fields out, or elements of
+//! them, moves what stands behind and changes nothing else, so that nobody has to look for it
+//! again: the usual change of a request in a dialog, whose Route has led it here, and of a
+//! response, which goes on without our Via.
 
 use bytes::Bytes;
 
@@ -22,22 +23,22 @@ const READ: [HeaderId; 5] = [
 ];
 
 impl EditList {
-    /// The changed message; `parts` are those of the message as it is, `memory` is used for
-    /// writing.
+    /// The changed message; `parts` are those of the message as it is, if they are known,
+    /// `memory` is used for writing.
     ///
     /// # Errors
     /// When a change lies outside of the message, or makes it none.
     pub fn edited(
         &self,
         message: Message<'_>,
-        parts: &Parts,
+        parts: Option<&Parts>,
         memory: &mut Vec<u8>,
     ) -> Result<OwnedMessage, EditError> {
         memory.clear();
         self.write(message, memory)?;
         let bytes = Bytes::copy_from_slice(memory);
         match self.without(message, parts) {
-            Some((index, parts)) => Ok(OwnedMessage::new(bytes, index, Some(parts))),
+            Some((index, parts)) => Ok(OwnedMessage::new(bytes, index, parts)),
             None => OwnedMessage::parse(bytes).map_err(|_| EditError::OutOfBounds),
         }
     }
@@ -66,9 +67,13 @@ impl EditList {
         parts
     }
 
-    /// Index and parts without the fields that are taken out. `None` if something else is
-    /// changed, or the message is not as ordinary as most.
-    fn without(&self, message: Message<'_>, parts: &Parts) -> Option<(Index, Parts)> {
+    /// Index and parts without the fields, or parts of fields, that are taken out. `None` if
+    /// something else is changed, or the message is not as ordinary as most.
+    fn without(
+        &self,
+        message: Message<'_>,
+        parts: Option<&Parts>,
+    ) -> Option<(Index, Option<Parts>)> {
         let old = message.index();
         if old.begin != 0 || old.malformed.is_some() || old.stray_cr || !old.terminated {
             return None;
@@ -80,21 +85,31 @@ impl EditList {
         index.content_length = old.content_length;
         index.terminated = true;
         for field in old.headers() {
-            if gone.next_if(|gone| *gone == (field.line, 0)).is_some() {
-                if READ.contains(&field.id) {
+            let inside = |gone: &(Span, usize)| field.line.covers(gone.0) && gone.1 == 0;
+            let Some((span, _)) = gone.next_if(inside) else {
+                index.push(field.moved(by));
+                continue;
+            };
+            if READ.contains(&field.id) {
+                return None;
+            }
+            let length = i64::try_from(span.len()).ok()?;
+            if span != field.line {
+                let ends = span.start == field.value.start || span.end == field.value.end;
+                if !ends || !field.value.covers(span) || field.value == span {
                     return None;
                 }
-                by -= i64::try_from(field.line.len()).ok()?;
-                continue;
+                index.push(field.moved(by).shortened(length));
             }
-            index.push(field.moved(by));
+            by -= length;
         }
         if gone.next().is_some() || index.headers().is_empty() {
             return None;
         }
         let body = message.body_span().shifted(by);
         (index.head_end, index.end) = (body.start, body.end);
-        Some((index, Moves::of(self, message).parts(parts)))
+        let moved = |parts| Moves::of(self, message).parts(parts);
+        Some((index, parts.map(moved)))
     }
 }
 

@@ -279,6 +279,14 @@ impl HeaderField {
             ..self
         }
     }
+
+    /// The same field when so many bytes of its value are gone.
+    pub(crate) fn shortened(mut self, by: i64) -> Self {
+        for span in [&mut self.value, &mut self.line] {
+            span.end = span.shifted(-by).end;
+        }
+        self
+    }
 }
 
 impl ContentLength {

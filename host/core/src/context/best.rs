@@ -6,7 +6,7 @@ use sipbox_sip::{EditList, HeaderId, Index, Message};
 use smallvec::SmallVec;
 
 use crate::flow::Flow;
-use crate::transaction::keep;
+use crate::transaction::{Wording, keep};
 
 /// A final response other than 2xx. Without one received it stands for a branch that
 /// ended without one.
@@ -21,7 +21,7 @@ pub(crate) struct Candidate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     /// As it goes upstream: our Via is removed.
-    pub(crate) bytes: Bytes,
+    pub(crate) wording: Wording,
     /// How it came.
     pub(crate) flow: Flow,
 }
@@ -42,7 +42,9 @@ impl Best {
     /// The bytes of the responses that it keeps.
     pub(crate) fn holds(&self) -> usize {
         let received = self.best.iter().filter_map(|best| best.received.as_ref());
-        let best: usize = received.map(|received| received.bytes.len()).sum();
+        let best: usize = received
+            .map(|received| received.wording.bytes().len())
+            .sum();
         best + self.challenges.iter().map(Bytes::len).sum::<usize>()
     }
 
@@ -62,7 +64,7 @@ impl Best {
             && is_challenge(loser.status)
             && let Some(received) = loser.received
         {
-            self.challenges.push(received.bytes);
+            self.challenges.push(received.wording.bytes().clone());
         }
     }
 
@@ -78,7 +80,7 @@ impl Best {
             return Some(best.clone());
         };
         let mut index = Index::new();
-        let Ok(message) = Message::parse(&received.bytes, &mut index) else {
+        let Ok(message) = Message::parse(received.wording.bytes(), &mut index) else {
             return Some(best.clone());
         };
         edits.clear();
@@ -100,7 +102,7 @@ impl Best {
             Ok(()) => Some(Candidate {
                 status: best.status,
                 received: Some(Received {
-                    bytes: keep(out),
+                    wording: keep(out).into(),
                     flow: received.flow,
                 }),
             }),
@@ -147,7 +149,7 @@ mod tests {
         Candidate {
             status,
             received: Some(Received {
-                bytes: Bytes::from(text),
+                wording: Bytes::from(text).into(),
                 flow: crate::testing::udp("192.0.2.2:5060"),
             }),
         }
@@ -181,7 +183,7 @@ mod tests {
         best.offer(response(486, ""));
         best.offer(response(407, "Proxy-Authenticate: Digest realm=\"c\"\r\n"));
         let merged = best.merged(&mut EditList::new(), &mut Vec::new()).unwrap();
-        let text = String::from_utf8(merged.received.unwrap().bytes.to_vec()).unwrap();
+        let text = String::from_utf8(merged.received.unwrap().wording.bytes().to_vec()).unwrap();
         assert_eq!(merged.status, 407);
         for realm in ["a", "b", "c"] {
             assert!(text.contains(&format!("realm=\"{realm}\"")), "{text}");

@@ -54,13 +54,15 @@ impl TransactionUser for ResponseContext {
             // that is no INVITE hears no other provisional response.
             return;
         }
-        let bytes = match without_via(response, io) {
-            Some(bytes) => bytes,
+        // The dialog that it may begin reads it, and so do policies.
+        let read = self.state.dialog.is_some() || self.shows_replies();
+        let wording = match without_via(response, read, io) {
+            Some(wording) => wording,
             // 16.7 step 3: it names nobody to go to; but see below.
-            None if status >= 300 => Bytes::new(),
+            None if status >= 300 => Bytes::new().into(),
             None => return,
         };
-        let received = Received { bytes, flow };
+        let received = Received { wording, flow };
         if status < 200 {
             if self.phase != Phase::Running || self.won {
                 return;
@@ -68,7 +70,7 @@ impl TransactionUser for ResponseContext {
             if self.shows_replies() {
                 self.ask_reply(status, received, false);
             } else {
-                io.tx.respond(io.server, status, received.bytes, io.cx);
+                io.tx.respond(io.server, status, received.wording, io.cx);
             }
             return;
         }
@@ -110,7 +112,7 @@ impl TransactionUser for ResponseContext {
             // words of our own.
             Candidate {
                 status,
-                received: (!received.bytes.is_empty()).then_some(received),
+                received: (!received.wording.bytes().is_empty()).then_some(received),
             }
         };
         if io.cx.mutant(Mutation::LastResponse) {

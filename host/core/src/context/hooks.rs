@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sipbox_sip::OwnedMessage;
 
 use super::best::Received;
@@ -16,7 +15,7 @@ use crate::ids::AskId;
 use crate::outbox::Ask;
 use crate::policy::{Facts, Failure, Reply};
 use crate::stack::ReplyVerdict;
-use crate::transaction::{UserTimer, keep};
+use crate::transaction::{UserTimer, Wording};
 use crate::user::Io;
 
 /// What became of an answer to `Ask::Failure`.
@@ -98,7 +97,7 @@ impl ResponseContext {
                 Ask::Reply {
                     id,
                     tenant,
-                    response: OwnedMessage::parse(received.bytes.clone()).ok()?,
+                    response: received.wording.message()?,
                     request: self.request.clone(),
                     facts: Arc::new(facts),
                     state,
@@ -108,8 +107,7 @@ impl ResponseContext {
             Question::Failure => {
                 let best = self.best.get()?;
                 let received = best.received.as_ref();
-                let response =
-                    received.and_then(|received| OwnedMessage::parse(received.bytes.clone()).ok());
+                let response = received.and_then(|received| received.wording.message());
                 let reason = match &response {
                     Some(response) => {
                         String::from_utf8_lossy(response.as_ref().reason()).into_owned()
@@ -171,7 +169,7 @@ impl ResponseContext {
     fn settle(&mut self, question: Question, io: &mut Io<'_, '_, '_>) {
         match question {
             Question::Branch(at) => self.lose(at, Internal::Undecided),
-            Question::Reply { status, received } => self.pass_on(status, received.bytes, io),
+            Question::Reply { status, received } => self.pass_on(status, received.wording, io),
             Question::Failure => self.deliver(io),
         }
     }
@@ -207,17 +205,17 @@ impl ResponseContext {
         };
         self.remember(verdict.state, io);
         if verdict.forward || status >= 200 {
-            self.pass_on(status, keep(verdict.response.as_ref().bytes()), io);
+            self.pass_on(status, verdict.response.into(), io);
         }
         true
     }
 
     /// A response that the policies have seen goes upstream.
-    fn pass_on(&mut self, status: u16, bytes: Bytes, io: &mut Io<'_, '_, '_>) {
+    fn pass_on(&mut self, status: u16, response: Wording, io: &mut Io<'_, '_, '_>) {
         if status >= 200 && self.phase == Phase::Replying {
             self.answered(io);
         }
-        io.tx.respond(io.server, status, bytes, io.cx);
+        io.tx.respond(io.server, status, response, io.cx);
     }
 
     /// Whether the answer to `Ask::Failure` counts, which is about to be given. It has as

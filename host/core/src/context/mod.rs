@@ -312,7 +312,7 @@ impl ResponseContext {
         if first {
             self.answered(io);
         }
-        io.tx.respond(io.server, status, received.bytes, io.cx);
+        io.tx.respond(io.server, status, received.wording, io.cx);
     }
 
     fn answered(&mut self, io: &mut Io<'_, '_, '_>) {

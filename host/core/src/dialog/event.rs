@@ -13,7 +13,7 @@ use crate::ids::Place;
 use crate::intake;
 use crate::lease::Lease;
 use crate::policy::Facts;
-use crate::transaction::{is_success, keep};
+use crate::transaction::{Wording, is_success, keep};
 
 /// The end of a dialog that something comes from or goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ pub(crate) enum Event {
     Response {
         id: DialogId,
         status: u16,
-        response: Bytes,
+        response: Wording,
         heard: Heards,
         /// The caller had sent a CANCEL before.
         cancelled: bool,
@@ -113,7 +113,7 @@ pub(crate) enum Event {
     Refreshed {
         known: Known,
         contact: Option<Bytes>,
-        response: Bytes,
+        response: Wording,
     },
     /// The transaction of the INVITE holds these leases now.
     Leases { id: DialogId, leases: Vec<Lease> },
@@ -222,7 +222,7 @@ impl Tie {
     }
 
     /// What a response tells that goes upstream.
-    pub(crate) fn response(&self, status: u16, response: &Bytes) -> Option<Event> {
+    pub(crate) fn response(&self, status: u16, response: &Wording) -> Option<Event> {
         match self {
             Self::Begins {
                 id,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sipbox_sip::{Index, Message, Method, OwnedMessage};
+use sipbox_sip::{Message, Method, OwnedMessage};
 use smallvec::SmallVec;
 
 use super::event::{Change, EndReason, Event, Heards, NewDialog, Notice, Order, Side};
@@ -19,7 +19,7 @@ use crate::ids::Place;
 use crate::lease::Lease;
 use crate::settings::Settings;
 use crate::time::{Time, WallTime};
-use crate::transaction::{is_success, keep};
+use crate::transaction::{Wording, is_success, keep};
 
 /// The most callees of one INVITE that are remembered.
 const MAX_CALLEES: usize = 32;
@@ -307,9 +307,8 @@ impl Dialog {
                 contact,
                 response,
             } => {
-                let mut index = Index::new();
-                let answer = Message::parse(&response, &mut index).ok();
-                let answer = answer.and_then(super::event::contact_of);
+                let answer = response.message();
+                let answer = answer.and_then(|answer| super::event::contact_of(answer.as_ref()));
                 for (side, contact) in [(known.from, contact), (known.from.other(), answer)] {
                     if let Some(leg) = self.leg_mut(side) {
                         leg.moved(contact);
@@ -348,7 +347,7 @@ impl Dialog {
     fn response(
         &mut self,
         status: u16,
-        response: &Bytes,
+        response: &Wording,
         heard: &Heards,
         cancelled: bool,
         at: Now<'_>,
@@ -360,11 +359,10 @@ impl Dialog {
             }
             return;
         }
-        let mut index = Index::new();
-        let Ok(message) = Message::parse(response, &mut index) else {
+        let Some(message) = response.message() else {
             return;
         };
-        let leg = self.hear(message, heard, at);
+        let leg = self.hear(message.as_ref(), heard, at);
         if !is_success(status) {
             self.happened(Happened::Provisional);
             return;

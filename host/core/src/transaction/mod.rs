@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod key;
 pub(crate) mod machine;
 pub(crate) mod server;
+mod wording;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -24,6 +25,8 @@ use client::Client;
 use key::TransactionKey;
 use machine::Letter;
 use server::Server;
+
+pub(crate) use wording::Wording;
 
 /// What a timer of the shard is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use sipbox_sip::{Index, Message, Method};
 
 use super::key::TransactionKey;
 use super::machine::{self, Action, Event, Letter, Machine, State};
-use super::{Due, Timer, Transactions, is_success};
+use super::{Due, Timer, Transactions, Wording, is_success};
 use crate::account::Ticket;
 use crate::cx::{Cx, Mutation};
 use crate::dialog::Tie;
@@ -179,7 +179,14 @@ impl Transactions {
     }
 
     /// Sends a response of the transaction user; `status` is the response's.
-    pub(crate) fn respond(&mut self, key: Key, status: u16, bytes: Bytes, cx: &mut Cx<'_, '_>) {
+    pub(crate) fn respond(
+        &mut self,
+        key: Key,
+        status: u16,
+        response: impl Into<Wording>,
+        cx: &mut Cx<'_, '_>,
+    ) {
+        let response = response.into();
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
@@ -193,16 +200,16 @@ impl Transactions {
             // upstream, whatever went before; anything else is too late.
             let late = server.method == Method::Invite && is_success(status);
             if late && !cx.mutant(Mutation::DropLateSuccess) {
-                cx.out.tell(server.tie.as_deref(), status, &bytes);
-                cx.out.send(server.reply_to, &bytes, None);
+                cx.out.tell(server.tie.as_deref(), status, &response);
+                cx.out.send(server.reply_to, response.bytes(), None);
             }
             return;
         }
         if status >= 300 && server.rfc2543 {
-            server.ack_tag = to_tag_hash(&bytes, cx);
+            server.ack_tag = to_tag_hash(response.bytes(), cx);
         }
-        cx.out.tell(server.tie.as_deref(), status, &bytes);
-        server.last = Some(bytes);
+        cx.out.tell(server.tie.as_deref(), status, &response);
+        server.last = Some(response.into_bytes());
         if status >= 200 {
             // From here on a dialog has it, or nobody.
             drop(server.tie.as_mut().and_then(|tie| tie.take_call()));

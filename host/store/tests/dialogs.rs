@@ -8,7 +8,9 @@ fn row(number: u64) -> DialogRow {
     DialogRow {
         dlg_id: number,
         callid: format!("call {number}"),
-        caller_contact: number.is_multiple_of(2).then(|| format!("sip:{number}@192.0.2.1")),
+        caller_contact: number
+            .is_multiple_of(2)
+            .then(|| format!("sip:{number}@192.0.2.1")),
         vars: Some(vec![0, 1, 255]),
         timeout: u64::MAX - number,
         flags: 15,

@@ -1,7 +1,7 @@
 //! The books: what has to hold of single messages as they pass, and of the calls when
 //! everything is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::call::{Mood, Order, Temper};
 use super::policies::hooks_in;
@@ -32,6 +32,8 @@ pub(super) struct Books {
     answer_acked: BTreeMap<usize, Time>,
     /// Those that we ended.
     hung_up: BTreeMap<usize, Time>,
+    /// Those of which a later hook is never answered.
+    pub(super) unanswered: BTreeSet<usize>,
     /// How many answers of later hooks have counted.
     hooks: BTreeMap<usize, usize>,
 }
@@ -247,7 +249,10 @@ impl World {
             && !self.books.answered.contains_key(&call)
             && self.shut_at.is_none()
             && self.setup.loss <= 100;
-        if plain && all_refused && !vanished {
+        // A hook that is never answered is waited for as long as a caller is patient (17.1.2.2),
+        // so that he may have given up in the moment when the response goes on.
+        let gave_up = caller.gave_up() && self.books.unanswered.contains(&call);
+        if plain && all_refused && !vanished && !gave_up {
             let statuses: Vec<u16> = phones
                 .iter()
                 .filter_map(|phone| phone.final_status)

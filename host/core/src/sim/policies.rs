@@ -55,8 +55,10 @@ impl World {
                 self.report.asked += 1;
                 let call = call_of(&String::from_utf8_lossy(request.as_ref().bytes()));
                 self.note_variables(call, state);
-                // A few are never answered.
-                if !self.random.permille(10) {
+                if self.random.permille(10) {
+                    // A few are never answered.
+                    self.books.unanswered.insert(call);
+                } else {
                     let quick = self.random.permille(500);
                     let after = if quick { 0 } else { self.random.below(800) };
                     self.at(after, Event::Verdict(Box::new(ask)));

@@ -75,6 +75,11 @@ impl Uac {
         self.failure.or(self.timed_out.then_some(408))
     }
 
+    /// Whether nobody told it how its request ended.
+    pub(super) fn gave_up(&self) -> bool {
+        self.timed_out && self.dialogs.is_empty() && self.failure.is_none()
+    }
+
     pub(super) fn talked_to(&self, number: usize) -> bool {
         self.dialogs.iter().any(|dialog| dialog.number == number)
     }

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Fills in sipbox.toml for the perf lab and adds its 10,000 accounts.
 
-    prepare.py SIPBOX FOLDER IP PORT UAS1 WORKERS [COMPONENT]
+    prepare.py SIPBOX FOLDER IP PORT UAS1 WORKERS [COMPONENT | without-dialogs]
 
 COMPONENT goes in front of the residential policy. With that of policies/examples/balance,
 calls to `balanced` are spread over the four ports from UAS1 on; that of policies/nat
 mends Contact and session description, as the other targets do in S5.
+
+`without-dialogs` has the residential policy keep none, as the other targets.
 
 The accounts go into the database directly: through the command line each would
 be a process of its own. HA1s only, as `sipbox user add` stores them.
@@ -27,7 +29,9 @@ def main():
     text = pathlib.Path(__file__).with_name("sipbox.toml").read_text()
     for name, value in dict(ip=ip, port=port, uas1=uas1, workers=workers).items():
         text = text.replace(f"@{name}@", value)
-    if component:
+    if component == ["without-dialogs"]:
+        text = text.replace("settings = {", "settings = { dialogs = false,", 1)
+    elif component:
         text = text.replace(CHAIN, chain_link(component[0], ip, int(uas1)) + CHAIN, 1)
     (folder / "sipbox.toml").write_text(text)
     # The program itself makes the tables.

@@ -390,3 +390,24 @@ fn a_cleared_list_starts_anew() {
     edits.remove_value(message, &second).unwrap();
     assert!(written(message, &edits).contains("Route: <sip:a;lr> ,<sip:c;lr>\r\n"));
 }
+
+/// Also one that was the only one of its field, in whose place a field was set since.
+#[test]
+fn an_element_that_is_gone_is_not_removed_again() {
+    let bytes = lines(
+        "INVITE sip:bob@example.org SIP/2.0
+        Route: <sip:p;lr>
+        Content-Length: 0
+
+        ",
+    );
+    let message = parse(&bytes);
+    let route = message.values(HeaderId::Route).next().unwrap();
+    let mut edits = EditList::new();
+    edits.remove_value(message, &route).unwrap();
+    edits
+        .set_header(message, HeaderId::Route, b"<sip:q;lr>")
+        .unwrap();
+    edits.remove_value(message, &route).unwrap();
+    assert!(written(message, &edits).contains("Route: <sip:q;lr>\r\n"));
+}

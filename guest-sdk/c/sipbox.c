@@ -231,42 +231,10 @@ __attribute__((weak)) _Noreturn void abort(void)
 
 /* --- The message of this call. */
 
-/* How many bytes the character at hand has, or 0 if they are not UTF-8. */
-static size_t character(const uint8_t *at, size_t left)
-{
-    uint8_t first = at[0];
-    if (first < 0x80)
-        return 1;
-    size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-    if (first < 0xc2 || first > 0xf4 || left < length)
-        return 0;
-    for (size_t n = 1; n < length; n++)
-        if ((at[n] & 0xc0) != 0x80)
-            return 0;
-    /* Overlong forms, surrogates, and what is beyond the last character. */
-    if ((first == 0xe0 && at[1] < 0xa0) || (first == 0xed && at[1] > 0x9f)
-        || (first == 0xf0 && at[1] < 0x90) || (first == 0xf4 && at[1] > 0x8f))
-        return 0;
-    return length;
-}
-
-/* Puts `?` for bytes that are not UTF-8: a text that goes back to the host has to be. */
-static void clean(uint8_t *bytes, size_t length)
-{
-    size_t at = 0;
-    while (at < length) {
-        size_t good = character(bytes + at, length - at);
-        if (good == 0)
-            bytes[at] = '?';
-        at += good == 0 ? 1 : good;
-    }
-}
-
 sipbox_view sipbox_view_read(void)
 {
     sipbox_view view;
     sipbox_policy_message_view(&view);
-    clean(view.bytes.ptr, view.bytes.len);
     return view;
 }
 
@@ -289,7 +257,7 @@ sipbox_text sipbox_view_text(const sipbox_view *view, uint32_t id)
     const uint32_t *found = triple(view, id);
     if (found == NULL)
         return (sipbox_text){NULL, 0};
-    return (sipbox_text){(const char *)view->bytes.ptr + found[1], found[2]};
+    return (sipbox_text){(const char *)view->text.ptr + found[1], found[2]};
 }
 
 uint32_t sipbox_view_number(const sipbox_view *view, uint32_t id, unsigned which)

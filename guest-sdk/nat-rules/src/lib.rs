@@ -35,14 +35,21 @@ impl NatRules {
     /// What is done about a request, before anybody decides about it. What cannot be
     /// mended goes on as it is, with a line in the log.
     pub fn on_request(&self, request: &Request) {
-        if self.force_rport {
+        let method = request.method();
+        let tests = if method == "CANCEL" {
+            SourceClass::empty()
+        } else {
+            self.tests
+        };
+        let found = request.classify_source(tests | SourceClass::DIFF_PORT_SRC_VIA);
+        // Where both are the same port, responses go there anyway.
+        if self.force_rport && found.contains(SourceClass::DIFF_PORT_SRC_VIA) {
             told("force-rport", nat::force_rport());
         }
-        let method = request.method();
         if method == "CANCEL" {
             return;
         }
-        let natted = holds(request.classify_source(self.tests));
+        let natted = holds(found & tests);
         if method == "REGISTER" {
             if natted {
                 self.register();

@@ -47,4 +47,5 @@ pub use verdict::{Destination, Preloaded, Target, UriTarget, Verdict};
 
 #[cfg(all(target_family = "wasm", feature = "allocator"))]
 #[global_allocator]
-static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+static ALLOCATOR: sipbox_guest_allocator::Pockets<talc::wasm::WasmDynamicTalc> =
+    sipbox_guest_allocator::Pockets::new(talc::wasm::new_wasm_dynamic_allocator());

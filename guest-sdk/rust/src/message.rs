@@ -5,7 +5,7 @@
 //! transaction's memory are host calls and live in `call.rs`.
 
 use std::cell::OnceCell;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::bindings::host::sipbox::policy::message::MessageView;
 use crate::ids;
@@ -40,11 +40,10 @@ pub struct Source<'a> {
 /// What requests and responses have in common.
 #[derive(Debug)]
 pub struct Message {
-    bytes: Vec<u8>,
+    text: String,
     index: Vec<u32>,
-    /// The bytes as text of the same length: bytes that are not UTF-8 are `?`,
-    /// folds are blanks. Made when a text needs it.
-    clean: OnceCell<Vec<u8>>,
+    /// Start line and header fields as received; fetched when somebody asks for them.
+    bytes: OnceCell<Vec<u8>>,
 }
 
 /// A request, in `on_request`, `on_branch` and `on_failure`.
@@ -178,9 +177,9 @@ impl Response {
 impl Message {
     fn new(view: MessageView) -> Self {
         Self {
-            bytes: view.bytes,
+            text: view.text,
             index: view.index,
-            clean: OnceCell::new(),
+            bytes: OnceCell::new(),
         }
     }
 
@@ -260,17 +259,20 @@ impl Message {
         self.fields().map(|field| (field.name, field.value))
     }
 
-    /// The exact bytes of the first header field of that name.
+    /// The exact bytes of the first header field of that name. The first time that this
+    /// is asked costs a host call.
     #[must_use]
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
         let name = ids::long_form(name);
-        match ids::field(name) {
-            Some(id) => self.raw(id),
+        let (offset, length) = match ids::field(name) {
+            Some(id) => self.words(id)?,
             None => self
                 .fields()
                 .find(|field| field.name.eq_ignore_ascii_case(name))
-                .and_then(|field| self.slice(field.offset, field.length)),
-        }
+                .map(|field| (field.offset, field.length))?,
+        };
+        let bytes = self.bytes.get_or_init(crate::sys::bytes);
+        bytes.get(span(offset, length)?)
     }
 
     /// Where the message came from.
@@ -343,20 +345,12 @@ impl Message {
             .map_or(0, |(_, length)| length as usize)
     }
 
-    /// A part by its id in the view, as text: what is not UTF-8 is `?`, folds
-    /// are blanks. The getters are spelled with it; use it for an id that this
+    /// A part by its id in the view: what is not UTF-8 is `?`, folds are blanks. The getters are spelled with it; use it for an id that this
     /// version of the SDK does not know.
     #[must_use]
     pub fn text(&self, id: u32) -> Option<&str> {
         let (offset, length) = self.words(id)?;
         self.text_at(offset, length)
-    }
-
-    /// A part by its id in the view: the exact bytes.
-    #[must_use]
-    pub fn raw(&self, id: u32) -> Option<&[u8]> {
-        let (offset, length) = self.words(id)?;
-        self.slice(offset, length)
     }
 
     /// The two words of the first triple with this id.
@@ -370,21 +364,9 @@ impl Message {
         Some((triple[1], triple[2]))
     }
 
-    fn slice(&self, offset: u32, length: u32) -> Option<&[u8]> {
-        let offset = offset as usize;
-        self.bytes.get(offset..offset.checked_add(length as usize)?)
-    }
-
+    #[inline]
     fn text_at(&self, offset: u32, length: u32) -> Option<&str> {
-        let exact = self.slice(offset, length)?;
-        if !exact.contains(&b'\n')
-            && let Ok(text) = std::str::from_utf8(exact)
-        {
-            return Some(text);
-        }
-        let clean = self.clean.get_or_init(|| clean(&self.bytes));
-        let offset = offset as usize;
-        std::str::from_utf8(clean.get(offset..offset.checked_add(length as usize)?)?).ok()
+        self.text.get(span(offset, length)?)
     }
 
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {
@@ -449,16 +431,8 @@ struct Field<'a> {
     length: u32,
 }
 
-/// A copy of the same length in which every byte outside a UTF-8 sequence is
-/// `?` and line ends are blanks, so that every span of the index is text.
-fn clean(bytes: &[u8]) -> Vec<u8> {
-    let mut copy = Vec::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        copy.extend(chunk.valid().bytes().map(|byte| match byte {
-            b'\r' | b'\n' => b' ',
-            byte => byte,
-        }));
-        copy.extend(chunk.invalid().iter().map(|_| b'?'));
-    }
-    copy
+#[inline]
+fn span(offset: u32, length: u32) -> Option<Range<usize>> {
+    let offset = offset as usize;
+    Some(offset..offset.checked_add(length as usize)?)
 }

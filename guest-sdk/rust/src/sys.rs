@@ -41,6 +41,8 @@ macro_rules! host_functions {
 host_functions! {
     /// `message.view`
     message.view => view() -> message::MessageView;
+    /// `message.bytes`
+    message.bytes => bytes() -> Vec<u8>;
     /// `message.body`
     message.body => body() -> Vec<u8>;
     /// `message.apply`

@@ -22,7 +22,7 @@ use crate::checks::{check_edit, check_options, check_route_param, check_uri, edi
 use crate::dialogs::TestDialog;
 use crate::nat::{self, NatState};
 use crate::run::{Effect, RecordRoute};
-use crate::view::view;
+use crate::view::{bytes, view};
 use crate::world::World;
 
 /// The hook that is running.
@@ -99,6 +99,10 @@ impl Live {
 impl Host for Live {
     fn view(&mut self) -> MessageView {
         view(&self.call)
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        bytes(&self.call)
     }
 
     fn body(&mut self) -> Vec<u8> {

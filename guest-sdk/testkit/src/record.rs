@@ -114,6 +114,7 @@ macro_rules! recorded {
 
 recorded! {
     view() -> MessageView;
+    bytes() -> Vec<u8>;
     body() -> Vec<u8>;
     apply(edits: &[Edit]) -> Result<(), Error>;
     set_header(name: &str, value: &str) -> Result<(), Error>;

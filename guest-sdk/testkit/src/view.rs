@@ -10,7 +10,7 @@ use crate::call::Call;
 type Span = (usize, usize);
 
 struct Writer {
-    bytes: Vec<u8>,
+    text: String,
     index: Vec<u32>,
 }
 
@@ -30,8 +30,8 @@ impl Writer {
     }
 
     fn fact(&mut self, id: u32, text: &str) {
-        let span = (self.bytes.len(), text.len());
-        self.bytes.extend(text.bytes());
+        let span = (self.text.len(), text.len());
+        self.text.push_str(text);
         self.span(id, span);
     }
 }
@@ -40,7 +40,13 @@ fn word(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-pub(crate) fn view(call: &Call) -> MessageView {
+/// Start line and header fields.
+pub(crate) fn bytes(call: &Call) -> Vec<u8> {
+    head(call).0.into_bytes()
+}
+
+/// Start line and header fields, and where name and value of each field stand.
+fn head(call: &Call) -> (String, Vec<(Span, Span)>) {
     let mut head = format!("{}\r\n", call.start_line);
     let mut fields: Vec<(Span, Span)> = Vec::new();
     for (name, value) in &call.headers {
@@ -52,9 +58,18 @@ pub(crate) fn view(call: &Call) -> MessageView {
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
+    (head, fields)
+}
 
+pub(crate) fn view(call: &Call) -> MessageView {
+    let (exact, fields) = head(call);
+    let mut head = exact.clone();
+    for &(_, (offset, length)) in &fields {
+        let value = text(&exact, (offset, length));
+        head.replace_range(offset..offset + length, &value.replace(['\r', '\n'], " "));
+    }
     let mut writer = Writer {
-        bytes: head.clone().into_bytes(),
+        text: head.clone(),
         index: Vec::new(),
     };
     start_line(&mut writer, call);
@@ -97,7 +112,7 @@ pub(crate) fn view(call: &Call) -> MessageView {
         }
     }
     MessageView {
-        bytes: writer.bytes,
+        text: writer.text,
         index: writer.index,
     }
 }

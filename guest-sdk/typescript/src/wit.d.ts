@@ -53,7 +53,8 @@ declare module "sipbox:policy/types@0.1.0" {
 declare module "sipbox:policy/message@0.1.0" {
   import type { Body, Edit } from "sipbox:policy/types@0.1.0";
   const message: {
-    view(): { bytes: Uint8Array; index: number[] };
+    view(): { text: string; index: number[] };
+    bytes(): Uint8Array;
     method(): string;
     requestUri(): string;
     status(): number;

@@ -395,6 +395,12 @@ impl OwnedMessage {
     pub fn buffer(&self) -> &Bytes {
         &self.0.bytes
     }
+
+    /// Whether both are the same one: not only equal, but shared.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 #[cfg(test)]

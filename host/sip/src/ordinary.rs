@@ -115,20 +115,24 @@ pub(crate) fn address(value: &[u8]) -> Option<NameAddr<'_>> {
 
 /// `via-parm` that fills `value`, which begins and ends without white space.
 pub(crate) fn via(value: &[u8]) -> Option<Via<'_>> {
-    let mut reader = Reader {
-        rest: value.strip_prefix(b"SIP/2.0/")?,
-    };
+    let mut reader = Reader { rest: value };
+    let (transport, host, port) = reader.sent()?;
     let (protocol, version) = (value.get(..3)?, value.get(4..7)?);
-    let transport = reader.word()?;
-    if !reader.eat(b' ') {
-        return None;
-    }
-    let host = reader.host()?;
-    let port = reader.port()?;
     let mut known = Known::default();
     let params = reader.params(|name, value| known.note(name, value))?;
     let sent = Via::sent([protocol, version, transport], host, port);
     reader.rest.is_empty().then(|| sent.with(params, known))
+}
+
+/// What a Via element says in front of its parameters: transport, host as read and as
+/// written, port.
+type Sent<'a> = (&'a [u8], (Host<'a>, &'a [u8]), Option<u16>);
+
+/// The sent-by of the first element of a Via field.
+pub(crate) fn sent_by(field: &[u8]) -> Option<(Host<'_>, Option<u16>)> {
+    let mut reader = Reader { rest: field };
+    let (_, (host, _), port) = reader.sent()?;
+    matches!(reader.rest.first(), None | Some(b';' | b',')).then_some((host, port))
 }
 
 /// What is still to be read. Each method takes something off the front, or says
@@ -138,6 +142,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Transport, host and port of a Via element.
+    fn sent(&mut self) -> Option<Sent<'a>> {
+        self.rest = self.rest.strip_prefix(b"SIP/2.0/")?;
+        let transport = self.word()?;
+        if !self.eat(b' ') {
+            return None;
+        }
+        Some((transport, self.host()?, self.port()?))
+    }
+
     #[inline]
     fn eat(&mut self, byte: u8) -> bool {
         match self.rest {

@@ -18,7 +18,7 @@ use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use crate::limits::{Limits, thread_cpu};
 use crate::pattern::Patterns;
-use crate::view::ViewBuffers;
+use crate::view::LastView;
 use crate::wasi::WasiState;
 
 /// Ends a hook call from inside a host function: carries the reason through
@@ -39,7 +39,7 @@ pub(crate) struct CallCx {
     pub(crate) shared: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) left: Left,
-    pub(crate) view: ViewBuffers,
+    pub(crate) view: LastView,
     pub(crate) wasi: WasiState,
     /// A Record-Route was asked for in this call.
     pub(crate) recorded: bool,
@@ -108,7 +108,7 @@ impl CallCx {
             shared: Vec::new(),
             limits,
             left: Left::of(&limits),
-            view: ViewBuffers::default(),
+            view: LastView::default(),
             wasi: WasiState::default(),
             recorded: false,
             patterns: Patterns::default(),
@@ -127,7 +127,6 @@ impl CallCx {
         self.hook = hook;
         self.left = Left::of(&self.limits);
         self.recorded = false;
-        self.view.invalidate();
         self.wasi.begin();
         self.meter = Meter::default();
     }

@@ -7,6 +7,7 @@ use sipbox_sip::lex;
 use crate::bindings::wit::message as wit;
 use crate::bindings::wit::types::{Body, Edit, Error, Header};
 use crate::cx::CallCx;
+use crate::view::head;
 
 type Outcome = wasmtime::Result<Result<(), Error>>;
 
@@ -25,8 +26,13 @@ impl wit::Host for CallCx {
     // The linker replaces this by a function that lowers from shared buffers.
     fn view(&mut self) -> wasmtime::Result<wit::MessageView> {
         self.enter()?;
-        let (bytes, index) = self.owned_view();
-        Ok(wit::MessageView { bytes, index })
+        let (text, index) = self.owned_view();
+        Ok(wit::MessageView { text, index })
+    }
+
+    fn bytes(&mut self) -> wasmtime::Result<Vec<u8>> {
+        self.enter()?;
+        Ok(head(self.message()).to_vec())
     }
 
     fn method(&mut self) -> wasmtime::Result<String> {

@@ -21,6 +21,7 @@ use crate::cx::{CallCx, FIRST_TICKS, Stop, on_deadline};
 use crate::dialogs::check_name;
 use crate::epoch::Mark;
 use crate::limits::{Cost, thread_cpu};
+use crate::view::LastView;
 
 /// What a policy says that it is: the answer of `configure`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,24 +147,31 @@ impl Instance {
         let mut dummy = crate::cx::placeholder()
             .map_err(|error| LoadError::Configure(HookFailure::Instantiate(error.to_string())))?;
         // A policy may trap on a message that is none: then a fresh one waits.
-        let _ = instance.call(&HookInput::Request, &mut dummy, &mark);
+        let _ = instance.call(
+            &HookInput::Request,
+            &mut dummy,
+            &mut LastView::default(),
+            &mark,
+        );
         if instance.poisoned {
             return Self::new(version);
         }
         Ok(instance)
     }
 
-    /// Calls a hook; `call` is back in any case.
+    /// Calls a hook; `call` and `view` are back in any case.
     pub(crate) fn call(
         &mut self,
         input: &HookInput,
         call: &mut HookCall,
+        view: &mut LastView,
         mark: &Mark,
     ) -> Result<HookOutput, HookFailure> {
         let hook = hook_of(input);
         let checkpoint = call.checkpoint();
         let cx = self.store.data_mut();
         std::mem::swap(&mut cx.call, call);
+        std::mem::swap(&mut cx.view, view);
         cx.begin(Some(hook));
         let max_bytes = cx.limits.output_bytes;
         self.store.set_epoch_deadline(FIRST_TICKS);
@@ -184,6 +192,7 @@ impl Instance {
             cx.call.undo(checkpoint);
         }
         std::mem::swap(&mut cx.call, call);
+        std::mem::swap(&mut cx.view, view);
         result
     }
 
@@ -347,6 +356,7 @@ pub struct Pools {
     makes_way: bool,
     /// What the randomness of the last call came from, for recordings.
     pub(crate) last_seed: Option<[u8; 32]>,
+    view: LastView,
 }
 
 impl Default for Pools {
@@ -365,6 +375,7 @@ impl Pools {
             mark: None,
             makes_way: false,
             last_seed: None,
+            view: LastView::default(),
         }
     }
 
@@ -490,7 +501,7 @@ impl Pools {
         if self.makes_way {
             mark.rouse();
         }
-        let result = instance.call(input, call, mark);
+        let result = instance.call(input, call, &mut self.view, mark);
         cost.hook = instance.long_cpu();
         let seed = instance.store.data().wasi.seed();
         if instance.poisoned {

@@ -1,10 +1,9 @@
-//! `message.view`: the bytes of start line and headers, and an index of triples
-//! over them. The table of ids is in `wit/README.md`; this is its only home in
-//! the host.
+//! `message.view`: start line and headers as text, and an index of triples over it.
+//! The table of ids is in `wit/README.md`; this is its only home in the host.
 
 use std::sync::Arc;
 
-use sipbox_core::policy::{Direction, HookCall, RouteOutcome, RouteSignature};
+use sipbox_core::policy::{Direction, Facts, HookCall, RouteOutcome, RouteSignature};
 use sipbox_sip::{AddressParts, HeaderId, Message, OwnedMessage, Parts, Span, lex};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
@@ -149,40 +148,54 @@ const IDS: [u16; HeaderId::COUNT] = {
 #[derive(Clone, Default, ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct View {
-    bytes: Vec<u8>,
+    text: String,
     index: Vec<u32>,
 }
 
-/// The buffers of the view, kept from call to call.
+/// The last view of a worker. It serves all policies of a chain until one of them edits the
+/// message, and its buffers the next message.
 #[derive(Default)]
-pub(crate) struct ViewBuffers {
+pub(crate) struct LastView {
     view: Arc<View>,
-    valid: bool,
+    of: Option<Of>,
 }
 
-impl ViewBuffers {
-    pub(crate) fn invalidate(&mut self) {
-        self.valid = false;
+/// What a view was made of. It is kept as long as the view, so that nothing else has its
+/// address.
+struct Of {
+    message: OwnedMessage,
+    facts: Arc<Facts>,
+    user: Option<String>,
+}
+
+impl Of {
+    fn is(&self, message: &OwnedMessage, call: &HookCall) -> bool {
+        self.message.is(message)
+            && Arc::ptr_eq(&self.facts, &call.facts)
+            && self.user == call.state.authenticated_user
     }
 }
 
 impl CallCx {
-    /// The view of this call's message; built when first asked for.
+    /// The view of this call's message; built if the last one was of another.
     pub(crate) fn shared_view(&mut self) -> Arc<View> {
-        if !self.view.valid {
-            let ViewBuffers { view, valid } = &mut self.view;
-            let message = message_of(&self.call, self.hook);
+        let LastView { view, of } = &mut self.view;
+        let message = message_of(&self.call, self.hook);
+        if !of.as_ref().is_some_and(|of| of.is(message, &self.call)) {
             // Nobody else holds them between calls, so nothing is copied.
-            let View { bytes, index } = Arc::make_mut(view);
-            build(message, &self.call, bytes, index);
-            *valid = true;
+            build(message, &self.call, Arc::make_mut(view));
+            *of = Some(Of {
+                message: message.clone(),
+                facts: Arc::clone(&self.call.facts),
+                user: self.call.state.authenticated_user.clone(),
+            });
         }
-        Arc::clone(&self.view.view)
+        Arc::clone(view)
     }
 
-    pub(crate) fn owned_view(&mut self) -> (Vec<u8>, Vec<u32>) {
+    pub(crate) fn owned_view(&mut self) -> (String, Vec<u32>) {
         let view = self.shared_view();
-        (view.bytes.clone(), view.index.clone())
+        (view.text.clone(), view.index.clone())
     }
 }
 
@@ -201,31 +214,71 @@ pub(crate) fn link(linker: &mut Linker<CallCx>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// The bytes and the index that `message.view` gives a guest for the request of
+/// The text and the index that `message.view` gives a guest for the request of
 /// a call.
 #[must_use]
-pub fn view_of(call: &HookCall) -> (Vec<u8>, Vec<u32>) {
-    let (mut bytes, mut index) = (Vec::new(), Vec::new());
-    build(&call.request, call, &mut bytes, &mut index);
-    (bytes, index)
+pub fn view_of(call: &HookCall) -> (String, Vec<u32>) {
+    let mut view = View::default();
+    build(&call.request, call, &mut view);
+    (view.text, view.index)
+}
+
+/// Start line and header fields.
+pub(crate) fn head(message: Message<'_>) -> &[u8] {
+    let buffer = message.buffer();
+    buffer.get(..message.head_end()).unwrap_or(buffer)
 }
 
 /// Fills both buffers for a message. What is no header field comes by ascending id.
-fn build(owned: &OwnedMessage, call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
+fn build(owned: &OwnedMessage, call: &HookCall, View { text, index }: &mut View) {
     let message = owned.as_ref();
     let parts = owned.parts();
     let buffer = message.buffer();
+    let mut bytes = std::mem::take(text).into_bytes();
     bytes.clear();
     index.clear();
     // Name and value of each field, and what is known of every message.
     index.reserve(3 * (2 * message.headers().len() + 40));
-    bytes.extend_from_slice(buffer.get(..message.head_end()).unwrap_or(buffer));
+    bytes.extend_from_slice(head(message));
+    unfold(message, &mut bytes);
     let mut spans = Spans { buffer, index };
     start_line(message, parts, &mut spans);
     well_known(message, parts, &mut spans);
-    texts(call, bytes, spans.index);
+    texts(call, &mut bytes, spans.index);
     immediate(message, call, spans.index);
     fields(message, &mut spans);
+    *text = readable(bytes);
+}
+
+/// Makes blanks of the line ends inside of values.
+fn unfold(message: Message<'_>, bytes: &mut [u8]) {
+    // A message without folds has one line end for the start line, one for each field, and
+    // one at the end.
+    let lines = memchr::memchr_iter(b'\n', bytes).count();
+    if lines <= message.headers().len() + 2 {
+        return;
+    }
+    for field in message.headers() {
+        let value = field.value.start as usize..field.value.start as usize + field.value.len();
+        for byte in bytes.get_mut(value).unwrap_or_default() {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+    }
+}
+
+/// The bytes as text of the same length.
+fn readable(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let bytes = error.as_bytes();
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().map(|_| '?'));
+        }
+        text
+    })
 }
 
 struct Spans<'a> {
@@ -423,6 +476,68 @@ mod tests {
         let parts = ids.iter().take_while(|id| **id < id::NAME);
         assert!(parts.clone().count() > 20 && parts.is_sorted(), "{ids:?}");
         assert!(ids.contains(&id::AUTHENTICATED_USER));
+    }
+
+    /// The placeholder with a field that has this value.
+    fn call_with(value: &[u8]) -> HookCall {
+        let mut call = crate::cx::placeholder().unwrap();
+        let bytes = call.request.buffer();
+        let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let line = [b"\r\nSubject: ", value].concat();
+        let message = [&bytes[..end], &line, &bytes[end..]].concat();
+        call.request = OwnedMessage::parse(message.into()).unwrap();
+        call
+    }
+
+    fn subject(call: &HookCall) -> String {
+        let (text, index) = view_of(call);
+        assert!(text.len() > call.request.as_ref().head_end());
+        let (triples, _) = index.as_chunks::<3>();
+        let is_subject =
+            |triple: &&[u32; 3]| FIELDS[(triple[0] - id::FIELDS) as usize] == HeaderId::Subject;
+        let [_, start, len] = *triples
+            .iter()
+            .filter(|triple| triple[0] >= id::FIELDS)
+            .find(is_subject)
+            .unwrap();
+        text[start as usize..][..len as usize].to_owned()
+    }
+
+    #[test]
+    fn the_view_is_text_of_the_same_length() {
+        for (value, expected) in [
+            (&b"one"[..], "one"),
+            (b"one\r\n two\r\n\tthree", "one   two  \tthree"),
+            (b"one\n two", "one  two"),
+            ("z\u{fc}g\u{1f600}".as_bytes(), "z\u{fc}g\u{1f600}"),
+            (b"a\xff\xe2\x82b\xf0\x9f", "a???b??"),
+            (b"\xff\r\n \xc3\xbc", "?   \u{fc}"),
+        ] {
+            assert_eq!(subject(&call_with(value)), expected);
+        }
+    }
+
+    #[test]
+    fn a_view_serves_until_the_message_or_what_is_known_of_it_changes() {
+        let mut call = call_with(b"one");
+        let mut cx = CallCx::new("p".into(), crate::Limits::default(), [0; 32]).unwrap();
+        let mut seen = |call: &mut HookCall| {
+            std::mem::swap(&mut cx.call, call);
+            let view = cx.shared_view();
+            std::mem::swap(&mut cx.call, call);
+            (Arc::as_ptr(&view), view.text.clone())
+        };
+        let first = seen(&mut call);
+        assert_eq!(seen(&mut call), first);
+        call.state.authenticated_user = Some("alice".to_owned());
+        let known = seen(&mut call).1;
+        assert_eq!(known, format!("{}alice", first.1));
+        let mut facts = Facts::clone(&call.facts);
+        facts.tenant_name = "other".into();
+        call.facts = Arc::new(facts);
+        assert!(seen(&mut call).1.contains("other"));
+        call.request = call_with(b"two").request;
+        assert!(seen(&mut call).1.contains("Subject: two"));
     }
 
     #[test]

@@ -66,7 +66,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sipbox-policy-build", &[]),
     ("xtask", &["sipbox-policy-build"]),
     // Guests know the contract and the SDK, and nothing of the host.
-    ("sipbox-guest", &[]),
+    ("sipbox-guest-allocator", &[]),
+    ("sipbox-guest", &["sipbox-guest-allocator"]),
     // The test kit runs natively: what the language says has one home.
     ("sipbox-testkit", &["sipbox-guest", "sipbox-sip"]),
     // Rules that several policies share.

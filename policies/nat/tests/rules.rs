@@ -38,10 +38,21 @@ fn a_phone_with_a_public_address_is_left_alone() {
     let run = kit().on_request(Call::request("INVITE", "sip:bob@example.com"));
     assert_eq!(run.verdict, Verdict::Next);
     assert!(run.edits.is_empty() && run.route_params.is_empty());
-    // It has no harm of rport, and whoever it calls may be behind a translation.
-    assert!(run.nat.force_rport);
+    assert!(!run.nat.force_rport);
+    // Whoever it calls may be behind a translation.
     assert_eq!(run.armed, Hooks::REPLY);
-    run.assert_host_calls(&["view", "force_rport", "classify_source", "arm"]);
+    run.assert_host_calls(&["view", "classify_source", "arm"]);
+}
+
+#[test]
+fn responses_go_to_the_source_port_of_whoever_names_another_one() {
+    let via = "SIP/2.0/UDP 192.0.2.10:5062;branch=z9hG4bK1";
+    let call = || Call::request("OPTIONS", "sip:bob@example.com").set("Via", via);
+    let settings = json!({ "tests": ["private-contact"] });
+    let run = Kit::<Nat>::new(settings).on_request(call());
+    assert!(run.nat.force_rport);
+    // A port of its own makes it no phone behind a translation, if nobody asks for that.
+    assert!(run.vars.is_empty());
 }
 
 #[test]
@@ -171,7 +182,7 @@ fn session_descriptions_are_mended_if_the_operator_says_so() {
 fn a_cancel_only_gets_its_answer_to_the_right_port() {
     let run = kit().on_request(natted("CANCEL"));
     assert_eq!(run.verdict, Verdict::Next);
-    run.assert_host_calls(&["view", "force_rport"]);
+    run.assert_host_calls(&["view", "classify_source", "force_rport"]);
 }
 
 #[test]

@@ -19,12 +19,12 @@ use bindings::sipbox::policy::types::{Body, Edit, Error, Verdict};
 use bindings::sipbox::policy::{auth, call, location, log, message};
 
 /// Bytes and index of `message.view`.
-pub type ViewParts = (Vec<u8>, Vec<u32>);
+pub type ViewParts = (String, Vec<u32>);
 
 #[derive(ComponentType, Lower)]
 #[component(record)]
 struct View {
-    bytes: Vec<u8>,
+    text: String,
     index: Vec<u32>,
 }
 
@@ -45,7 +45,7 @@ impl Bare {
     /// # Panics
     /// When any of it fails.
     #[must_use]
-    pub fn new(component: &[u8], settings: &str, (bytes, index): ViewParts) -> Self {
+    pub fn new(component: &[u8], settings: &str, (text, index): ViewParts) -> Self {
         let mut config = sipbox_wasm::config();
         config.allocation_strategy(sipbox_wasm::pooling(10));
         let engine = Engine::new(&config).unwrap();
@@ -69,7 +69,7 @@ impl Bare {
             .unwrap();
         let pre = linker.instantiate_pre(&component).unwrap();
         let host = Host {
-            view: Arc::new(View { bytes, index }),
+            view: Arc::new(View { text, index }),
         };
         let mut store = Store::new(&engine, host);
         // Nothing ticks here: the check stays, the deadline never comes.
@@ -100,9 +100,12 @@ type Outcome = wasmtime::Result<Result<(), Error>>;
 impl message::Host for Host {
     fn view(&mut self) -> wasmtime::Result<message::MessageView> {
         Ok(message::MessageView {
-            bytes: self.view.bytes.clone(),
+            text: self.view.text.clone(),
             index: self.view.index.clone(),
         })
+    }
+    fn bytes(&mut self) -> wasmtime::Result<Vec<u8>> {
+        Ok(self.view.text.clone().into_bytes())
     }
     fn method(&mut self) -> wasmtime::Result<String> {
         Ok("INVITE".to_owned())

@@ -7,6 +7,8 @@ use crate::header::HeaderId;
 use crate::index::ContentLength;
 use crate::lex;
 use crate::name_addr::{Contact, NameAddr};
+use crate::ordinary;
+use crate::uri::Host;
 use crate::via::Via;
 
 /// The value of a CSeq header field.
@@ -57,6 +59,19 @@ impl<'a> Message<'a> {
     pub fn via_top_lenient(&self) -> Result<Via<'a>, ValueError> {
         let top = self.values(HeaderId::Via).next();
         Via::parse_lenient(top.ok_or(ValueError::Missing(HeaderId::Via))?.bytes)
+    }
+
+    /// Host and port of the topmost Via element, which are read even where the rest of it
+    /// is broken.
+    ///
+    /// # Errors
+    /// As [`via_top_lenient`](Self::via_top_lenient).
+    pub fn sent_by(&self) -> Result<(Host<'a>, Option<u16>), ValueError> {
+        let top = self.field(HeaderId::Via).map(|field| self.get(field.value));
+        match top.and_then(ordinary::sent_by) {
+            Some(sent_by) => Ok(sent_by),
+            None => self.via_top_lenient().map(|via| (via.host, via.port)),
+        }
     }
 
     /// Every Via element from the top.

@@ -10,7 +10,6 @@ use crate::name_addr::Contact;
 use crate::sdp::Sdp;
 use crate::transport::Transport;
 use crate::uri::{Host, Uri};
-use crate::via::Via;
 
 bits! {
     /// Facts about the source of a message, under OpenSIPS's names and in its order.
@@ -42,6 +41,18 @@ bits! {
     }
 }
 
+/// What the top Via can tell.
+const OF_VIA: Facts = Facts::DIFF_PORT_SRC_VIA
+    .with(Facts::DIFF_IP_SRC_VIA)
+    .with(Facts::PRIVATE_VIA)
+    .with(Facts::CARRIER_GRADE_NAT);
+
+/// What a Contact can tell.
+const OF_CONTACT: Facts = Facts::PRIVATE_CONTACT
+    .with(Facts::DIFF_IP_SRC_CONTACT)
+    .with(Facts::DIFF_PORT_SRC_CONTACT)
+    .with(Facts::CARRIER_GRADE_NAT);
+
 /// Which of the facts `asked` hold of a message that came from `source`. The top Via of a
 /// response names somebody else, so nothing follows from it.
 #[must_use]
@@ -58,13 +69,16 @@ pub fn classify(
     };
     found.source();
     if message.is_request()
-        && let Ok(via) = message.via_top_lenient()
+        && !asked.and(OF_VIA).is_empty()
+        && let Ok((host, port)) = message.sent_by()
     {
-        found.via(&via);
+        found.via(&host, port);
     }
-    for contact in message.contacts().flatten() {
-        if let Contact::Addr(address) = contact {
-            found.contact(&address.uri);
+    if !asked.and(OF_CONTACT).is_empty() {
+        for contact in message.contacts().flatten() {
+            if let Contact::Addr(address) = contact {
+                found.contact(&address.uri);
+            }
         }
     }
     if asked.contains(Facts::PRIVATE_SDP) && !message.body().is_empty() {
@@ -102,11 +116,11 @@ impl Found {
         self.set(Facts::IPV6, ip.is_ipv6());
     }
 
-    fn via(&mut self, via: &Via<'_>) {
-        let port = via.port.unwrap_or_else(|| self.transport.default_port());
+    fn via(&mut self, host: &Host<'_>, port: Option<u16>) {
+        let port = port.unwrap_or_else(|| self.transport.default_port());
         self.set(Facts::DIFF_PORT_SRC_VIA, port != self.source.port());
-        self.set(Facts::DIFF_IP_SRC_VIA, differs(&via.host, self.ip()));
-        let host = via.host.ip();
+        self.set(Facts::DIFF_IP_SRC_VIA, differs(host, self.ip()));
+        let host = host.ip();
         self.set(Facts::PRIVATE_VIA, host.is_some_and(is_private));
         self.set(Facts::CARRIER_GRADE_NAT, host.is_some_and(is_carrier_grade));
     }

@@ -121,8 +121,14 @@ fn each_test_of_nat_uac_test_is_a_fact() {
         let message = request(via, contact);
         let found = facts(&message, source, Facts::all());
         assert_eq!(found, expected, "{via} {contact} {source}");
-        let asked = Facts::PRIVATE_VIA;
-        assert_eq!(facts(&message, source, asked), expected.and(asked));
+        for asked in [
+            Facts::PRIVATE_VIA,
+            Facts::DIFF_PORT_SRC_CONTACT,
+            Facts::CARRIER_GRADE_NAT,
+            Facts::PRIVATE_SOURCE.with(Facts::IPV6),
+        ] {
+            assert_eq!(facts(&message, source, asked), expected.and(asked));
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::host::ChainHost;
 use crate::limits::Limits;
 use crate::pool::Instance;
 use crate::stats::PolicyStats;
+use crate::view::LastView;
 
 /// One hook call of one policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,7 +232,7 @@ pub fn replay(component: &Arc<Policy>, recording: &Recording) -> Result<(), Diff
     call.effects = StagedRecord::effects(&recording.staged).map_err(unreadable)?;
     let mark = version.spec.component.engine.ticker.mark();
     let input = recording.input.input().map_err(unreadable)?;
-    let result = instance.call(&input, &mut call, &mark);
+    let result = instance.call(&input, &mut call, &mut LastView::default(), &mark);
     if let Some((asked, recorded)) = tape.surprise() {
         return Err(Difference::Asked { asked, recorded });
     }

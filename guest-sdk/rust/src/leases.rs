@@ -7,6 +7,27 @@ use crate::sys;
 /// What became of a wish for a place.
 pub use crate::bindings::host::sipbox::policy::leases::Outcome;
 
+/// One of `limit` places of a key, wanted, and what became of a wish for several of them.
+pub use crate::bindings::host::sipbox::policy::leases::{AllOutcome, Place};
+
+/// One of `limit` places of a key.
+#[must_use]
+pub fn place(scope: impl Into<String>, key: impl Into<String>, limit: u32) -> Place {
+    Place {
+        scope: scope.into(),
+        key: key.into(),
+        limit,
+    }
+}
+
+/// Takes a place of each of several keys, or of none.
+///
+/// # Errors
+/// As [`acquire`].
+pub fn acquire_all(places: &[Place]) -> Result<AllOutcome, Error> {
+    sys::acquire_all(places)
+}
+
 /// Takes one of `limit` places of a key. A call has one place of a key: asked again, the
 /// answer names the same.
 ///

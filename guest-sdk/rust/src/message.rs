@@ -328,6 +328,13 @@ impl Message {
             .is_some_and(|(flags, _)| flags & ids::FLAG_KNOWN_DIALOG != 0)
     }
 
+    /// Whether an earlier policy of the chain has called `create-dialog`.
+    #[must_use]
+    pub fn has_created_dialog(&self) -> bool {
+        self.words(ids::FLAGS)
+            .is_some_and(|(flags, _)| flags & ids::FLAG_DIALOG_CREATED != 0)
+    }
+
     /// Where an in-dialog request goes.
     #[must_use]
     pub fn direction(&self) -> Direction {

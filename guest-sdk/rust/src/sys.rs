@@ -131,6 +131,8 @@ host_functions! {
     dialogs.end_dialog => end_dialog(extra: &[types::Header]) -> Result<(), types::Error>;
     /// `leases.acquire`
     leases.acquire => acquire(scope: &str, key: &str, limit: u32) -> Result<leases::Outcome, types::Error>;
+    /// `leases.acquire-all`
+    leases.acquire_all => acquire_all(places: &[leases::Place]) -> Result<leases::AllOutcome, types::Error>;
     /// `leases.release`
     leases.release => release(lease: u32) -> Result<(), types::Error>;
     /// `leases.held`

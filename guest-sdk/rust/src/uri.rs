@@ -133,7 +133,11 @@ pub fn aor(user: &str, host: &str) -> String {
     let mut text = String::with_capacity(user.len() + 1 + host.len());
     text.push_str(&user);
     text.push('@');
-    text.extend(host.chars().map(|letter| letter.to_ascii_lowercase()));
+    let at = text.len();
+    text.push_str(host);
+    if let Some(host) = text.get_mut(at..) {
+        host.make_ascii_lowercase();
+    }
     text
 }
 

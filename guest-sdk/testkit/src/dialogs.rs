@@ -4,7 +4,7 @@ use sipbox_guest::Error;
 use sipbox_guest::bindings::host::sipbox::policy::dialogs::{
     CreateFlags, Dialog, DialogState, Party, Validity,
 };
-use sipbox_guest::bindings::host::sipbox::policy::leases::Outcome;
+use sipbox_guest::bindings::host::sipbox::policy::leases::{AllOutcome, Outcome, Place};
 use sipbox_guest::bindings::host::sipbox::policy::types::{Header, Options};
 
 use crate::live::{Hook, Live};
@@ -208,6 +208,19 @@ impl Live {
             key: key.into(),
         });
         Ok(Outcome::Granted(lease))
+    }
+
+    pub(crate) fn lease_all(&mut self, places: &[Place]) -> Result<AllOutcome, Error> {
+        let (held, staged) = (self.call.leases.len(), self.effects.len());
+        for (at, place) in (0..).zip(places) {
+            let outcome = self.lease(&place.scope, &place.key, place.limit);
+            if !matches!(outcome, Ok(Outcome::Granted(_))) {
+                self.call.leases.truncate(held);
+                self.effects.truncate(staged);
+                return outcome.map(|_| AllOutcome::Full(at));
+            }
+        }
+        Ok(AllOutcome::Granted)
     }
 
     pub(crate) fn lease_ends(&mut self, lease: u32) -> Result<(), Error> {

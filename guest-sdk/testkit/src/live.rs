@@ -355,6 +355,10 @@ impl Host for Live {
         self.lease(scope, key, limit)
     }
 
+    fn acquire_all(&mut self, places: &[leases::Place]) -> Result<leases::AllOutcome, Error> {
+        self.lease_all(places)
+    }
+
     fn release(&mut self, lease: u32) -> Result<(), Error> {
         self.lease_ends(lease)
     }

@@ -159,6 +159,7 @@ recorded! {
     validate_dialog() -> Result<Validity, Error>;
     end_dialog(extra: &[Header]) -> Result<(), Error>;
     acquire(scope: &str, key: &str, limit: u32) -> Result<leases::Outcome, Error>;
+    acquire_all(places: &[leases::Place]) -> Result<leases::AllOutcome, Error>;
     release(lease: u32) -> Result<(), Error>;
     held(scope: &str, key: &str) -> Result<u32, Error>;
     kv_get(key: &str) -> Result<Option<kv::Entry>, Error>;

@@ -193,6 +193,9 @@ fn facts(writer: &mut Writer, call: &Call, in_dialog: bool) {
     if in_dialog && call.dialog.is_some() {
         flags |= ids::FLAG_KNOWN_DIALOG;
     }
+    if !in_dialog && call.dialog.is_some() {
+        flags |= ids::FLAG_DIALOG_CREATED;
+    }
     writer.words(ids::FLAGS, flags, word(call.body.len()));
 }
 

@@ -231,8 +231,11 @@ declare module "sipbox:policy/dialogs@0.1.0" {
 
 declare module "sipbox:policy/leases@0.1.0" {
   export type Outcome = { tag: "granted"; val: number } | { tag: "full"; val: number };
+  export interface Place { scope: string; key: string; limit: number }
+  export type AllOutcome = { tag: "granted" } | { tag: "full"; val: number };
   const leases: {
     acquire(scope: string, key: string, limit: number): Outcome;
+    acquireAll(places: Place[]): AllOutcome;
     release(lease: number): void;
     held(scope: string, key: string): number;
   };

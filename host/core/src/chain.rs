@@ -170,7 +170,7 @@ impl ChainRun<'_> {
 
     fn keep_branch(
         &mut self,
-        mut call: HookCall,
+        mut call: Box<HookCall>,
         branch: &BranchCall,
         armed: &ArmedSet,
     ) -> HookResult {
@@ -252,7 +252,7 @@ impl ChainRun<'_> {
         request: OwnedMessage,
         response: Option<OwnedMessage>,
         state: CallState,
-    ) -> HookCall {
+    ) -> Box<HookCall> {
         let (facts, capabilities) = (Arc::clone(&self.facts), Arc::clone(&self.capabilities));
         let mut call = HookCall::new(request, facts, capabilities);
         call.response = response;
@@ -265,7 +265,7 @@ impl ChainRun<'_> {
         &mut self,
         policy: usize,
         input: HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure> {
         let on_reply = input == HookInput::Reply;
         let checkpoint = call.checkpoint();
@@ -370,7 +370,7 @@ pub struct HookResult {
 }
 
 impl HookResult {
-    fn new(call: HookCall, keep: bool) -> Self {
+    fn new(call: Box<HookCall>, keep: bool) -> Self {
         Self {
             keep,
             message: Some(call.request),
@@ -382,7 +382,7 @@ impl HookResult {
     }
 }
 
-fn outcome(call: HookCall, armed: ArmedSet, verdict: Verdict, by: Option<usize>) -> Outcome {
+fn outcome(call: Box<HookCall>, armed: ArmedSet, verdict: Verdict, by: Option<usize>) -> Outcome {
     Outcome {
         verdict,
         request: call.request,

@@ -30,7 +30,7 @@ pub(crate) struct Stop(pub(crate) HookFailure);
 /// The state of one instance's store.
 pub(crate) struct CallCx {
     /// The call, or a placeholder between calls.
-    pub(crate) call: HookCall,
+    pub(crate) call: Box<HookCall>,
     /// The hook that runs; `None` in `configure` and between calls.
     pub(crate) hook: Option<Hook>,
     /// The policy's name, for log lines, and for the variables that are its own.
@@ -298,7 +298,7 @@ impl ResourceLimiter for MemoryLimiter {
 
 /// A call with nothing in it: what a store holds between calls, and what the
 /// first call of a new instance sees.
-pub(crate) fn placeholder() -> Result<HookCall, ParseError> {
+pub(crate) fn placeholder() -> Result<Box<HookCall>, ParseError> {
     const REQUEST: &[u8] = b"OPTIONS sip:warm-up.invalid SIP/2.0\r\n\
         Via: SIP/2.0/UDP warm-up.invalid;branch=z9hG4bKwarm\r\n\
         Max-Forwards: 70\r\n\

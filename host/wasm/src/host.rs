@@ -51,7 +51,7 @@ impl<'a> ChainHost<'a> {
         &mut self,
         version: &Arc<PolicyVersion>,
         input: &HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure> {
         let reserved = version.spec.limits.cpu;
         let budget = self.chain.budget.as_deref();
@@ -80,7 +80,7 @@ impl PolicyHost for ChainHost<'_> {
         &mut self,
         policy: usize,
         input: HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure> {
         let Some(version) = self.chain.policies.get(policy) else {
             return Err(HookFailure::Instantiate(format!(

@@ -23,6 +23,25 @@ impl wit::Host for CallCx {
         Ok(self.lease(&scope, &key, limit).map_err(Error::from))
     }
 
+    fn acquire_all(
+        &mut self,
+        places: Vec<wit::Place>,
+    ) -> wasmtime::Result<Result<wit::AllOutcome, Error>> {
+        self.enter()?;
+        let held = self.call.state.leases.len();
+        for (at, place) in (0..).zip(&places) {
+            self.stage(place.scope.len() + place.key.len())?;
+            let outcome = match self.lease(&place.scope, &place.key, place.limit) {
+                Ok(wit::Outcome::Granted(_)) => continue,
+                Ok(wit::Outcome::Full(_)) => Ok(wit::AllOutcome::Full(at)),
+                Err(error) => Err(Error::from(error)),
+            };
+            self.call.keep_leases(held);
+            return Ok(outcome);
+        }
+        Ok(Ok(wit::AllOutcome::Granted))
+    }
+
     fn release(&mut self, lease: u32) -> wasmtime::Result<Result<(), Error>> {
         self.enter()?;
         self.stage(0)?;

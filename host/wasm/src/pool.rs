@@ -163,7 +163,7 @@ impl Instance {
     pub(crate) fn call(
         &mut self,
         input: &HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
         view: &mut LastView,
         mark: &Mark,
     ) -> Result<HookOutput, HookFailure> {
@@ -468,7 +468,7 @@ impl Pools {
         &mut self,
         version: &Arc<PolicyVersion>,
         input: &HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> (Result<HookOutput, HookFailure>, Cost) {
         let mut pool = pool_of(&mut self.pools, version, call.facts.now);
         let ticker = &version.spec.component.engine.ticker;

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use sipbox_core::policy::{Direction, Facts, HookCall, RouteOutcome, RouteSignature};
+use sipbox_core::policy::{
+    DialogOp, Direction, Effect, Facts, HookCall, RouteOutcome, RouteSignature,
+};
 use sipbox_sip::{AddressParts, HeaderId, Message, OwnedMessage, Parts, Span, lex};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
@@ -166,6 +168,7 @@ struct Of {
     message: OwnedMessage,
     facts: Arc<Facts>,
     user: Option<String>,
+    creates_dialog: bool,
 }
 
 impl Of {
@@ -173,7 +176,14 @@ impl Of {
         self.message.is(message)
             && Arc::ptr_eq(&self.facts, &call.facts)
             && self.user == call.state.authenticated_user
+            && self.creates_dialog == creates_dialog(call)
     }
+}
+
+/// Whether a policy has called `create-dialog`.
+fn creates_dialog(call: &HookCall) -> bool {
+    let create = |effect: &Effect| matches!(effect, Effect::Dialog(DialogOp::Create(_)));
+    call.effects.iter().any(create)
 }
 
 impl CallCx {
@@ -188,6 +198,7 @@ impl CallCx {
                 message: message.clone(),
                 facts: Arc::clone(&self.call.facts),
                 user: self.call.state.authenticated_user.clone(),
+                creates_dialog: creates_dialog(&self.call),
             });
         }
         Arc::clone(view)
@@ -368,7 +379,8 @@ fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
         | u32::from(facts.route_signature == RouteSignature::Valid) << 2
         | u32::from(facts.route_signature == RouteSignature::Invalid) << 3
         | u32::from(facts.route_signature == RouteSignature::Expired) << 4
-        | u32::from(facts.dialog.is_some()) << 5;
+        | u32::from(facts.dialog.is_some()) << 5
+        | u32::from(creates_dialog(call)) << 6;
     index.extend_from_slice(&[id::NOW, seconds, milliseconds]);
     index.extend_from_slice(&[
         id::SOURCE,
@@ -479,7 +491,7 @@ mod tests {
     }
 
     /// The placeholder with a field that has this value.
-    fn call_with(value: &[u8]) -> HookCall {
+    fn call_with(value: &[u8]) -> Box<HookCall> {
         let mut call = crate::cx::placeholder().unwrap();
         let bytes = call.request.buffer();
         let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap();
@@ -521,7 +533,7 @@ mod tests {
     fn a_view_serves_until_the_message_or_what_is_known_of_it_changes() {
         let mut call = call_with(b"one");
         let mut cx = CallCx::new("p".into(), crate::Limits::default(), [0; 32]).unwrap();
-        let mut seen = |call: &mut HookCall| {
+        let mut seen = |call: &mut Box<HookCall>| {
             std::mem::swap(&mut cx.call, call);
             let view = cx.shared_view();
             std::mem::swap(&mut cx.call, call);
@@ -532,6 +544,17 @@ mod tests {
         call.state.authenticated_user = Some("alice".to_owned());
         let known = seen(&mut call).1;
         assert_eq!(known, format!("{}alice", first.1));
+        let flags = |call: &HookCall| {
+            let (_, index) = view_of(call);
+            let (triples, _) = index.as_chunks::<3>();
+            triples.iter().find(|[id, ..]| *id == id::FLAGS).unwrap()[1]
+        };
+        let before = flags(&call);
+        let create = Effect::Dialog(DialogOp::Create(Default::default()));
+        call.effects.push(create);
+        assert_eq!(flags(&call), before | 1 << 6);
+        let of_dialog = seen(&mut call);
+        assert_eq!(seen(&mut call), of_dialog);
         let mut facts = Facts::clone(&call.facts);
         facts.tenant_name = "other".into();
         call.facts = Arc::new(facts);

@@ -78,7 +78,7 @@ fn failure() -> HookInput {
 }
 
 /// The call of a hook, with a response where it is about one.
-fn call(tenant: &Tenant, input: &HookInput, user: &str) -> HookCall {
+fn call(tenant: &Tenant, input: &HookInput, user: &str) -> Box<HookCall> {
     let to = |text: &str| text.replace("sip:bob@example.org", &format!("sip:{user}@example.org"));
     let mut call = tenant.call(&to(INVITE));
     if matches!(input, HookInput::Reply) {

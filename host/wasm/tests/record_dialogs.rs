@@ -130,7 +130,7 @@ fn news(change: Change) -> HookInput {
 }
 
 /// A call of the world, that asks this.
-fn call(tenant: &Tenant, world: &Arc<World>, asked: &[&str], end: &str) -> HookCall {
+fn call(tenant: &Tenant, world: &Arc<World>, asked: &[&str], end: &str) -> Box<HookCall> {
     let mut message = INVITE.replace("X-Probe: before\r\n", "");
     for asked in asked {
         message = message.replace("Subject:", &format!("X-Ask: {asked}\r\nSubject:"));
@@ -142,7 +142,7 @@ fn call(tenant: &Tenant, world: &Arc<World>, asked: &[&str], end: &str) -> HookC
 }
 
 /// The request of a dialog that the host knows.
-fn known(call: &mut HookCall) {
+fn known(call: &mut Box<HookCall>) {
     call.facts = Arc::new(sipbox_core::policy::Facts {
         in_dialog: true,
         dialog: Some(Known {
@@ -157,7 +157,7 @@ fn record(
     tenant: &mut Tenant,
     policy: usize,
     input: HookInput,
-    call: &mut HookCall,
+    call: &mut Box<HookCall>,
 ) -> (Result<HookOutput, HookFailure>, Recording) {
     let mut chain = ChainHost::new(&mut tenant.pools, &tenant.chain);
     let mut recorder = Recorder::new(&mut chain);
@@ -216,6 +216,12 @@ fn a_call_that_begins_a_dialog_and_takes_leases_replays() {
         "release 3",
         "held user bob",
         "release 99",
+        "acquire-all user carol 1 trunk t 1 user dave 1",
+        "held user carol",
+        "acquire-all user carol 1 user alice 2 user dave 1",
+        "held user carol",
+        "acquire-all user erin 1 bad\u{1} x 1",
+        "held user erin",
     ];
     let mut call = call(&tenant, &world, &asked, "reply");
     let (output, recording) = record(&mut tenant, 0, HookInput::Request, &mut call);
@@ -249,6 +255,12 @@ fn a_call_that_begins_a_dialog_and_takes_leases_replays() {
         "done",
         "1",
         "malformed",
+        "full 1",
+        "0",
+        "granted",
+        "1",
+        "malformed",
+        "0",
     ];
     assert_eq!(answers(output), expected);
     assert_eq!(recording.outcome.effects.len(), 10, "{recording:?}");

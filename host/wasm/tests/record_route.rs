@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use common::{INVITE, Tenant};
 use sipbox_core::policy::{
-    BranchCall, CallState, Destination, Edit, HookCall, HookFailure, HookInput, HookOutput,
-    RouteParams, RouteSignature, Target, Verdict,
+    BranchCall, CallState, Destination, Edit, HookFailure, HookInput, HookOutput, RouteParams,
+    RouteSignature, Target, Verdict,
 };
 
 const GUEST: &str = "record-route";
@@ -128,7 +128,7 @@ fn on_branch_asks_for_its_branch() {
 /// What `on-route` saw.
 fn told(settings: &str, change: impl FnOnce(&mut sipbox_core::policy::Facts)) -> String {
     let mut tenant = Tenant::one(GUEST, settings);
-    let mut call: HookCall = tenant.call(INVITE);
+    let mut call = tenant.call(INVITE);
     let mut facts = (*call.facts).clone();
     change(&mut facts);
     call.facts = Arc::new(facts);

@@ -92,7 +92,7 @@ impl Worker {
         }
     }
 
-    fn call(&self, asked: &[&str], end: &str) -> HookCall {
+    fn call(&self, asked: &[&str], end: &str) -> Box<HookCall> {
         let mut message = INVITE.replace("X-Probe: before\r\n", "");
         for asked in asked {
             message = message.replace("Subject:", &format!("X-Ask: {asked}\r\nSubject:"));
@@ -104,7 +104,7 @@ impl Worker {
     }
 
     /// What the guest is told, its writes staged and not committed.
-    fn staged(&mut self, asked: &[&str]) -> (Vec<String>, HookCall) {
+    fn staged(&mut self, asked: &[&str]) -> (Vec<String>, Box<HookCall>) {
         let mut call = self.call(asked, "reply");
         let output = self.tenant.run(0, HookInput::Request, &mut call).unwrap();
         let reply = reply(verdict(output));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use sipbox_guest::dialogs::{self, CreateFlags};
-use sipbox_guest::leases::{self, Outcome};
+use sipbox_guest::leases::{self, AllOutcome, Place, place};
 use sipbox_guest::{Error, Policy, Request, Verdict, error, export, warn};
 
 /// The settings; see the README.
@@ -139,7 +139,7 @@ impl Policy for Limits {
         }
         match self.let_in(request) {
             Ok(None) => Verdict::Next,
-            Ok(Some((scope, key))) => {
+            Ok(Some(Place { scope, key, .. })) => {
                 warn!("{scope} {key} has as many calls as it may have");
                 let reply = Verdict::reply(self.status);
                 if self.reason.is_empty() {
@@ -159,41 +159,51 @@ impl Policy for Limits {
 impl Limits {
     /// Has the host follow the call, so that its places are its own until it ends.
     fn follow(&self) -> Result<(), Error> {
-        let mut flags = CreateFlags::BYE_ON_TIMEOUT;
-        let (timeout, ping) = (self.timeout.to_string(), self.ping.to_string());
-        let mut options = vec![("timeout", timeout.as_str())];
-        if self.ping > 0 {
-            flags |= CreateFlags::OPTIONS_PING_CALLER | CreateFlags::OPTIONS_PING_CALLEE;
-            options.push(("options-ping-interval", ping.as_str()));
+        let timeout = self.timeout.to_string();
+        let timeout = ("timeout", timeout.as_str());
+        if self.ping == 0 {
+            dialogs::create_with(CreateFlags::BYE_ON_TIMEOUT, &[timeout])?;
+        } else {
+            let pings = CreateFlags::OPTIONS_PING_CALLER | CreateFlags::OPTIONS_PING_CALLEE;
+            let interval = self.ping.to_string();
+            let interval = ("options-ping-interval", interval.as_str());
+            dialogs::create_with(CreateFlags::BYE_ON_TIMEOUT | pings, &[timeout, interval])?;
         }
-        dialogs::create_with(flags, &options)?;
         Ok(())
     }
 
     /// Takes a place of everything that is limited; what has none left.
-    fn let_in(&self, request: &Request) -> Result<Option<(&'static str, String)>, Error> {
-        if !request.in_dialog() {
+    fn let_in(&self, request: &Request) -> Result<Option<Place>, Error> {
+        if !request.in_dialog() && !request.has_created_dialog() {
             self.follow()?;
         }
-        let source = request.source().address.to_owned();
-        let mut wanted = Vec::new();
+        let places = self.places(request);
+        if places.is_empty() {
+            return Ok(None);
+        }
+        Ok(match leases::acquire_all(&places)? {
+            AllOutcome::Granted => None,
+            AllOutcome::Full(at) => places.into_iter().nth(at as usize),
+        })
+    }
+
+    /// What the call takes a place of.
+    fn places(&self, request: &Request) -> Vec<Place> {
+        let mut places = Vec::with_capacity(3);
         if let Some(limit) = &self.user
             && let Some(user) = limit.user(request)
         {
-            wanted.push(("user", limit.of(&user), user));
+            let calls = limit.of(&user);
+            places.push(place("user", user, calls));
         }
         if let Some(limit) = &self.source {
-            wanted.push(("source", limit.of(&source), source));
+            let source = request.source().address;
+            places.push(place("source", source, limit.of(source)));
         }
         if let Some(limit) = self.tenant {
-            wanted.push(("tenant", limit, "calls".to_owned()));
+            places.push(place("tenant", "calls", limit));
         }
-        for (scope, limit, key) in wanted {
-            if let Outcome::Full(_) = leases::acquire(scope, &key, limit)? {
-                return Ok(Some((scope, key)));
-            }
-        }
-        Ok(None)
+        places
     }
 }
 

@@ -105,14 +105,29 @@ impl State {
     }
 
     fn write(&self) -> String {
-        let lease = self.lease.map_or("-".to_owned(), |lease| lease.to_string());
-        let tried: Vec<String> = self.tried.iter().map(usize::to_string).collect();
-        let turn = self.turn.map(|(group, turn)| format!("{group}:{turn}"));
-        format!(
-            "{lease};{};{}",
-            tried.join(","),
-            turn.as_deref().unwrap_or("-")
-        )
+        // Written for each call: `format!` takes five times as long.
+        let mut text = String::with_capacity(32);
+        match self.lease {
+            Some(lease) => text.push_str(&lease.to_string()),
+            None => text.push('-'),
+        }
+        for (number, at) in self.tried.iter().enumerate() {
+            text.push(if number == 0 { ';' } else { ',' });
+            text.push_str(&at.to_string());
+        }
+        if self.tried.is_empty() {
+            text.push(';');
+        }
+        match self.turn {
+            Some((group, turn)) => {
+                text.push(';');
+                text.push_str(&group.to_string());
+                text.push(':');
+                text.push_str(&turn.to_string());
+            }
+            None => text.push_str(";-"),
+        }
+        text
     }
 }
 
@@ -225,3 +240,38 @@ impl LoadBalancer {
 }
 
 export!(LoadBalancer, hooks = [request, failure]);
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+
+    #[test]
+    fn the_state_is_read_as_it_was_written() {
+        for (state, text) in [
+            (State::default(), "-;;-"),
+            (
+                State {
+                    lease: Some(7),
+                    tried: vec![2],
+                    turn: Some((0, u32::MAX)),
+                },
+                "7;2;0:4294967295",
+            ),
+            (
+                State {
+                    lease: None,
+                    tried: vec![10, 0, 3],
+                    turn: None,
+                },
+                "-;10,0,3;-",
+            ),
+        ] {
+            assert_eq!(state.write(), text);
+            let read = State::read(text);
+            assert_eq!(
+                (read.lease, read.tried, read.turn),
+                (state.lease, state.tried, state.turn)
+            );
+        }
+    }
+}

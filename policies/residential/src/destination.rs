@@ -118,7 +118,7 @@ fn on_path(relay: Relay, request: &Request, path: &Path) -> Verdict {
     if !path.record_route || !matches!(method, "INVITE" | "SUBSCRIBE" | "REFER") {
         return relay.into();
     }
-    if path.dialogs && method == "INVITE" {
+    if path.dialogs && method == "INVITE" && !request.has_created_dialog() {
         let timeout = path.timeout.as_deref().map(|seconds| ("timeout", seconds));
         if let Err(reason) = dialogs::create_with(CreateFlags::BYE_ON_TIMEOUT, timeout.as_slice()) {
             error!("the call cannot be followed: {reason}");

@@ -290,6 +290,9 @@ impl Domains {
 
 /// Orders a name in lower case against one in any case.
 fn compare(lower: &str, any: &str) -> Ordering {
+    if lower == any {
+        return Ordering::Equal;
+    }
     lower
         .bytes()
         .cmp(any.bytes().map(|byte| byte.to_ascii_lowercase()))

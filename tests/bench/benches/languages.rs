@@ -48,8 +48,8 @@ struct Subject {
     pools: Pools,
     size: u64,
     compiled: Duration,
-    request: HookCall,
-    reply: HookCall,
+    request: Box<HookCall>,
+    reply: Box<HookCall>,
     of_request: Vec<Duration>,
     of_reply: Vec<Duration>,
 }

@@ -85,7 +85,7 @@ pub fn undisturbed(mut all: Vec<Duration>) -> Duration {
 /// # Panics
 /// Never.
 #[must_use]
-pub fn hook_call(request: OwnedMessage) -> HookCall {
+pub fn hook_call(request: OwnedMessage) -> Box<HookCall> {
     HookCall::new(
         request,
         Arc::new(Facts {

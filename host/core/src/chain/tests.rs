@@ -42,7 +42,7 @@ impl PolicyHost for Scripted<'_> {
         &mut self,
         policy: usize,
         input: HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure> {
         (self.0)(policy, &input, call)
     }

@@ -43,14 +43,15 @@ pub struct Checkpoint {
 }
 
 impl HookCall {
-    /// A call about a request in which nothing is staged yet.
+    /// A call about a request in which nothing is staged yet. It is boxed, since it moves
+    /// into the sandbox and back for each policy.
     #[must_use]
     pub fn new(
         request: OwnedMessage,
         facts: Arc<Facts>,
         capabilities: Arc<dyn Capabilities>,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             request,
             response: None,
             facts,
@@ -60,7 +61,7 @@ impl HookCall {
             effects: Vec::new(),
             capabilities,
             changed: None,
-        }
+        })
     }
 
     /// The state, to be changed by a policy. Its first change since the [checkpoint] copies
@@ -78,6 +79,14 @@ impl HookCall {
     /// policy fails.
     pub fn take_lease(&mut self, lease: Lease) {
         self.state.leases.push(lease);
+    }
+
+    /// Gives back at once all leases but the first so many.
+    pub fn keep_leases(&mut self, first: usize) {
+        self.state.leases.truncate(first);
+        if let Some(copy) = &mut self.changed {
+            copy.leases.truncate(first);
+        }
     }
 
     /// Where a policy begins: what was changed before it stays.
@@ -276,7 +285,7 @@ pub trait PolicyHost {
         &mut self,
         policy: usize,
         input: HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure>;
 
     /// What a call had returned counts for nothing after all, for this reason.

@@ -146,7 +146,7 @@ impl PolicyHost for Recorder<'_, '_> {
         &mut self,
         policy: usize,
         input: HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure> {
         let Some(version) = self.host.chain().policies.get(policy) else {
             return self.host.call(policy, input, call);

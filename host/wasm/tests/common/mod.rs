@@ -146,7 +146,7 @@ impl Tenant {
         Self::new(vec![spec(guest, settings)])
     }
 
-    pub(crate) fn call(&self, message: &str) -> HookCall {
+    pub(crate) fn call(&self, message: &str) -> Box<HookCall> {
         call(message, &self.host)
     }
 
@@ -154,7 +154,7 @@ impl Tenant {
         &mut self,
         policy: usize,
         input: HookInput,
-        call: &mut HookCall,
+        call: &mut Box<HookCall>,
     ) -> Result<HookOutput, HookFailure> {
         ChainHost::new(&mut self.pools, &self.chain).call(policy, input, call)
     }
@@ -192,7 +192,7 @@ pub(crate) fn field<'a>(reply: &'a Reply, name: &str) -> &'a str {
     &found.unwrap_or_else(|| panic!("no {name} in {reply:?}")).1
 }
 
-pub(crate) fn call(message: &str, host: &Arc<TestHost>) -> HookCall {
+pub(crate) fn call(message: &str, host: &Arc<TestHost>) -> Box<HookCall> {
     let request = OwnedMessage::parse(Bytes::from(message.to_owned())).unwrap();
     HookCall::new(request, Arc::new(facts()), Arc::clone(host) as _)
 }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use serde::Deserialize;
 use sipbox_guest::dialogs::{self, CreateFlags};
-use sipbox_guest::leases::{self, Outcome};
+use sipbox_guest::leases::{self, AllOutcome, Outcome};
 use sipbox_guest::verdict::uri_via;
 use sipbox_guest::{Change, DialogEvent, Error, Policy, Request, Verdict, error, kv};
 
@@ -155,6 +155,19 @@ fn answer(request: &Request, asked: &str) -> Result<String, Error> {
             Outcome::Granted(lease) => format!("granted {lease}"),
             Outcome::Full(held) => format!("full {held}"),
         },
+        "acquire-all" => {
+            let places = words.get(1..).unwrap_or_default().chunks(3);
+            let places: Vec<_> = places
+                .filter_map(|place| match place {
+                    [scope, key, limit] => Some(leases::place(*scope, *key, limit.parse().ok()?)),
+                    _ => None,
+                })
+                .collect();
+            match leases::acquire_all(&places)? {
+                AllOutcome::Granted => "granted".into(),
+                AllOutcome::Full(at) => format!("full {at}"),
+            }
+        }
         "release" => done(leases::release(number(1))?),
         "held" => leases::held(word(1), word(2))?.to_string(),
         _ => "?".into(),

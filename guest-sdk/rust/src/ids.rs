@@ -106,7 +106,8 @@ pub mod contact {
 }
 
 /// Whether there is a part or fact of this id.
-pub(crate) const fn is_part(id: u32) -> bool {
+#[must_use]
+pub const fn is_part(id: u32) -> bool {
     const FROM_PORT: u32 = FROM + party::PORT;
     const TO_PORT: u32 = TO + party::PORT;
     const CONTACT_PORT: u32 = CONTACT + contact::PORT;

@@ -207,7 +207,7 @@ impl Message {
     #[must_use]
     pub fn contact(&self) -> Option<Party<'_>> {
         let port = ids::CONTACT + ids::contact::PORT;
-        self.words(ids::CONTACT + ids::contact::URI)?;
+        self.text(ids::CONTACT + ids::contact::URI)?;
         Some(Party {
             message: self,
             block: ids::CONTACT,
@@ -357,6 +357,9 @@ impl Message {
     #[must_use]
     pub fn text(&self, id: u32) -> Option<&str> {
         let (offset, length) = self.words(id)?;
+        if length == 0 {
+            return None;
+        }
         self.text_at(offset, length)
     }
 
@@ -403,7 +406,7 @@ impl Message {
 /// the header fields; a policy asks for a dozen of them.
 const PARTS: usize = ids::OTHER_NAME as usize;
 
-/// Where each of them stands in a message that has them all.
+/// Where each of them stands.
 static PLACES: [u8; PARTS] = {
     let mut places = [0; PARTS];
     let (mut id, mut place) = (0, 0);
@@ -420,14 +423,13 @@ static PLACES: [u8; PARTS] = {
     places
 };
 
-/// The triple of a part, near its place: some parts in front of it are missing, and a newer
-/// host has some that this SDK does not know.
+/// The triple of a part: at its place, or behind it, since a newer host has some that this
+/// SDK does not know.
+#[inline]
 fn part(triples: &[[u32; 3]], id: u32, place: usize) -> Option<&[u32; 3]> {
-    let place = place.min(triples.len().saturating_sub(1));
-    let (before, from) = triples.split_at_checked(place)?;
-    let in_front = before.iter().rev().take_while(|triple| triple[0] >= id);
-    let behind = from.iter().take_while(|triple| triple[0] <= id);
-    behind.chain(in_front).find(|triple| triple[0] == id)
+    let mut from = triples.get(place..)?.iter();
+    from.find(|triple| triple[0] >= id)
+        .filter(|triple| triple[0] == id)
 }
 
 struct Field<'a> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use sipbox_guest::nat::{BindingFlags, SdpFixes};
 use sipbox_guest::{Body, Edit, Error, SourceClass, Transport, ids};
 use sipbox_sip::nat::{self as text, Facts};
-use sipbox_sip::{Index, Message, ValueError};
+use sipbox_sip::{Index, Message, Parts, ValueError};
 
 use crate::call::Call;
 use crate::checks::edit_header;
@@ -86,7 +86,13 @@ pub(crate) fn classify(call: &Call, asked: SourceClass) -> SourceClass {
         Err(error) => panic!("the call is no message: {error}"),
     };
     let (source, transport) = source(call);
-    let found = text::classify(message, source, transport, Facts::all());
+    let found = text::classify(
+        message,
+        &Parts::of(message),
+        source,
+        transport,
+        Facts::all(),
+    );
     FACTS
         .into_iter()
         .filter(|(_, fact)| found.contains(*fact))

@@ -102,6 +102,7 @@ pub(crate) fn view(call: &Call) -> MessageView {
         contact(&mut writer, &head, value);
     }
     facts(&mut writer, call, in_dialog);
+    writer.index = with_missing(&writer.index);
     for (name, value) in &fields {
         match ids::field(ids::long_form(text(&head, *name))) {
             Some(id) => writer.span(id, *value),
@@ -115,6 +116,16 @@ pub(crate) fn view(call: &Call) -> MessageView {
         text: writer.text,
         index: writer.index,
     }
+}
+
+/// The parts by their ids, those that are missing with the length 0.
+fn with_missing(found: &[u32]) -> Vec<u32> {
+    let (found, _) = found.as_chunks::<3>();
+    let of = |id: u32| found.iter().find(|triple| triple[0] == id);
+    let parts = (0..ids::OTHER_NAME).filter(|id| ids::is_part(*id));
+    parts
+        .flat_map(|id| of(id).copied().unwrap_or([id, 0, 0]))
+        .collect()
 }
 
 fn start_line(writer: &mut Writer, call: &Call) {

@@ -22,7 +22,8 @@ export class View {
   text(id: number): string | undefined {
     const index = this.#index;
     for (let at = 0; at + 2 < index.length; at += 3) {
-      if (index[at] === id) return this.#part(index[at + 1] ?? 0, index[at + 2] ?? 0);
+      const length = index[at + 2] ?? 0;
+      if (index[at] === id && length > 0) return this.#part(index[at + 1] ?? 0, length);
     }
     return undefined;
   }

@@ -258,7 +258,13 @@ impl CallCx {
             }
         }
         let (peer, transport) = self.sender();
-        let found = nat::classify(self.message(), peer, transport, wanted);
+        let found = nat::classify(
+            self.message(),
+            self.owned().parts(),
+            peer,
+            transport,
+            wanted,
+        );
         let mut class = SourceClass::empty();
         for (flag, fact) in FACTS {
             if found.contains(fact) {

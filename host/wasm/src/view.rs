@@ -53,6 +53,57 @@ pub(crate) mod id {
     pub(crate) const ADDRESS_PORT: u32 = 5;
 }
 
+/// The ids of what is no header field, each of which has a triple in every view.
+const PARTS: [u32; 37] = {
+    let mut parts = [0; 37];
+    let (mut id, mut place) = (0, 0);
+    while id < id::NAME {
+        if matches!(id, 1..=4 | 8..=12 | 16..=21 | 24..=29 | 32..=34 | 40..=43 | 64..=68 | 96..=99)
+        {
+            #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+            {
+                parts[place] = id;
+            }
+            place += 1;
+        }
+        id += 1;
+    }
+    assert!(place == parts.len());
+    parts
+};
+
+/// Their places, by id.
+const PLACES: [u8; id::NAME as usize] = {
+    let mut places = [0; id::NAME as usize];
+    let mut place = 0;
+    while place < PARTS.len() {
+        #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+        {
+            places[PARTS[place] as usize] = place as u8;
+        }
+        place += 1;
+    }
+    places
+};
+
+/// Their triples where nothing is known.
+const MISSING: [[u32; 3]; PARTS.len()] = {
+    let mut triples = [[0; 3]; PARTS.len()];
+    let mut place = 0;
+    while place < PARTS.len() {
+        #[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+        {
+            triples[place][0] = PARTS[place];
+        }
+        place += 1;
+    }
+    triples
+};
+
+/// Where the flags stand in the index.
+#[allow(clippy::indexing_slicing, reason = "runs at compile time")]
+const FLAGS_AT: usize = 3 * PLACES[id::FLAGS as usize] as usize + 1;
+
 /// The fields of the table, in the order of their ids from 256 on.
 pub(crate) const FIELDS: [HeaderId; 64] = {
     use HeaderId as H;
@@ -168,7 +219,6 @@ struct Of {
     message: OwnedMessage,
     facts: Arc<Facts>,
     user: Option<String>,
-    creates_dialog: bool,
 }
 
 impl Of {
@@ -176,14 +226,16 @@ impl Of {
         self.message.is(message)
             && Arc::ptr_eq(&self.facts, &call.facts)
             && self.user == call.state.authenticated_user
-            && self.creates_dialog == creates_dialog(call)
     }
 }
 
-/// Whether a policy has called `create-dialog`.
-fn creates_dialog(call: &HookCall) -> bool {
+/// Bit of the flags: an earlier policy has called `create-dialog`.
+const CREATES_DIALOG: u32 = 1 << 6;
+
+/// That bit, if one has.
+fn creates_dialog(call: &HookCall) -> u32 {
     let create = |effect: &Effect| matches!(effect, Effect::Dialog(DialogOp::Create(_)));
-    call.effects.iter().any(create)
+    u32::from(call.effects.iter().any(create)) * CREATES_DIALOG
 }
 
 impl CallCx {
@@ -198,8 +250,12 @@ impl CallCx {
                 message: message.clone(),
                 facts: Arc::clone(&self.call.facts),
                 user: self.call.state.authenticated_user.clone(),
-                creates_dialog: creates_dialog(&self.call),
             });
+        }
+        // The one fact that another policy of the chain has often changed.
+        let view = &mut self.view.view;
+        if let Some(flags) = Arc::make_mut(view).index.get_mut(FLAGS_AT) {
+            *flags = *flags & !CREATES_DIALOG | creates_dialog(&self.call);
         }
         Arc::clone(view)
     }
@@ -248,15 +304,15 @@ fn build(owned: &OwnedMessage, call: &HookCall, View { text, index }: &mut View)
     let mut bytes = std::mem::take(text).into_bytes();
     bytes.clear();
     index.clear();
-    // Name and value of each field, and what is known of every message.
-    index.reserve(3 * (2 * message.headers().len() + 40));
+    // The parts, then name and value of each field.
+    index.reserve(3 * (PARTS.len() + 2 * message.headers().len()));
     bytes.extend_from_slice(head(message));
     unfold(message, &mut bytes);
-    let mut spans = Spans { buffer, index };
+    let mut spans = Spans::new(buffer, index);
     start_line(message, parts, &mut spans);
     well_known(message, parts, &mut spans);
-    texts(call, &mut bytes, spans.index);
-    immediate(message, call, spans.index);
+    texts(call, &mut bytes, &mut spans);
+    immediate(message, call, &mut spans);
     fields(message, &mut spans);
     *text = readable(bytes);
 }
@@ -292,30 +348,50 @@ fn readable(bytes: Vec<u8>) -> String {
     })
 }
 
+/// The index while it is written: all parts are there from the start, and say that they are
+/// missing.
 struct Spans<'a> {
     buffer: &'a [u8],
     index: &'a mut Vec<u32>,
 }
 
-impl Spans<'_> {
-    fn push(&mut self, id: u32, start: usize, len: usize) {
-        self.index.extend_from_slice(&[id, word(start), word(len)]);
+impl<'a> Spans<'a> {
+    fn new(buffer: &'a [u8], index: &'a mut Vec<u32>) -> Self {
+        index.extend_from_slice(MISSING.as_flattened());
+        Self { buffer, index }
+    }
+
+    /// The two words of a part.
+    fn set(&mut self, id: u32, first: u32, second: u32) {
+        let place = 3 * usize::from(PLACES.get(id as usize).copied().unwrap_or(0));
+        if let Some([_, words @ ..]) = self.index.get_mut(place..place + 3) {
+            words.copy_from_slice(&[first, second]);
+        }
     }
 
     /// A part of the buffer, found by its address.
     fn part(&mut self, id: u32, part: &[u8]) {
         let start = (part.as_ptr() as usize).wrapping_sub(self.buffer.as_ptr() as usize);
-        if start.saturating_add(part.len()) <= self.buffer.len() {
-            self.push(id, start, part.len());
+        if !part.is_empty() && start.saturating_add(part.len()) <= self.buffer.len() {
+            self.set(id, word(start), word(part.len()));
         }
     }
 
     /// A part that is missing where it is empty.
     fn span(&mut self, id: u32, span: Span) {
         if !span.is_empty() {
-            self.index
-                .extend_from_slice(&[id, span.start, word(span.len())]);
+            self.set(id, span.start, word(span.len()));
         }
+    }
+
+    /// A text that is not in the buffer.
+    fn text(&mut self, id: u32, text: &[u8], bytes: &mut Vec<u8>) {
+        self.set(id, word(bytes.len()), word(text.len()));
+        bytes.extend_from_slice(text);
+    }
+
+    fn field(&mut self, id: u32, start: usize, len: usize) {
+        self.index.extend_from_slice(&[id, word(start), word(len)]);
     }
 
     fn address(&mut self, base: u32, address: &AddressParts) {
@@ -338,7 +414,6 @@ fn start_line(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
         spans.span(id::URI_PORT, parts.uri.port);
         spans.span(id::URI_PARAMS, parts.uri.params);
     } else {
-        let reason = message.reason();
         // The three digits stand right in front of the reason's space.
         let version = message.version();
         let after = (version.as_ptr() as usize).wrapping_sub(spans.buffer.as_ptr() as usize)
@@ -349,11 +424,9 @@ fn start_line(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
             .take_while(|b| matches!(b, b' ' | b'\t'))
             .count();
         if message.status().is_some() {
-            spans.push(id::STATUS, after + blanks, 3);
+            spans.set(id::STATUS, word(after + blanks), 3);
         }
-        if !reason.is_empty() {
-            spans.part(id::REASON, reason);
-        }
+        spans.part(id::REASON, message.reason());
     }
 }
 
@@ -371,65 +444,54 @@ fn well_known(message: Message<'_>, parts: &Parts, spans: &mut Spans<'_>) {
     spans.span(id::CONTACT_PORT, parts.contact.port);
 }
 
-fn immediate(message: Message<'_>, call: &HookCall, index: &mut Vec<u32>) {
+fn immediate(message: Message<'_>, call: &HookCall, spans: &mut Spans<'_>) {
     let facts = &call.facts;
     let (seconds, milliseconds) = time(facts.now);
+    spans.set(id::NOW, seconds, milliseconds);
+    let (port, transport) = (facts.flow.peer.port(), transport(facts.flow.transport));
+    spans.set(id::SOURCE, port.into(), transport);
+    let (outcome, direction) = (outcome(facts.route_outcome), direction(facts.direction));
+    spans.set(id::ROUTING, outcome, direction);
     let flags = u32::from(facts.in_dialog)
         | u32::from(!message.is_request()) << 1
         | u32::from(facts.route_signature == RouteSignature::Valid) << 2
         | u32::from(facts.route_signature == RouteSignature::Invalid) << 3
         | u32::from(facts.route_signature == RouteSignature::Expired) << 4
         | u32::from(facts.dialog.is_some()) << 5
-        | u32::from(creates_dialog(call)) << 6;
-    index.extend_from_slice(&[id::NOW, seconds, milliseconds]);
-    index.extend_from_slice(&[
-        id::SOURCE,
-        u32::from(facts.flow.peer.port()),
-        transport(facts.flow.transport),
-    ]);
-    index.extend_from_slice(&[
-        id::ROUTING,
-        outcome(facts.route_outcome),
-        direction(facts.direction),
-    ]);
-    index.extend_from_slice(&[id::FLAGS, flags, word(message.body().len())]);
+        | creates_dialog(call);
+    spans.set(id::FLAGS, flags, word(message.body().len()));
 }
 
-fn texts(call: &HookCall, bytes: &mut Vec<u8>, index: &mut Vec<u32>) {
+fn texts(call: &HookCall, bytes: &mut Vec<u8>, spans: &mut Spans<'_>) {
     let facts = &call.facts;
-    let text = |id: u32, text: &[u8], bytes: &mut Vec<u8>, index: &mut Vec<u32>| {
-        index.extend_from_slice(&[id, word(bytes.len()), word(text.len())]);
-        bytes.extend_from_slice(text);
-    };
-    text(id::TENANT, facts.tenant_name.as_bytes(), bytes, index);
-    text(id::LISTENER, facts.listener_name.as_bytes(), bytes, index);
+    spans.text(id::TENANT, facts.tenant_name.as_bytes(), bytes);
+    spans.text(id::LISTENER, facts.listener_name.as_bytes(), bytes);
     let start = bytes.len();
     lex::write_ip(facts.flow.peer.ip(), bytes);
-    index.extend_from_slice(&[id::SOURCE_ADDRESS, word(start), word(bytes.len() - start)]);
+    let length = bytes.len() - start;
+    spans.set(id::SOURCE_ADDRESS, word(start), word(length));
     if let Some(user) = &call.state.authenticated_user {
-        text(id::AUTHENTICATED_USER, user.as_bytes(), bytes, index);
+        spans.text(id::AUTHENTICATED_USER, user.as_bytes(), bytes);
     }
-    if !facts.route_params.is_empty() {
-        let params: &[u8] = &facts.route_params;
-        let params = params.strip_prefix(b";").unwrap_or(params);
-        text(id::ROUTE_PARAMS, params, bytes, index);
-    }
+    let params: &[u8] = &facts.route_params;
+    let params = params.strip_prefix(b";").unwrap_or(params);
+    spans.text(id::ROUTE_PARAMS, params, bytes);
 }
 
 fn fields(message: Message<'_>, spans: &mut Spans<'_>) {
     for field in message.headers() {
         let value = (field.value.start as usize, field.value.len());
         match IDS.get(field.id as usize) {
-            Some(&known) if known != 0 => spans.push(u32::from(known), value.0, value.1),
+            Some(&known) if known != 0 => spans.field(u32::from(known), value.0, value.1),
             _ if message
                 .get(field.name)
                 .eq_ignore_ascii_case(b"Remote-Party-ID") =>
             {
-                spans.push(REMOTE_PARTY_ID, value.0, value.1);
+                spans.field(REMOTE_PARTY_ID, value.0, value.1);
             }
             _ => {
-                spans.push(id::NAME, field.name.start as usize, field.name.len());
-                spans.push(id::VALUE, value.0, value.1);
+                spans.field(id::NAME, field.name.start as usize, field.name.len());
+                spans.field(id::VALUE, value.0, value.1);
             }
         }
     }
@@ -476,18 +538,32 @@ fn word(n: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use sipbox_core::dialog::Wanted;
+
     use super::*;
 
     #[test]
-    fn what_is_no_header_field_comes_by_ascending_id() {
-        let mut call = crate::cx::placeholder().unwrap();
-        call.state.authenticated_user = Some("alice".to_owned());
-        let (_, index) = view_of(&call);
-        let (triples, _) = index.as_chunks::<3>();
-        let ids: Vec<u32> = triples.iter().map(|triple| triple[0]).collect();
-        let parts = ids.iter().take_while(|id| **id < id::NAME);
-        assert!(parts.clone().count() > 20 && parts.is_sorted(), "{ids:?}");
-        assert!(ids.contains(&id::AUTHENTICATED_USER));
+    fn what_is_no_header_field_always_comes_first_and_by_ascending_id() {
+        for user in [None, Some("alice".to_owned())] {
+            let mut call = crate::cx::placeholder().unwrap();
+            call.state.authenticated_user = user;
+            let (text, index) = view_of(&call);
+            let (triples, _) = index.as_chunks::<3>();
+            let ids = triples.iter().map(|triple| triple[0]);
+            assert!(ids.take(PARTS.len()).eq(PARTS));
+            let of = |id: u32| {
+                let [_, start, len] = triples[usize::from(PLACES[id as usize])];
+                &text[start as usize..][..len as usize]
+            };
+            let known = call.state.authenticated_user.as_deref();
+            assert_eq!(of(id::AUTHENTICATED_USER), known.unwrap_or_default());
+            assert_eq!(of(id::STATUS), "");
+            assert!(!of(id::METHOD).is_empty());
+        }
+        let table = include_str!("../../../wit/README.md");
+        for id in PARTS {
+            assert!(table.contains(&format!("| {id} |")), "{id}");
+        }
     }
 
     /// The placeholder with a field that has this value.
@@ -537,24 +613,18 @@ mod tests {
             std::mem::swap(&mut cx.call, call);
             let view = cx.shared_view();
             std::mem::swap(&mut cx.call, call);
-            (Arc::as_ptr(&view), view.text.clone())
+            (Arc::as_ptr(&view), view.text.clone(), view.index[FLAGS_AT])
         };
         let first = seen(&mut call);
         assert_eq!(seen(&mut call), first);
         call.state.authenticated_user = Some("alice".to_owned());
-        let known = seen(&mut call).1;
+        let (_, known, flags) = seen(&mut call);
         assert_eq!(known, format!("{}alice", first.1));
-        let flags = |call: &HookCall| {
-            let (_, index) = view_of(call);
-            let (triples, _) = index.as_chunks::<3>();
-            triples.iter().find(|[id, ..]| *id == id::FLAGS).unwrap()[1]
-        };
-        let before = flags(&call);
-        let create = Effect::Dialog(DialogOp::Create(Default::default()));
+        let create = Effect::Dialog(DialogOp::Create(Wanted::default()));
         call.effects.push(create);
-        assert_eq!(flags(&call), before | 1 << 6);
-        let of_dialog = seen(&mut call);
-        assert_eq!(seen(&mut call), of_dialog);
+        assert_eq!(seen(&mut call).2, flags | 1 << 6);
+        call.effects.clear();
+        assert_eq!(seen(&mut call).2, flags);
         let mut facts = Facts::clone(&call.facts);
         facts.tenant_name = "other".into();
         call.facts = Arc::new(facts);

@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use super::{bits, is_carrier_grade, is_private};
 use crate::body;
 use crate::header::HeaderId;
+use crate::lex;
 use crate::message::Message;
 use crate::name_addr::Contact;
+use crate::ordinary;
+use crate::parts::{AddressParts, Parts};
 use crate::sdp::Sdp;
 use crate::transport::Transport;
-use crate::uri::{Host, Uri};
+use crate::uri::Host;
 
 bits! {
     /// Facts about the source of a message, under OpenSIPS's names and in its order.
@@ -53,11 +56,12 @@ const OF_CONTACT: Facts = Facts::PRIVATE_CONTACT
     .with(Facts::DIFF_PORT_SRC_CONTACT)
     .with(Facts::CARRIER_GRADE_NAT);
 
-/// Which of the facts `asked` hold of a message that came from `source`. The top Via of a
-/// response names somebody else, so nothing follows from it.
+/// Which of the facts `asked` hold of a message with these parts that came from `source`. The
+/// top Via of a response names somebody else, so nothing follows from it.
 #[must_use]
 pub fn classify(
     message: Message<'_>,
+    parts: &Parts,
     source: SocketAddr,
     transport: Transport,
     asked: Facts,
@@ -75,9 +79,15 @@ pub fn classify(
         found.via(&host, port);
     }
     if !asked.and(OF_CONTACT).is_empty() {
-        for contact in message.contacts().flatten() {
-            if let Contact::Addr(address) = contact {
-                found.contact(&address.uri);
+        if let Some((host, port)) = plain_contact(message, &parts.contact) {
+            found.contact(&host, port);
+        } else {
+            for contact in message.contacts().flatten() {
+                if let Contact::Addr(address) = contact
+                    && address.uri.is_sip()
+                {
+                    found.contact(&address.uri.host, address.uri.port_or_default());
+                }
             }
         }
     }
@@ -89,6 +99,29 @@ pub fn classify(
         found.set(Facts::PRIVATE_SDP, private);
     }
     found.facts.and(asked)
+}
+
+/// Host and port of the only Contact, if it is one that most phones write: a SIP URI with an
+/// IPv4 address, whose parts are known. Nothing is read again for it.
+fn plain_contact<'a>(message: Message<'a>, parts: &AddressParts) -> Option<(Host<'a>, u16)> {
+    if !message.get(parts.uri).starts_with(b"sip:") {
+        return None;
+    }
+    let mut fields = message.headers().iter();
+    let field = fields.find(|field| field.id == HeaderId::Contact)?;
+    let behind = parts.uri.end as usize..field.value.end as usize;
+    let others = message.buffer().get(behind)?.contains(&b',');
+    if others || fields.any(|field| field.id == HeaderId::Contact) {
+        return None;
+    }
+    let host = ordinary::ipv4(message.get(parts.host))?;
+    let port = match message.get(parts.port) {
+        // Parameters may say what stands for a missing port.
+        b"" if parts.uri.end == parts.host.end => Transport::Udp.default_port(),
+        b"" => return None,
+        digits => lex::decimal(digits).and_then(|port| u16::try_from(port).ok())?,
+    };
+    Some((Host::V4(host), port))
 }
 
 struct Found {
@@ -125,18 +158,12 @@ impl Found {
         self.set(Facts::CARRIER_GRADE_NAT, host.is_some_and(is_carrier_grade));
     }
 
-    fn contact(&mut self, uri: &Uri<'_>) {
-        if !uri.is_sip() {
-            return;
-        }
-        let host = uri.host.ip();
+    fn contact(&mut self, host: &Host<'_>, port: u16) {
+        self.set(Facts::DIFF_IP_SRC_CONTACT, differs(host, self.ip()));
+        self.set(Facts::DIFF_PORT_SRC_CONTACT, port != self.source.port());
+        let host = host.ip();
         self.set(Facts::PRIVATE_CONTACT, host.is_some_and(is_private));
         self.set(Facts::CARRIER_GRADE_NAT, host.is_some_and(is_carrier_grade));
-        self.set(Facts::DIFF_IP_SRC_CONTACT, differs(&uri.host, self.ip()));
-        self.set(
-            Facts::DIFF_PORT_SRC_CONTACT,
-            uri.port_or_default() != self.source.port(),
-        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 use sipbox_sip::nat::{self, Facts, SdpFixes};
-use sipbox_sip::{Contact, Transport, Uri};
+use sipbox_sip::{Contact, Parts, Transport, Uri};
 
 use crate::{lines, parse};
 
@@ -12,6 +12,7 @@ fn facts(message: &str, source: &str, asked: Facts) -> Facts {
     let bytes = lines(message);
     nat::classify(
         parse(&bytes),
+        &Parts::of(parse(&bytes)),
         source.parse().unwrap(),
         Transport::Udp,
         asked,
@@ -132,6 +133,29 @@ fn each_test_of_nat_uac_test_is_a_fact() {
     }
 }
 
+proptest! {
+    /// A Contact whose parts are known is not read again, and says the same.
+    #[test]
+    fn what_is_known_of_a_contact_says_what_reading_it_again_says(
+        contact in "(\"a,b\" )?(<sips?:([a-z]@)?(10\\.0\\.0\\.[1-3]|192\\.0\\.2\\.1|h\\.invalid|\\[fe80::1\\])\
+            (:506[01])?(;transport=(tcp|tls|ws))?>|SIP:10\\.0\\.0\\.1|sip:100\\.64\\.0\\.1;x=1|\\*|<tel:1>)\
+            (;q=1)?(, ?<sip:10\\.0\\.0\\.9>)?",
+        second in prop::bool::weighted(0.2),
+    ) {
+        let mut message = request("192.0.2.1", &contact);
+        if second {
+            message = message.replace("Content-Length", "m: <sip:10.0.0.8:99>\n        Content-Length");
+        }
+        let bytes = lines(&message);
+        let message = parse(&bytes);
+        let said = |parts: &Parts| {
+            let source = "10.0.0.1:5060".parse().unwrap();
+            nat::classify(message, parts, source, Transport::Udp, Facts::all())
+        };
+        prop_assert_eq!(said(&Parts::of(message)), said(&Parts::default()));
+    }
+}
+
 #[test]
 fn nothing_follows_from_the_via_of_a_response() {
     let message = "SIP/2.0 200 OK
@@ -168,6 +192,7 @@ fn private_media_is_looked_for_only_when_asked() {
     let of = |message: String, asked| {
         nat::classify(
             parse(message.as_bytes()),
+            &Parts::default(),
             "192.0.2.1:5060".parse().unwrap(),
             Transport::Udp,
             asked,

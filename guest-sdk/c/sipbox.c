@@ -255,7 +255,7 @@ static const uint32_t *triple(const sipbox_view *view, uint32_t id)
 sipbox_text sipbox_view_text(const sipbox_view *view, uint32_t id)
 {
     const uint32_t *found = triple(view, id);
-    if (found == NULL || found[2] == 0)
+    if (found == NULL || (found[2] == 0 && id < SIPBOX_OTHER_NAME))
         return (sipbox_text){NULL, 0};
     return (sipbox_text){(const char *)view->text.ptr + found[1], found[2]};
 }

@@ -99,6 +99,8 @@ enum {
     SIPBOX_SOURCE = 97,
     SIPBOX_ROUTING = 98,
     SIPBOX_FLAGS = 99,
+    SIPBOX_OTHER_NAME = 128,
+    SIPBOX_OTHER_VALUE = 129,
 };
 
 typedef sipbox_policy_message_message_view_t sipbox_view;

@@ -35,6 +35,8 @@ pub fn sipbox() -> PathBuf {
     for folder in [
         "host",
         "policies/residential/src",
+        "guest-sdk/allocator/src",
+        "guest-sdk/nat-rules/src",
         "guest-sdk/rust/src",
         "wit",
     ] {

@@ -19,13 +19,16 @@ const LARGEST: usize = SMALLEST << (LISTS - 1);
 /// The alignment of the blocks in lists; what needs more goes to the allocator behind.
 const ALIGN: usize = 8;
 
+/// Bytes that the lists keep at most, all together. What is freed beyond goes back to the
+/// allocator behind, which may join it to larger blocks.
+const KEPT: usize = 64 << 10;
+
 /// Free lists in front of the allocator `A`, for a single thread.
-///
-/// What a guest frees is never given back to `A`, unless `A` has nothing left: then all of it
-/// is, and `A` is asked again.
 #[derive(Debug)]
 pub struct Pockets<A> {
     behind: A,
+    /// Bytes in the lists.
+    kept: Cell<usize>,
     /// The first free block of each list; its first word is the address of the next one.
     free: [Cell<*mut u8>; LISTS],
 }
@@ -40,6 +43,7 @@ impl<A> Pockets<A> {
     pub const fn new(behind: A) -> Self {
         Self {
             behind,
+            kept: Cell::new(0),
             free: [const { Cell::new(ptr::null_mut()) }; LISTS],
         }
     }
@@ -58,43 +62,6 @@ impl<A> Pockets<A> {
     }
 }
 
-impl<A: GlobalAlloc> Pockets<A> {
-    /// Gives all free blocks back to the allocator behind.
-    #[cold]
-    fn empty(&self) {
-        for (list, size) in self.free.iter().zip((0..).map(|list| SMALLEST << list)) {
-            let Ok(block) = Layout::from_size_align(size, ALIGN) else {
-                continue;
-            };
-            let mut next = list.replace(ptr::null_mut());
-            while !next.is_null() {
-                let free = next;
-                // SAFETY: the block is on the list, so nobody has it, and its first word is
-                // the address of the next one, written by `dealloc`.
-                next = unsafe { free.cast::<*mut u8>().read() };
-                // SAFETY: all blocks of this list came from `behind` by this layout.
-                unsafe { self.behind.dealloc(free, block) };
-            }
-        }
-    }
-
-    /// A block from the allocator behind.
-    ///
-    /// # Safety
-    /// That of [`GlobalAlloc::alloc`].
-    #[cold]
-    unsafe fn fetch(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
-        let block = unsafe { self.behind.alloc(layout) };
-        if !block.is_null() {
-            return block;
-        }
-        self.empty();
-        // SAFETY: the caller's.
-        unsafe { self.behind.alloc(layout) }
-    }
-}
-
 // SAFETY: a block of a list has at least the size and the alignment that are asked for, as
 // `list` rounds up; it leaves its list before it is handed out, so nobody else has it; and
 // which list it came from follows from its layout, which `dealloc` is told again. All other
@@ -104,25 +71,32 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Pockets<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some((list, block)) = self.list(layout) else {
             // SAFETY: the caller's.
-            return unsafe { self.fetch(layout) };
+            return unsafe { self.behind.alloc(layout) };
         };
         let first = list.get();
         if first.is_null() {
             // SAFETY: `block` has the size of its list, which is not 0.
-            return unsafe { self.fetch(block) };
+            return unsafe { self.behind.alloc(block) };
         }
         // SAFETY: the block is on the list, so nobody has it, and its first word is the
         // address of the next one. It is aligned for it: `ALIGN` is at least a word's.
         list.set(unsafe { first.cast::<*mut u8>().read() });
+        self.kept.set(self.kept.get() - block.size());
         first
     }
 
     #[inline]
     unsafe fn dealloc(&self, freed: *mut u8, layout: Layout) {
-        let Some((list, _)) = self.list(layout) else {
+        let Some((list, block)) = self.list(layout) else {
             // SAFETY: the caller's; a block without a list came from `behind`.
             return unsafe { self.behind.dealloc(freed, layout) };
         };
+        let kept = self.kept.get() + block.size();
+        if kept > KEPT {
+            // SAFETY: the caller's; all blocks of a list came from `behind` by its layout.
+            return unsafe { self.behind.dealloc(freed, block) };
+        }
+        self.kept.set(kept);
         // SAFETY: the caller gives the block up. It has room for a word and is aligned for it.
         unsafe { freed.cast::<*mut u8>().write(list.get()) };
         list.set(freed);
@@ -136,12 +110,6 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Pockets<A> {
             (Some((a, _)), Some((b, _))) if ptr::eq(a, b) => old,
             (None, None) => {
                 // SAFETY: the caller's; the block came from `behind`.
-                let moved = unsafe { self.behind.realloc(old, layout, size) };
-                if !moved.is_null() {
-                    return moved;
-                }
-                self.empty();
-                // SAFETY: the same; a `realloc` that fails leaves the old block as it was.
                 unsafe { self.behind.realloc(old, layout, size) }
             }
             _ => {

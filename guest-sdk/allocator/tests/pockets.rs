@@ -1,45 +1,39 @@
 //! Blocks never overlap, keep what is written to them, and are used again.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use proptest::prelude::*;
 use sipbox_guest_allocator::Pockets;
 
-/// An allocator that has so many bytes and counts. Clones are the same one.
-#[derive(Clone)]
-struct Bounded {
-    left: Rc<Cell<usize>>,
+/// The system's allocator, which knows what it gave to whom. Clones are the same one.
+#[derive(Clone, Default)]
+struct Watched {
+    live: Rc<RefCell<HashMap<usize, Layout>>>,
     asked: Rc<Cell<usize>>,
 }
 
-impl Bounded {
-    fn of(bytes: usize) -> Self {
-        Self {
-            left: Rc::new(Cell::new(bytes)),
-            asked: Rc::default(),
-        }
+impl Watched {
+    fn bytes(&self) -> usize {
+        self.live.borrow().values().map(Layout::size).sum()
     }
 }
 
 // SAFETY: the blocks are those of the system's allocator.
-unsafe impl GlobalAlloc for Bounded {
+unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.asked.set(self.asked.get() + 1);
-        match self.left.get().checked_sub(layout.size()) {
-            None => std::ptr::null_mut(),
-            Some(left) => {
-                self.left.set(left);
-                // SAFETY: the caller's.
-                unsafe { System.alloc(layout) }
-            }
-        }
+        // SAFETY: the caller's.
+        let block = unsafe { System.alloc(layout) };
+        self.live.borrow_mut().insert(block.addr(), layout);
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        self.left.set(self.left.get() + layout.size());
+        let given = self.live.borrow_mut().remove(&block.addr());
+        assert_eq!(given, Some(layout), "given back as it was asked for");
         // SAFETY: the caller's.
         unsafe { System.dealloc(block, layout) }
     }
@@ -86,7 +80,8 @@ impl Held {
 proptest! {
     #[test]
     fn blocks_keep_what_is_written_to_them(steps in steps()) {
-        let pockets = Pockets::new(System);
+        let behind = Watched::default();
+        let pockets = Pockets::new(behind.clone());
         let mut held: Vec<Held> = Vec::new();
         let mut fill = 0u8;
         for step in steps {
@@ -128,12 +123,13 @@ proptest! {
             // SAFETY: allocated above by this layout.
             unsafe { pockets.dealloc(block.block, block.layout) };
         }
+        prop_assert!(behind.bytes() <= 64 << 10, "{} bytes are kept", behind.bytes());
     }
 }
 
 #[test]
 fn a_freed_block_serves_the_next_one_of_its_size() {
-    let behind = Bounded::of(1 << 20);
+    let behind = Watched::default();
     let pockets = Pockets::new(behind.clone());
     let sizes = [1, 16, 17, 700, 4096, 4097];
     let mut blocks = HashMap::new();
@@ -157,24 +153,21 @@ fn a_freed_block_serves_the_next_one_of_its_size() {
 }
 
 #[test]
-fn what_is_kept_is_given_back_before_memory_runs_out() {
-    let behind = Bounded::of(1 << 20);
+fn so_much_is_kept_and_no_more() {
+    let behind = Watched::default();
     let pockets = Pockets::new(behind.clone());
-    let small = Layout::from_size_align(64, 8).unwrap();
-    // SAFETY: the size is not 0, and all blocks are given up.
-    let kept: Vec<*mut u8> = (0..10_000)
-        .map(|_| unsafe { pockets.alloc(small) })
-        .collect();
-    for block in kept {
-        // SAFETY: allocated above by this layout.
-        unsafe { pockets.dealloc(block, small) };
+    let layout = Layout::from_size_align(60, 8).unwrap();
+    for _ in 0..3 {
+        // SAFETY: the size is not 0.
+        let alloc = |_| unsafe { pockets.alloc(layout) };
+        let blocks: Vec<*mut u8> = (0..10_000).map(alloc).collect();
+        assert_eq!(behind.bytes(), 640_000);
+        for block in blocks {
+            // SAFETY: allocated above by this layout.
+            unsafe { pockets.dealloc(block, layout) };
+        }
+        assert_eq!(behind.bytes(), 64 << 10);
     }
-    assert!(behind.left.get() < 500_000);
-    let large = Layout::from_size_align(900_000, 8).unwrap();
-    // SAFETY: the size is not 0.
-    let block = unsafe { pockets.alloc(large) };
-    assert!(!block.is_null());
-    // SAFETY: allocated above by this layout, and not used by its old address afterwards.
-    let block = unsafe { pockets.realloc(block, large, 1_000_000) };
-    assert!(block.is_null(), "two of them do not fit");
+    // Those that are kept were not asked for again.
+    assert_eq!(behind.asked.get(), 3 * 10_000 - 2 * 1024);
 }

@@ -36,7 +36,11 @@ impl NatRules {
     /// mended goes on as it is, with a line in the log.
     pub fn on_request(&self, request: &Request) {
         let method = request.method();
-        let tests = if method == "CANCEL" {
+        let cancel = method == "CANCEL";
+        if cancel && !self.force_rport {
+            return;
+        }
+        let tests = if cancel {
             SourceClass::empty()
         } else {
             self.tests
@@ -46,7 +50,7 @@ impl NatRules {
         if self.force_rport && found.contains(SourceClass::DIFF_PORT_SRC_VIA) {
             told("force-rport", nat::force_rport());
         }
-        if method == "CANCEL" {
+        if cancel {
             return;
         }
         let natted = holds(found & tests);

@@ -67,7 +67,7 @@ pub const FLAG_ROUTE_FORGED: u32 = 8;
 pub const FLAG_ROUTE_EXPIRED: u32 = 16;
 /// Bit of [`FLAGS`]: the request belongs to a dialog that the host keeps.
 pub const FLAG_KNOWN_DIALOG: u32 = 32;
-/// Bit of [`FLAGS`]: an earlier policy asked for a dialog.
+/// Bit of [`FLAGS`]: `create-dialog` was called for this request, in this hook.
 pub const FLAG_DIALOG_CREATED: u32 = 64;
 
 /// Name of a header field that [`FIELDS`] does not list; its value is the next triple.

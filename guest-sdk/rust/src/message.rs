@@ -328,7 +328,7 @@ impl Message {
             .is_some_and(|(flags, _)| flags & ids::FLAG_KNOWN_DIALOG != 0)
     }
 
-    /// Whether an earlier policy of the chain has called `create-dialog`.
+    /// Whether an earlier policy of the chain has called `create-dialog` for this request.
     #[must_use]
     pub fn has_created_dialog(&self) -> bool {
         self.words(ids::FLAGS)
@@ -352,12 +352,13 @@ impl Message {
             .map_or(0, |(_, length)| length as usize)
     }
 
-    /// A part by its id in the view: what is not UTF-8 is `?`, folds are blanks. The getters are spelled with it; use it for an id that this
-    /// version of the SDK does not know.
+    /// A part or a header field by its id in the view: what is not UTF-8 is `?`, folds are
+    /// blanks. The getters are spelled with it; use it for an id that this version of the SDK
+    /// does not know.
     #[must_use]
     pub fn text(&self, id: u32) -> Option<&str> {
         let (offset, length) = self.words(id)?;
-        if length == 0 {
+        if length == 0 && ids::is_part(id) {
             return None;
         }
         self.text_at(offset, length)

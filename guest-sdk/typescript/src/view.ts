@@ -23,7 +23,8 @@ export class View {
     const index = this.#index;
     for (let at = 0; at + 2 < index.length; at += 3) {
       const length = index[at + 2] ?? 0;
-      if (index[at] === id && length > 0) return this.#part(index[at + 1] ?? 0, length);
+      // A part of the length 0 is missing; a header field is empty.
+      if (index[at] === id && (length > 0 || id >= 128)) return this.#part(index[at + 1] ?? 0, length);
     }
     return undefined;
   }

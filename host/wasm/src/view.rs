@@ -229,7 +229,7 @@ impl Of {
     }
 }
 
-/// Bit of the flags: an earlier policy has called `create-dialog`.
+/// Bit of the flags: `create-dialog` was called in this hook.
 const CREATES_DIALOG: u32 = 1 << 6;
 
 /// That bit, if one has.
@@ -320,7 +320,7 @@ fn build(owned: &OwnedMessage, call: &HookCall, View { text, index }: &mut View)
 /// Makes blanks of the line ends inside of values.
 fn unfold(message: Message<'_>, bytes: &mut [u8]) {
     // A message without folds has one line end for the start line, one for each field, and
-    // one at the end.
+    // one at the end, which one that the validator has let in does not lack.
     let lines = memchr::memchr_iter(b'\n', bytes).count();
     if lines <= message.headers().len() + 2 {
         return;
@@ -363,6 +363,7 @@ impl<'a> Spans<'a> {
 
     /// The two words of a part.
     fn set(&mut self, id: u32, first: u32, second: u32) {
+        debug_assert!(PARTS.contains(&id), "{id} is no part");
         let place = 3 * usize::from(PLACES.get(id as usize).copied().unwrap_or(0));
         if let Some([_, words @ ..]) = self.index.get_mut(place..place + 3) {
             words.copy_from_slice(&[first, second]);
@@ -609,28 +610,37 @@ mod tests {
     fn a_view_serves_until_the_message_or_what_is_known_of_it_changes() {
         let mut call = call_with(b"one");
         let mut cx = CallCx::new("p".into(), crate::Limits::default(), [0; 32]).unwrap();
-        let mut seen = |call: &mut Box<HookCall>| {
+        let mut seen = |call: &mut Box<HookCall>, mark: &str| {
             std::mem::swap(&mut cx.call, call);
+            Arc::make_mut(&mut cx.view.view).text.push_str(mark);
             let view = cx.shared_view();
             std::mem::swap(&mut cx.call, call);
-            (Arc::as_ptr(&view), view.text.clone(), view.index[FLAGS_AT])
+            ((), view.text.clone(), view.index[FLAGS_AT])
         };
-        let first = seen(&mut call);
-        assert_eq!(seen(&mut call), first);
+        let first = seen(&mut call, "");
+        // What is served again is what is kept, whatever was done to it.
+        assert_eq!(seen(&mut call, "kept").1, format!("{}kept", first.1));
         call.state.authenticated_user = Some("alice".to_owned());
-        let (_, known, flags) = seen(&mut call);
+        let (_, known, flags) = seen(&mut call, "kept");
         assert_eq!(known, format!("{}alice", first.1));
         let create = Effect::Dialog(DialogOp::Create(Wanted::default()));
         call.effects.push(create);
-        assert_eq!(seen(&mut call).2, flags | 1 << 6);
+        assert_eq!(seen(&mut call, "").2, flags | 1 << 6);
         call.effects.clear();
-        assert_eq!(seen(&mut call).2, flags);
+        assert_eq!(seen(&mut call, "").2, flags);
         let mut facts = Facts::clone(&call.facts);
         facts.tenant_name = "other".into();
         call.facts = Arc::new(facts);
-        assert!(seen(&mut call).1.contains("other"));
+        assert!(seen(&mut call, "").1.contains("other"));
         call.request = call_with(b"two").request;
-        assert!(seen(&mut call).1.contains("Subject: two"));
+        assert!(seen(&mut call, "").1.contains("Subject: two"));
+        // A response is another message, though its request is the same.
+        let response = "SIP/2.0 200 OK\r\nSubject: three\r\n\r\n";
+        call.response = Some(OwnedMessage::parse(response.into()).unwrap());
+        assert!(seen(&mut call, "").1.contains("Subject: two"));
+        cx.hook = Some(sipbox_core::policy::Hook::Reply);
+        std::mem::swap(&mut cx.call, &mut call);
+        assert!(cx.shared_view().text.contains("Subject: three"));
     }
 
     #[test]

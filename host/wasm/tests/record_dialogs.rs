@@ -220,6 +220,9 @@ fn a_call_that_begins_a_dialog_and_takes_leases_replays() {
         "held user carol",
         "acquire-all user carol 1 user alice 2 user dave 1",
         "held user carol",
+        // One that the call has stays, whatever becomes of the others.
+        "acquire-all user alice 2 user frank 1 trunk t 1",
+        "held user alice",
         "acquire-all user erin 1 bad\u{1} x 1",
         "held user erin",
     ];
@@ -258,6 +261,8 @@ fn a_call_that_begins_a_dialog_and_takes_leases_replays() {
         "full 1",
         "0",
         "granted",
+        "1",
+        "full 2",
         "1",
         "malformed",
         "0",

@@ -183,6 +183,9 @@ fn a_cancel_only_gets_its_answer_to_the_right_port() {
     let run = kit().on_request(natted("CANCEL"));
     assert_eq!(run.verdict, Verdict::Next);
     run.assert_host_calls(&["view", "classify_source", "force_rport"]);
+    let off = Kit::<Nat>::new(json!({ "force_rport": false }));
+    off.on_request(natted("CANCEL"))
+        .assert_host_calls(&["view"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use sipbox_sip::Transport;
 use super::*;
 use crate::dialog::{Change, DialogId, EndReason, Known, Side, State};
 use crate::flow::{Flow, ListenerId, TenantId};
+use crate::lease::{Acquired, LeaseTable};
 use crate::policy::{
     AuthOutcome, BindingView, CallError, DialogView, Direction, LogLevel, Realm, RouteOutcome,
     RouteParams, RouteSignature, SaveLimits, SaveOutcome, Target,
@@ -610,4 +611,27 @@ fn who_is_told_of_a_dialog_sees_what_those_before_it_staged() {
     );
     assert_eq!(seen, [0, 1, 2]);
     assert_eq!(told.effects.len(), 3);
+}
+
+/// What a policy asked for in vain goes back at once; what it gave back is the call's again
+/// when the policy fails.
+#[test]
+fn leases_that_were_refused_together_leave_the_others_alone() {
+    let table = LeaseTable::new(1, &[7; 16]);
+    let take = |key: &str| match table.acquire(TenantId(0), "user", key, 1) {
+        Acquired::Granted(lease) => lease,
+        Acquired::Full(held) => panic!("{key} is full with {held}"),
+    };
+    let held = || ["a", "b", "c"].map(|key| table.held(TenantId(0), "user", key));
+    let mut call = HookCall::new(invite(), facts(false), Arc::new(NoCapabilities));
+    call.state.leases.extend([take("a"), take("b")]);
+    let checkpoint = call.checkpoint();
+    let released = call.state_mut().leases.remove(0);
+    call.effects.push(Effect::Release(released));
+    let before = call.state.leases.len();
+    call.take_lease(take("c"));
+    call.keep_leases(before);
+    assert_eq!(held(), [1, 1, 0]);
+    call.undo(checkpoint);
+    assert_eq!((call.state.leases.len(), held()), (2, [1, 1, 0]));
 }

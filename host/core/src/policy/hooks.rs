@@ -81,12 +81,10 @@ impl HookCall {
         self.state.leases.push(lease);
     }
 
-    /// Gives back at once all leases but the first so many.
-    pub fn keep_leases(&mut self, first: usize) {
-        self.state.leases.truncate(first);
-        if let Some(copy) = &mut self.changed {
-            copy.leases.truncate(first);
-        }
+    /// Gives the leases back at once that were [taken](Self::take_lease) since there were so
+    /// many. In between nothing else of the state may change.
+    pub fn keep_leases(&mut self, held: usize) {
+        self.state.leases.truncate(held);
     }
 
     /// Where a policy begins: what was changed before it stays.

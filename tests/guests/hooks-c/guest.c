@@ -23,7 +23,7 @@ static void read(const sipbox_view *view)
 {
     static const uint32_t ids[] = {
         SIPBOX_METHOD, SIPBOX_REQUEST_URI, SIPBOX_FROM_USER, SIPBOX_FROM_HOST, SIPBOX_FROM_TAG,
-        SIPBOX_TO_URI, SIPBOX_CALL_ID,
+        SIPBOX_TO_URI, SIPBOX_CALL_ID, SIPBOX_CONTACT_USER, SIPBOX_CONTACT_HOST,
     };
     char *all = sipbox_format("%s", "");
     for (size_t at = 0; at < sizeof ids / sizeof *ids; at++) {

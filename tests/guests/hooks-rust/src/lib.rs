@@ -2,7 +2,7 @@
 //! beside this one in C and in TypeScript.
 
 use sipbox_guest::{
-    BranchVerdict, Failure, Hooks, NoSettings, Policy, ReplyVerdict, Request, Response,
+    BranchVerdict, Failure, Hooks, NoSettings, Party, Policy, ReplyVerdict, Request, Response,
     RouteOutcome, Target, Verdict, debug, export, verdict::uri_via,
 };
 
@@ -14,6 +14,7 @@ fn lost(place: &str) -> ! {
 
 fn read(request: &Request) -> String {
     let (from, to) = (request.from(), request.to());
+    let contact = request.contact();
     let body = request.body_length().to_string();
     [
         request.method(),
@@ -23,6 +24,8 @@ fn read(request: &Request) -> String {
         from.tag().unwrap_or("-"),
         to.uri(),
         request.call_id(),
+        contact.and_then(Party::user).unwrap_or("-"),
+        contact.map_or("-", Party::host),
         request.header("X-Probe").unwrap_or("-"),
         request.header("X-None").unwrap_or("-"),
         &body,

@@ -13,8 +13,9 @@ function deep(level: number): never {
 }
 
 function read(request: Request): string {
-  const { from, to } = request;
+  const { from, to, contact } = request;
   const parts = [request.method, request.uri, from.user, from.host, from.tag, to.uri, request.callId,
+    contact.user, contact.host,
     request.header("X-Probe"), request.header("X-None"), String(request.body.length), request.tenant];
   return parts.map((part) => part ?? "-").join("|");
 }

@@ -67,7 +67,8 @@ impl<A> Pockets<A> {
 // which list it came from follows from its layout, which `dealloc` is told again. All other
 // blocks are those of `behind`.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Pockets<A> {
-    #[inline]
+    // Not inline: a guest has hundreds of places that allocate, and would be a third larger.
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some((list, block)) = self.list(layout) else {
             // SAFETY: the caller's.
@@ -85,7 +86,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Pockets<A> {
         first
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, freed: *mut u8, layout: Layout) {
         let Some((list, block)) = self.list(layout) else {
             // SAFETY: the caller's; a block without a list came from `behind`.
